@@ -1,0 +1,1 @@
+//! volume-manager/planner
