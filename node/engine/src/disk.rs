@@ -1,0 +1,276 @@
+//! The handle that servers hold: one per disk, cheap to clone, usable from any runtime.
+//!
+//! Checks that cost CPU (checksums of batches and records) run in the caller's task, on either side of the trip to
+//! the disk's thread, so that the thread stays free to keep the disk busy.
+
+use std::future::Future;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use holdfast_libs_types::record::CheckedRecord;
+use holdfast_libs_types::{DiskId, VolumeId, WriteEpoch};
+
+use crate::buffer::{AlignedBuf, BufferPool};
+use crate::engine::{AppendBatch, Engine};
+use crate::error::{EngineError, FormatError, OpenError};
+use crate::mailbox::Lane;
+use crate::shared::{Life, Shared};
+use crate::status::{DiskStatus, ExtentInfo, FormatOptions, Incarnation, OpenOptions};
+
+/// Writes an empty disk to `path`, a block device or a file (created if `size_bytes` is given), and returns its id.
+/// Space is not taken until it is used, slot by slot.
+///
+/// # Errors
+/// A Holdfast disk already there, a file too small for one slot, a slot size out of bounds, or I/O.
+pub fn format(path: &Path, options: &FormatOptions) -> Result<DiskId, FormatError> {
+    crate::format::format_path(path, options)
+}
+
+/// An open disk: a handle to the disk's own OS thread. The thread ends when the last handle is dropped.
+///
+/// Every method that does I/O answers `Busy` at once when the disk's bounded queue is full; none of them blocks.
+/// Dropping a returned future abandons the answer, not the operation.
+#[derive(Clone)]
+pub struct Disk {
+    shared: Arc<Shared>,
+    _life: Arc<Life>,
+}
+
+impl std::fmt::Debug for Disk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Disk").field("id", &self.shared.id).field("path", &self.shared.path).finish_non_exhaustive()
+    }
+}
+
+impl Disk {
+    /// Opens the disk at `path` and mounts it (reads every slot header, scans open extents for their tails). Blocks
+    /// until that is done: call it off the async runtime.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open(path: &Path, options: OpenOptions) -> Result<Self, OpenError> {
+        crate::thread::open(path, options)
+    }
+
+    pub(crate) fn new(shared: Arc<Shared>, life: Life) -> Self {
+        Self { shared, _life: Arc::new(life) }
+    }
+
+    /// The disk's id.
+    pub fn id(&self) -> DiskId {
+        self.shared.id
+    }
+
+    /// State, space and counters. Does no I/O.
+    pub fn status(&self) -> DiskStatus {
+        self.shared.status()
+    }
+
+    /// Bytes of data that one extent of this disk can hold.
+    pub fn volume_capacity_bytes(&self) -> u64 {
+        self.shared.geometry.volume_capacity_bytes()
+    }
+
+    /// The pool this disk's buffers come from.
+    pub fn buffers(&self) -> &BufferPool {
+        &self.shared.pool
+    }
+
+    /// A buffer for a body of up to `capacity` bytes, to be filled with `extend_from_slice`.
+    ///
+    /// # Errors
+    /// `Busy` when the disk's buffers are in use.
+    pub fn buffer(&self, capacity: usize) -> Result<AlignedBuf, EngineError> {
+        self.shared.buffer(capacity)
+    }
+
+    /// Creates an open, empty extent for `volume` and takes its slot's space. Idempotent for the same epoch while it
+    /// is empty and untouched since.
+    ///
+    /// # Errors
+    /// `AlreadyExists`, `NoSpace`, `ReadOnly`, `Busy`, …
+    pub async fn create_extent(&self, volume: VolumeId, epoch: WriteEpoch) -> Result<(), EngineError> {
+        self.call(Lane::Control, move |engine| async move { engine.create_extent(volume, epoch).await }).await
+    }
+
+    /// Appends `batch`, whose header must name `volume`, `epoch` and `offset`; durable when it answers. Returns the
+    /// tail after the batch, bytes. A repeat of bytes that stand already is acknowledged with the end of the repeat.
+    ///
+    /// # Errors
+    /// `InvalidBatch`, `Fenced`, `NotTail`, `ConflictingRepeat`, `VolumeFull`, `NoAppends`, `UnknownVolume`, …
+    pub async fn append(
+        &self,
+        volume: VolumeId,
+        epoch: WriteEpoch,
+        offset: u64,
+        batch: AlignedBuf,
+    ) -> Result<u64, EngineError> {
+        let batch = AppendBatch::check(volume, epoch, offset, batch)?;
+        self.call(Lane::Data, move |engine| async move { engine.append(batch).await }).await
+    }
+
+    /// Any bytes below the volume's end on this disk, as they stand, unchecked: for copies and comparisons.
+    ///
+    /// # Errors
+    /// `UnknownVolume`, `OutOfRange`, `WrongState` (copying), `Damaged` (the disk cannot read them), …
+    pub async fn read(&self, volume: VolumeId, offset: u64, len: u32) -> Result<Bytes, EngineError> {
+        let answer = self.call(Lane::Data, move |engine| async move { engine.read(volume, offset, len).await }).await?;
+        Ok(answer.bytes)
+    }
+
+    /// Exactly one record, header and payload, both checksums and its place compared.
+    ///
+    /// # Errors
+    /// `Damaged` when it is not the record of that place and length; otherwise as [`Disk::read`].
+    pub async fn read_record(&self, volume: VolumeId, offset: u64, len: u32) -> Result<Bytes, EngineError> {
+        let answer = self.call(Lane::Data, move |engine| async move { engine.read(volume, offset, len).await }).await?;
+        let detail = match CheckedRecord::decode(&answer.bytes, volume, offset) {
+            Ok(record) if record.header.record_len() == answer.bytes.len() => return Ok(answer.bytes),
+            Ok(record) => format!("the record is {} bytes long, not {len}", record.header.record_len()),
+            Err(error) => error.to_string(),
+        };
+        self.shared.counters.damaged();
+        Err(EngineError::Damaged { disk: self.shared.id, slot: answer.slot, volume, offset, detail })
+    }
+
+    /// Durably refuses appends of any epoch below `epoch`, waits for the append in flight, and answers the tail.
+    /// `term` is the leader's; a lower one than seen before is refused. The epoch only rises; equal is idempotent.
+    ///
+    /// # Errors
+    /// `Fenced` (the epoch is lower than the current one), `StaleTerm`, `UnknownVolume`, …
+    pub async fn fence(&self, volume: VolumeId, epoch: WriteEpoch, term: u64) -> Result<u64, EngineError> {
+        self.call(Lane::Control, move |engine| async move { engine.fence(volume, epoch, term).await }).await
+    }
+
+    /// Ends the volume at `length`: re-reads and checks every batch below it, cuts the rest, and durably records
+    /// state, length and the SHA-256 of `[0, length)`, which it returns. Idempotent for the same length.
+    ///
+    /// # Errors
+    /// `TooShort`, `NotABoundary`, `Damaged`, `SealedOtherwise`, `Fenced`, `StaleTerm`, …
+    pub async fn seal(
+        &self,
+        volume: VolumeId,
+        epoch: WriteEpoch,
+        length: u64,
+        term: u64,
+    ) -> Result<[u8; 32], EngineError> {
+        self.call(Lane::Control, move |engine| async move { engine.seal(volume, epoch, length, term).await }).await
+    }
+
+    /// Takes a slot for a copy of a sealed volume; a copy begun before starts over.
+    ///
+    /// # Errors
+    /// `AlreadyExists` (in another state than copying), `NoSpace`, …
+    pub async fn begin_copy(
+        &self,
+        volume: VolumeId,
+        epoch: WriteEpoch,
+        length: u64,
+        digest: [u8; 32],
+    ) -> Result<(), EngineError> {
+        self.call(Lane::Control, move |engine| async move { engine.begin_copy(volume, epoch, length, digest).await })
+            .await
+    }
+
+    /// Writes a part of a copy; `offset` and length must be whole pages.
+    ///
+    /// # Errors
+    /// `WrongState`, `OutOfRange`, `InvalidArgument`, …
+    pub async fn copy_write(&self, volume: VolumeId, offset: u64, part: AlignedBuf) -> Result<(), EngineError> {
+        self.call(Lane::Data, move |engine| async move { engine.copy_write(volume, offset, part).await }).await
+    }
+
+    /// Reads the whole copy back from the disk, compares its SHA-256, and only then durably makes it sealed.
+    /// Idempotent once sealed.
+    ///
+    /// # Errors
+    /// `CopyMismatch` (it stays a copy: begin again or abort), `WrongState`, …
+    pub async fn finish_copy(&self, volume: VolumeId) -> Result<(), EngineError> {
+        self.call(Lane::Control, move |engine| async move { engine.finish_copy(volume).await }).await
+    }
+
+    /// Gives up a copy and frees its slot.
+    ///
+    /// # Errors
+    /// `WrongState` (not copying), `UnknownVolume`, …
+    pub async fn abort_copy(&self, volume: VolumeId) -> Result<(), EngineError> {
+        self.call(Lane::Control, move |engine| async move { engine.abort_copy(volume).await }).await
+    }
+
+    /// Every extent on the disk, by slot.
+    ///
+    /// # Errors
+    /// `Busy`, `Stopped`.
+    pub async fn extents(&self) -> Result<Vec<ExtentInfo>, EngineError> {
+        self.call(Lane::Control, move |engine| async move { Ok(engine.extents()) }).await
+    }
+
+    /// The extent of one volume.
+    ///
+    /// # Errors
+    /// `UnknownVolume`, `Busy`, `Stopped`.
+    pub async fn extent(&self, volume: VolumeId) -> Result<ExtentInfo, EngineError> {
+        self.call(Lane::Control, move |engine| async move { engine.extent(volume) }).await
+    }
+
+    /// What was last written to the key area; `None` if nothing ever was.
+    ///
+    /// # Errors
+    /// `Io` when neither copy is readable and valid.
+    pub async fn read_key_area(&self) -> Result<Option<Vec<u8>>, EngineError> {
+        self.call(Lane::Control, move |engine| async move { engine.read_key_area().await }).await
+    }
+
+    /// Durably replaces the contents of the key area, in both copies, one after the other.
+    ///
+    /// # Errors
+    /// `InvalidArgument` when `bytes` do not fit, `ReadOnly`, …
+    pub async fn write_key_area(&self, bytes: Vec<u8>) -> Result<(), EngineError> {
+        self.call(Lane::Control, move |engine| async move { engine.write_key_area(bytes).await }).await
+    }
+
+    /// The next incarnation, durably recorded as proposed before it answers. A proposal that was never confirmed is
+    /// answered again, unchanged. The catalog accepts it when `previous_nonce` is the nonce it knows for the disk
+    /// and the number is the next one, or when it is the very incarnation it accepted last; anything else is a
+    /// clone, a snapshot or an old disk put back, and must be made read-only.
+    ///
+    /// # Errors
+    /// `ReadOnly`, `Failed`, …
+    pub async fn propose_incarnation(&self) -> Result<Incarnation, EngineError> {
+        self.call(Lane::Control, move |engine| async move { engine.propose_incarnation().await }).await
+    }
+
+    /// Durably records that the catalog accepted the proposal. Idempotent.
+    ///
+    /// # Errors
+    /// `InvalidArgument` when there is no such proposal.
+    pub async fn confirm_incarnation(&self, proposal: Incarnation) -> Result<(), EngineError> {
+        self.call(Lane::Control, move |engine| async move { engine.confirm_incarnation(proposal).await }).await
+    }
+
+    /// Takes the disk out of writing, until it is opened anew. Operations already admitted finish.
+    pub fn set_read_only(&self, reason: &str) {
+        self.shared.set_read_only(reason);
+    }
+
+    /// Cheap check that the disk is still the one that was opened: the path names the same file of at least the
+    /// same size, and the superblock read from the disk is the one this process wrote or read last. A disk that is
+    /// not goes to `Failed`.
+    ///
+    /// # Errors
+    /// `Failed` with what was found, `Busy`.
+    pub async fn check_present(&self) -> Result<(), EngineError> {
+        self.call(Lane::Control, move |engine| async move { engine.check_present().await }).await
+    }
+
+    async fn call<T, F, Fut>(&self, lane: Lane, operation: F) -> Result<T, EngineError>
+    where
+        T: Send + 'static,
+        F: FnOnce(Rc<Engine>) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<T, EngineError>> + 'static,
+    {
+        self.shared.call(lane, operation).await
+    }
+}
