@@ -1,1 +1,12 @@
-//! node/client
+//! The node's protocol and the client that speaks it. See `docs/protocols.md`, "Node".
+//!
+//! Used by frontends (append, read), the volume manager (everything else) and other nodes (copy).
+
+mod client;
+mod messages;
+
+pub use client::NodeClient;
+pub use messages::{
+    CopyRequest, CreateExtent, DiskState, DiskStatus, ExtentInfo, ExtentState, FenceRequest, KeyringBody, NodeStatus,
+    SealRequest, Sealed, Source, Tail, code,
+};

@@ -1,1 +1,10 @@
-//! volume-manager/client
+//! The volume manager's protocol and the client that speaks it. See `docs/protocols.md`, "Volume manager".
+
+mod client;
+mod messages;
+
+pub use client::VolumeManagerClient;
+pub use messages::{
+    CellStatus, DiskReport, DiskRow, Heartbeat, HeartbeatAnswer, LeaseRequest, LeasedVolume, NodeRow, Register,
+    RegisterAnswer, RegisteredDisk, RenewRequest, Replica, SealAsk, SealState, VolumeCounts, VolumeRow, Work, code,
+};

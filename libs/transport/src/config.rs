@@ -1,0 +1,154 @@
+//! TOML configuration: every key can be set as `HOLDFAST__SECTION__KEY`, secrets also by `KEY_file`, and an unknown
+//! key is an error that names the nearest known one.
+
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use toml::{Table, Value};
+
+/// Environment variables with this prefix override keys.
+const PREFIX: &str = "HOLDFAST__";
+
+/// A configuration that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A file cannot be read.
+    #[error("{path}: cannot be read: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is no TOML, or a key is unknown, missing or of the wrong type.
+    #[error("{path}: {detail}")]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// What and where.
+        detail: String,
+    },
+}
+
+/// Reads `path` into `T`. `secrets` names the keys that may also be given as `KEY_file`, a path whose content,
+/// trimmed, becomes the key's value. `T` should deny unknown fields.
+///
+/// # Errors
+/// See [`ConfigError`].
+pub fn load<T: DeserializeOwned>(path: &Path, secrets: &[&str]) -> Result<T, ConfigError> {
+    load_with(path, secrets, std::env::vars())
+}
+
+fn load_with<T: DeserializeOwned>(
+    path: &Path,
+    secrets: &[&str],
+    environment: impl Iterator<Item = (String, String)>,
+) -> Result<T, ConfigError> {
+    let invalid = |detail: String| ConfigError::Invalid { path: path.to_owned(), detail };
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    let mut table: Table = toml::from_str(&text).map_err(|error| invalid(error.to_string()))?;
+    for (name, value) in environment {
+        if let Some(keys) = name.strip_prefix(PREFIX) {
+            set(&mut table, &keys.to_ascii_lowercase(), &value).map_err(invalid)?;
+        }
+    }
+    read_secrets(&mut table, secrets)?;
+    Value::Table(table).try_into().map_err(|error: toml::de::Error| invalid(with_nearest(&error.to_string())))
+}
+
+/// Sets `section__key` to a value read as TOML, or as a plain string where it is none.
+fn set(table: &mut Table, keys: &str, value: &str) -> Result<(), String> {
+    let mut parts: Vec<&str> = keys.split("__").collect();
+    let last = parts.pop().unwrap_or(keys);
+    let mut inner = table;
+    for part in parts {
+        let next = inner.entry(part).or_insert_with(|| Value::Table(Table::new()));
+        inner = next.as_table_mut().ok_or_else(|| format!("{PREFIX}{keys}: `{part}` is not a section"))?;
+    }
+    let parsed = toml::from_str::<Table>(&format!("value = {value}")).ok().and_then(|mut one| one.remove("value"));
+    inner.insert(last.to_owned(), parsed.unwrap_or_else(|| Value::String(value.to_owned())));
+    Ok(())
+}
+
+fn read_secrets(table: &mut Table, secrets: &[&str]) -> Result<(), ConfigError> {
+    for secret in secrets {
+        let Some(Value::String(file)) = table.remove(&format!("{secret}_file")) else { continue };
+        let path = PathBuf::from(file);
+        let text = std::fs::read_to_string(&path).map_err(|source| ConfigError::Read { path, source })?;
+        table.insert((*secret).to_owned(), Value::String(text.trim().to_owned()));
+    }
+    for (_, value) in table.iter_mut() {
+        if let Value::Table(section) = value {
+            read_secrets(section, secrets)?;
+        }
+    }
+    Ok(())
+}
+
+/// Adds "did you mean" to serde's message about an unknown field.
+fn with_nearest(message: &str) -> String {
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    if !message.contains("unknown field") {
+        return message.to_owned();
+    }
+    let Some(unknown) = quoted.next() else { return message.to_owned() };
+    let nearest = quoted.max_by(|a, b| strsim::jaro_winkler(unknown, a).total_cmp(&strsim::jaro_winkler(unknown, b)));
+    match nearest {
+        Some(nearest) => format!("{} (did you mean `{nearest}`?)", message.trim_end()),
+        None => message.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use serde::Deserialize;
+
+    use super::{ConfigError, load_with};
+
+    #[derive(Debug, Deserialize, PartialEq)]
+    #[serde(deny_unknown_fields)]
+    struct Config {
+        listen: String,
+        tls: Tls,
+    }
+
+    #[derive(Debug, Deserialize, PartialEq)]
+    #[serde(deny_unknown_fields)]
+    struct Tls {
+        certificate: String,
+        key: String,
+    }
+
+    fn load(text: &str, environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        let environment = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        load_with(file.path(), &["key"], environment)
+    }
+
+    const GOOD: &str = "listen = 'a'\n[tls]\ncertificate = 'c'\nkey = 'k'\n";
+
+    #[test]
+    fn the_environment_overrides_the_file() {
+        let config = load(GOOD, &[("HOLDFAST__TLS__KEY", "other"), ("HOLDFAST__LISTEN", "127.0.0.1:1")]).unwrap();
+        assert_eq!((config.tls.key.as_str(), config.listen.as_str()), ("other", "127.0.0.1:1"));
+    }
+
+    #[test]
+    fn an_unknown_key_names_the_nearest_known_one() {
+        let error = load(&GOOD.replace("certificate", "certifikate"), &[]).unwrap_err().to_string();
+        assert!(error.contains("certifikate") && error.contains("did you mean `certificate`?"), "{error}");
+    }
+
+    #[test]
+    fn a_secret_is_read_from_its_file() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(b" s3cret\n").unwrap();
+        let text = GOOD.replace("key = 'k'", &format!("key_file = '{}'", file.path().display()));
+        assert_eq!(load(&text, &[]).unwrap().tls.key, "s3cret");
+        let error = load(&GOOD.replace("key = 'k'", "key_file = '/nowhere'"), &[]).unwrap_err().to_string();
+        assert!(error.contains("/nowhere"), "{error}");
+    }
+}

@@ -1,0 +1,147 @@
+//! Calls to one node.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use holdfast_libs_transport::{CallError, HttpClient};
+use holdfast_libs_types::{DiskId, VolumeId, WriteEpoch};
+use http::Method;
+
+use crate::messages::{
+    CopyRequest, CreateExtent, ExtentInfo, FenceRequest, KeyringBody, NodeStatus, SealRequest, Sealed, Tail,
+};
+
+/// Control calls answer within this; a copy of a whole volume has [`COPY_DEADLINE`].
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// A seal reads the whole volume back, a copy moves it.
+const COPY_DEADLINE: Duration = Duration::from_secs(600);
+
+/// Most raw bytes one read may ask for.
+pub const MAX_READ_BYTES: usize = 8 * 1024 * 1024;
+
+/// A client for the node at one address.
+#[derive(Debug, Clone)]
+pub struct NodeClient {
+    http: HttpClient,
+    address: String,
+}
+
+impl NodeClient {
+    /// `address` is `https://HOST:PORT`; `http` carries the caller's service token.
+    pub fn new(http: HttpClient, address: impl Into<String>) -> Self {
+        Self { http, address: address.into() }
+    }
+
+    /// The node's address.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// The node and its disks.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn status(&self) -> Result<NodeStatus, CallError> {
+        self.http.get_json(&format!("{}/v1/status", self.address), DEADLINE).await
+    }
+
+    /// All extents of a disk.
+    ///
+    /// # Errors
+    /// `unknown_disk`.
+    pub async fn extents(&self, disk: DiskId) -> Result<Vec<ExtentInfo>, CallError> {
+        self.http.get_json(&format!("{}/v1/disks/{disk}/extents", self.address), DEADLINE).await
+    }
+
+    /// Makes an extent. Repeating it with the same epoch is harmless while the extent is empty.
+    ///
+    /// # Errors
+    /// `no_space`, `already_exists`, `read_only`, `stale_term`.
+    pub async fn create_extent(&self, request: &CreateExtent) -> Result<Tail, CallError> {
+        self.http.post_json(&format!("{}/v1/extents", self.address), request, DEADLINE).await
+    }
+
+    /// Appends one batch; the answer means durable.
+    ///
+    /// # Errors
+    /// `busy`, `fenced`, `not_tail`, `conflicting_repeat`, `invalid_batch`, `volume_full`, `read_only`,
+    /// `disk_failed`. After `Unreachable` or `Timeout` only the very same bytes may be sent again.
+    pub async fn append(
+        &self,
+        disk: DiskId,
+        volume: VolumeId,
+        epoch: WriteEpoch,
+        offset: u64,
+        batch: Bytes,
+        deadline: Duration,
+    ) -> Result<Tail, CallError> {
+        let url = format!("{}/v1/disks/{disk}/volumes/{volume}/append?epoch={epoch}&offset={offset}", self.address);
+        let answer = self.http.send_bytes(Method::PUT, &url, batch, 64 * 1024, deadline).await?;
+        serde_json::from_slice(&answer)
+            .map_err(|error| CallError::Malformed { url: self.address.clone(), detail: error.to_string() })
+    }
+
+    /// Reads one record; the node has compared its checksums.
+    ///
+    /// # Errors
+    /// `damaged`, `out_of_range`, `unknown_volume`, `busy`, `disk_failed`.
+    pub async fn read_record(
+        &self,
+        disk: DiskId,
+        volume: VolumeId,
+        offset: u64,
+        length: u32,
+        deadline: Duration,
+    ) -> Result<Bytes, CallError> {
+        let url = format!("{}/v1/disks/{disk}/volumes/{volume}/record?offset={offset}&length={length}", self.address);
+        self.http.get(&url, MAX_READ_BYTES, deadline).await
+    }
+
+    /// Reads raw bytes of a replica, at most [`MAX_READ_BYTES`]; nothing is checked.
+    ///
+    /// # Errors
+    /// `out_of_range`, `unknown_volume`, `busy`, `disk_failed`.
+    pub async fn read_bytes(
+        &self,
+        disk: DiskId,
+        volume: VolumeId,
+        offset: u64,
+        length: u32,
+    ) -> Result<Bytes, CallError> {
+        let url = format!("{}/v1/disks/{disk}/volumes/{volume}/bytes?offset={offset}&length={length}", self.address);
+        self.http.get(&url, MAX_READ_BYTES, DEADLINE).await
+    }
+
+    /// Fences a replica and answers its tail.
+    ///
+    /// # Errors
+    /// `stale_term`, `fenced` (a higher epoch is in force), `damaged`.
+    pub async fn fence(&self, request: &FenceRequest) -> Result<Tail, CallError> {
+        self.http.post_json(&format!("{}/v1/fence", self.address), request, DEADLINE).await
+    }
+
+    /// Seals a replica: cut, verify, digest. Repeating it is harmless.
+    ///
+    /// # Errors
+    /// `too_short`, `damaged`, `stale_term`, `fenced`.
+    pub async fn seal(&self, request: &SealRequest) -> Result<Sealed, CallError> {
+        self.http.post_json(&format!("{}/v1/seal", self.address), request, COPY_DEADLINE).await
+    }
+
+    /// Has the node pull a replica.
+    ///
+    /// # Errors
+    /// `no_space`, `read_only`, `stale_term`; `damaged` when no source gave bytes with the digest.
+    pub async fn copy(&self, request: &CopyRequest) -> Result<Sealed, CallError> {
+        self.http.post_json(&format!("{}/v1/copy", self.address), request, COPY_DEADLINE).await
+    }
+
+    /// Stores the wrapped keyring on every disk of the node, unless a newer one is there.
+    ///
+    /// # Errors
+    /// `read_only`, `disk_failed`.
+    pub async fn put_keyring(&self, keyring: &KeyringBody) -> Result<serde_json::Value, CallError> {
+        self.http.post_json(&format!("{}/v1/keyring", self.address), keyring, DEADLINE).await
+    }
+}

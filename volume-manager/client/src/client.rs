@@ -1,0 +1,97 @@
+//! Calls to the volume manager.
+
+use std::time::Duration;
+
+use holdfast_libs_transport::{CallError, HttpClient};
+use holdfast_libs_types::VolumeId;
+use serde_json::Value;
+
+use crate::messages::{
+    CellStatus, Heartbeat, HeartbeatAnswer, LeaseRequest, LeasedVolume, Register, RegisterAnswer, RenewRequest,
+    SealAsk, SealState, VolumeRow,
+};
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// A client for the volume manager.
+#[derive(Debug, Clone)]
+pub struct VolumeManagerClient {
+    http: HttpClient,
+    address: String,
+}
+
+impl VolumeManagerClient {
+    /// `address` is `https://HOST:PORT`; `http` carries the caller's service token.
+    pub fn new(http: HttpClient, address: impl Into<String>) -> Self {
+        Self { http, address: address.into() }
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.address)
+    }
+
+    /// Registers a node and its disks (role node).
+    ///
+    /// # Errors
+    /// `wrong_cell`, `duplicate_node`, `not_leader`.
+    pub async fn register(&self, request: &Register) -> Result<RegisterAnswer, CallError> {
+        self.http.post_json(&self.url("/v1/register"), request, DEADLINE).await
+    }
+
+    /// Reports a node and its disks alive (role node).
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn heartbeat(&self, request: &Heartbeat) -> Result<HeartbeatAnswer, CallError> {
+        self.http.post_json(&self.url("/v1/heartbeat"), request, DEADLINE).await
+    }
+
+    /// Leases a new open volume (role frontend).
+    ///
+    /// # Errors
+    /// `cell_full`, `too_few_domains`, `not_leader`.
+    pub async fn lease(&self, request: &LeaseRequest) -> Result<LeasedVolume, CallError> {
+        self.http.post_json(&self.url("/v1/leases"), request, DEADLINE).await
+    }
+
+    /// Keeps leases alive (role frontend). A volume that is no longer leased is simply not kept; its next append is
+    /// refused by a fence.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn renew(&self, request: &RenewRequest) -> Result<Value, CallError> {
+        self.http.post_json(&self.url("/v1/leases/renew"), request, DEADLINE).await
+    }
+
+    /// Asks for a seal (role frontend); answers as soon as the wish is durable.
+    ///
+    /// # Errors
+    /// `unknown_volume`, `not_leader`.
+    pub async fn seal(&self, request: &SealAsk) -> Result<SealState, CallError> {
+        self.http.post_json(&self.url("/v1/seal"), request, DEADLINE).await
+    }
+
+    /// One volume (roles frontend, admin).
+    ///
+    /// # Errors
+    /// `unknown_volume`.
+    pub async fn volume(&self, volume: VolumeId) -> Result<VolumeRow, CallError> {
+        self.http.get_json(&self.url(&format!("/v1/volumes/{volume}")), DEADLINE).await
+    }
+
+    /// All volumes (role admin).
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn volumes(&self) -> Result<Vec<VolumeRow>, CallError> {
+        self.http.get_json(&self.url("/v1/volumes"), DEADLINE).await
+    }
+
+    /// The cell's state (role admin).
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn status(&self) -> Result<CellStatus, CallError> {
+        self.http.get_json(&self.url("/v1/status"), DEADLINE).await
+    }
+}

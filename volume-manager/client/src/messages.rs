@@ -1,0 +1,270 @@
+//! Messages of the volume manager's protocol, all JSON.
+
+use std::collections::BTreeMap;
+
+use holdfast_libs_types::{CellId, DiskId, InstanceId, NodeId, VolumeId, WriteEpoch};
+use serde::{Deserialize, Serialize};
+
+/// Error codes of the volume manager, each with its HTTP status.
+pub mod code {
+    /// 507: no three disks in distinct zones have a free slot. The message says what is missing.
+    pub const CELL_FULL: &str = "cell_full";
+    /// 503: fewer than three zones have a healthy disk.
+    pub const TOO_FEW_DOMAINS: &str = "too_few_domains";
+    /// 404: no such volume.
+    pub const UNKNOWN_VOLUME: &str = "unknown_volume";
+    /// 409: another cell's node or disk.
+    pub const WRONG_CELL: &str = "wrong_cell";
+    /// 409: the node's name is taken by a node that is alive.
+    pub const DUPLICATE_NODE: &str = "duplicate_node";
+    /// 503: this volume manager is not the leader.
+    pub const NOT_LEADER: &str = "not_leader";
+}
+
+/// A node tells its disks, at start and whenever they change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Register {
+    /// The node's cell.
+    pub cell: CellId,
+    /// Its name.
+    pub node: NodeId,
+    /// This start of its process.
+    pub instance: InstanceId,
+    /// Its zone.
+    pub zone: String,
+    /// Where it listens, `https://HOST:PORT`.
+    pub address: String,
+    /// Its disks.
+    pub disks: Vec<DiskReport>,
+}
+
+/// A disk as its node reports it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskReport {
+    /// Its id.
+    pub disk: DiskId,
+    /// Device or file.
+    pub path: String,
+    /// Incarnation proposed for this registration.
+    pub incarnation: u64,
+    /// Random number that goes with the proposed incarnation.
+    pub nonce: u64,
+    /// The nonce of the last incarnation that was confirmed; 0 for a new disk.
+    pub previous_nonce: u64,
+    /// `healthy`, `read_only` or `failed`.
+    pub state: String,
+    /// Why it is not healthy.
+    pub reason: Option<String>,
+    /// Bytes of a slot.
+    pub slot_bytes: u64,
+    /// Data bytes one volume can hold.
+    pub volume_bytes: u64,
+    /// Slots in all.
+    pub slots: u64,
+    /// Slots free.
+    pub free_slots: u64,
+}
+
+/// What becomes of a registered disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegisteredDisk {
+    /// The disk.
+    pub disk: DiskId,
+    /// Its proposed incarnation stands; otherwise the disk must be set read-only.
+    pub accepted: bool,
+    /// Why not.
+    pub reason: Option<String>,
+}
+
+/// The answer to a registration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegisterAnswer {
+    /// One for each disk.
+    pub disks: Vec<RegisteredDisk>,
+    /// The leader's term.
+    pub term: u64,
+    /// How often to send a heartbeat, milliseconds.
+    pub heartbeat_ms: u64,
+}
+
+/// A node is alive, and how its disks are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heartbeat {
+    /// The node.
+    pub node: NodeId,
+    /// This start of its process.
+    pub instance: InstanceId,
+    /// Its disks.
+    pub disks: Vec<DiskReport>,
+}
+
+/// The answer to a heartbeat.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeartbeatAnswer {
+    /// The volume manager does not know this instance: register again.
+    pub register: bool,
+    /// The leader's term.
+    pub term: u64,
+}
+
+/// One replica's place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replica {
+    /// The disk.
+    pub disk: DiskId,
+    /// Its node.
+    pub node: NodeId,
+    /// The node's zone.
+    pub zone: String,
+    /// The node's address, `https://HOST:PORT`.
+    pub address: String,
+}
+
+/// A frontend asks for a volume to write to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseRequest {
+    /// This start of the frontend.
+    pub frontend: InstanceId,
+    /// Disks that have just failed it, to be left out for a while.
+    pub avoid: Vec<DiskId>,
+}
+
+/// A volume the frontend may append to, from offset 0.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeasedVolume {
+    /// The volume.
+    pub volume: VolumeId,
+    /// Its write epoch.
+    pub epoch: WriteEpoch,
+    /// Its three replicas, in distinct zones.
+    pub replicas: Vec<Replica>,
+    /// Most data bytes it may hold.
+    pub capacity: u64,
+    /// The lease ends so many milliseconds after its last renewal.
+    pub lease_ms: u64,
+}
+
+/// A frontend is alive and still writes to these volumes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RenewRequest {
+    /// This start of the frontend.
+    pub frontend: InstanceId,
+    /// Its open volumes.
+    pub volumes: Vec<VolumeId>,
+}
+
+/// Asks to seal a volume.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealAsk {
+    /// The volume.
+    pub volume: VolumeId,
+    /// The epoch it was leased under.
+    pub epoch: WriteEpoch,
+    /// The disk that failed, if that is why.
+    pub failed_disk: Option<DiskId>,
+    /// What it answered.
+    pub reason: Option<String>,
+}
+
+/// How far a volume's seal has come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealState {
+    /// `open`, `sealing` or `sealed`.
+    pub state: String,
+}
+
+/// A volume and where it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeRow {
+    /// The volume.
+    pub volume: VolumeId,
+    /// `creating`, `open`, `sealing`, `sealed` or `failed`.
+    pub state: String,
+    /// Its epoch.
+    pub epoch: WriteEpoch,
+    /// Its length, once sealed; bytes.
+    pub length: Option<u64>,
+    /// SHA-256 of `[0, length)` in hex, once sealed.
+    pub digest: Option<String>,
+    /// Its replicas that are in service.
+    pub replicas: Vec<Replica>,
+}
+
+/// How many volumes there are, and how many more disks they can lose.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeCounts {
+    /// All volumes.
+    pub total: u64,
+    /// `"0"`, `"1"`, `"2"` -> volumes that can lose that many more disks and no more.
+    pub can_lose: BTreeMap<String, u64>,
+}
+
+/// A node as the cell sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRow {
+    /// Its name.
+    pub node: NodeId,
+    /// Its zone.
+    pub zone: String,
+    /// Where it listens.
+    pub address: String,
+    /// `up`, `suspect` or `down`.
+    pub state: String,
+    /// Milliseconds since its last heartbeat.
+    pub last_heartbeat_ms: Option<u64>,
+}
+
+/// A disk as the cell sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskRow {
+    /// Its id.
+    pub disk: DiskId,
+    /// Its node.
+    pub node: NodeId,
+    /// Device or file there.
+    pub path: String,
+    /// `healthy`, `suspect`, `read_only`, `failed` or `lost`.
+    pub state: String,
+    /// Why it is not healthy.
+    pub reason: Option<String>,
+    /// Slots in all.
+    pub slots: u64,
+    /// Slots free.
+    pub free_slots: u64,
+    /// Bytes of a slot.
+    pub slot_bytes: u64,
+    /// Volumes with a replica on it.
+    pub volumes: u64,
+}
+
+/// Something the volume manager is doing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Work {
+    /// `repair` or `seal`.
+    pub kind: String,
+    /// The volume.
+    pub volume: VolumeId,
+    /// What is going on, or what it waits for.
+    pub detail: String,
+}
+
+/// The answer to `GET /v1/status`: what `admin status --json` prints.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CellStatus {
+    /// `ok`, `degraded` or `critical`.
+    pub health: String,
+    /// Why it is not `ok`, one sentence each.
+    pub reasons: Vec<String>,
+    /// The cell.
+    pub cell: CellId,
+    /// The leader's term.
+    pub term: u64,
+    /// Volumes by what they can lose.
+    pub volumes: VolumeCounts,
+    /// Nodes.
+    pub nodes: Vec<NodeRow>,
+    /// Disks.
+    pub disks: Vec<DiskRow>,
+    /// Work under way.
+    pub work: Vec<Work>,
+}
