@@ -7,6 +7,36 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
+/// The `[tls]` section of every daemon's configuration.
+#[derive(Debug, Clone, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsFiles {
+    /// The listener's certificate chain, PEM.
+    pub certificate: PathBuf,
+    /// Its private key, PEM.
+    pub key: PathBuf,
+    /// The cell's CA, PEM: whom this daemon trusts when it calls others.
+    pub ca: PathBuf,
+}
+
+impl TlsFiles {
+    /// The server side of the daemon's listener.
+    ///
+    /// # Errors
+    /// See [`TlsError`].
+    pub fn server(&self) -> Result<Arc<ServerConfig>, TlsError> {
+        server_config(&self.certificate, &self.key)
+    }
+
+    /// The trust of the daemon's calls.
+    ///
+    /// # Errors
+    /// See [`TlsError`].
+    pub fn client(&self) -> Result<Arc<ClientConfig>, TlsError> {
+        client_config(&self.ca)
+    }
+}
+
 /// A certificate or key file that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
