@@ -1,1 +1,45 @@
-fn main(){}
+//! The project's own commands: `cargo xtask test`, `cargo xtask tidy`, `cargo xtask soak`.
+
+mod packages;
+mod suites;
+mod tidy;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Commands for working on Holdfast")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Format check, clippy, tidy and every test: what CI runs
+    Test {
+        /// Only suites whose name contains this
+        #[arg(long)]
+        only: Option<String>,
+    },
+    /// The rules of the workspace: who may import whom, where SQL and `unsafe` may stand
+    Tidy,
+    /// Tests that run for hours
+    Soak {
+        /// Which one: `engine` or `kill`
+        suite: String,
+        /// How many seeds or rounds
+        #[arg(long, default_value_t = 100_000)]
+        rounds: u64,
+        /// Where to start
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+}
+
+fn main() -> anyhow::Result<()> {
+    match Arguments::parse().command {
+        Command::Test { only } => suites::test(only.as_deref()),
+        Command::Tidy => tidy::run(),
+        Command::Soak { suite, rounds, seed } => suites::soak(&suite, rounds, seed),
+    }
+}

@@ -1,0 +1,119 @@
+//! The suites of `cargo xtask test`, in order. `tests/README.md` keeps how long each may take.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, bail};
+
+/// The workspace's root folder.
+pub fn root() -> PathBuf {
+    let manifest = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().map(PathBuf::from).unwrap_or(manifest)
+}
+
+fn cargo(arguments: &[&str]) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(arguments).current_dir(root());
+    command
+}
+
+/// Runs a command and says how long it took.
+///
+/// # Errors
+/// When it cannot be started or fails.
+pub fn run(name: &str, command: &mut Command) -> anyhow::Result<()> {
+    eprintln!("==> {name}");
+    let started = Instant::now();
+    let status = command.status().with_context(|| format!("{name}: cannot start {command:?}"))?;
+    eprintln!(
+        "==> {name}: {} in {:.0} s",
+        if status.success() { "ok" } else { "FAILED" },
+        started.elapsed().as_secs_f32()
+    );
+    if !status.success() {
+        bail!("{name} failed: {command:?}");
+    }
+    Ok(())
+}
+
+/// All suites, or those whose name contains `only`.
+///
+/// # Errors
+/// The first suite that fails.
+pub fn test(only: Option<&str>) -> anyhow::Result<()> {
+    let wanted = |name: &str| only.is_none_or(|part| name.contains(part));
+    let started = Instant::now();
+    crate::packages::ensure()?;
+    if wanted("format") {
+        run("format", &mut cargo(&["fmt", "--all", "--check"]))?;
+    }
+    if wanted("tidy") {
+        crate::tidy::run()?;
+    }
+    if wanted("clippy") {
+        run("clippy", &mut cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))?;
+    }
+    if wanted("unit") {
+        run("unit", &mut cargo(&["test", "--workspace", "--exclude", "holdfast-tests-cluster"]))?;
+    }
+    if wanted("cluster") || wanted("compatibility") {
+        run("release build", &mut cargo(&["build", "--release", "--package", "holdfast-cli"]))?;
+    }
+    if wanted("cluster") {
+        // One cluster at a time: they share two cores, and each starts eight processes.
+        run(
+            "cluster",
+            &mut cargo(&["test", "--release", "--package", "holdfast-tests-cluster", "--", "--test-threads=1"]),
+        )?;
+    }
+    if wanted("compatibility") {
+        compatibility()?;
+    }
+    eprintln!("==> all in {:.0} s", started.elapsed().as_secs_f32());
+    Ok(())
+}
+
+/// The official Python SDK against `holdfast dev`.
+fn compatibility() -> anyhow::Result<()> {
+    let folder = root().join("tests/compatibility");
+    let python = crate::packages::python(&root(), &folder.join("requirements.txt"))?;
+    let mut command = Command::new(python);
+    command
+        .args(["-m", "pytest", "-q", "-p", "no:cacheprovider"])
+        .arg(&folder)
+        .env("HOLDFAST_BINARY", root().join("target/release/holdfast"));
+    run("compatibility", &mut command)
+}
+
+/// A suite that runs for hours.
+///
+/// # Errors
+/// When it fails; its output names the seed.
+pub fn soak(suite: &str, rounds: u64, seed: u64) -> anyhow::Result<()> {
+    match suite {
+        "engine" => run(
+            "soak engine",
+            cargo(&["test", "--release", "--package", "holdfast-node-engine", "--test", "crash", "--", "--nocapture"])
+                .env("HOLDFAST_SEEDS", rounds.to_string())
+                .env("HOLDFAST_FIRST_SEED", seed.to_string()),
+        ),
+        "kill" => run(
+            "soak kill",
+            cargo(&[
+                "test",
+                "--release",
+                "--package",
+                "holdfast-tests-cluster",
+                "--test",
+                "kills",
+                "--",
+                "--nocapture",
+                "--test-threads=1",
+            ])
+            .env("HOLDFAST_ROUNDS", rounds.to_string())
+            .env("HOLDFAST_SEED", seed.to_string()),
+        ),
+        other => bail!("no soak suite `{other}`; there are `engine` and `kill`"),
+    }
+}
