@@ -5,7 +5,7 @@
 mod client;
 mod messages;
 
-pub use client::NodeClient;
+pub use client::{MAX_READ_BYTES, NodeClient};
 pub use messages::{
     CopyRequest, CreateExtent, DiskState, DiskStatus, ExtentInfo, ExtentState, FenceRequest, KeyringBody, NodeStatus,
     SealRequest, Sealed, Source, Tail, code,

@@ -35,6 +35,12 @@ pub mod code {
     pub const OUT_OF_RANGE: &str = "out_of_range";
     /// 409: sealing asks for more bytes than this replica has. Detail: `{"tail"}`.
     pub const TOO_SHORT: &str = "too_short";
+    /// 409: the length to seal at does not end a batch of this replica. Detail: `{"start", "end"}` of that batch.
+    pub const NOT_A_BOUNDARY: &str = "not_a_boundary";
+    /// 409: this replica is sealed already, at another length. Detail: `{"length"}`.
+    pub const SEALED_OTHERWISE: &str = "sealed_otherwise";
+    /// 409: the call does not apply to an extent in its state. Detail: `{"state"}`.
+    pub const WRONG_STATE: &str = "wrong_state";
     /// 502: the disk has failed. The message says how.
     pub const DISK_FAILED: &str = "disk_failed";
 }

@@ -1,0 +1,34 @@
+//! Why the daemon does not start.
+
+use holdfast_libs_transport::tls::TlsError;
+
+/// A reason to end the process. Each says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The secret is not 32 bytes in hex.
+    #[error("`cell_secret` must be 64 hex digits")]
+    CellSecret,
+    /// Certificate, key or CA cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {listen}: {source}")]
+    Listen {
+        /// The configured address.
+        listen: String,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// The operating system gave no random bytes.
+    #[error("no random bytes from the operating system")]
+    Random,
+    /// The configuration names no disk.
+    #[error("the configuration names no disk: add a `[[disks]]` section with a `path`")]
+    NoDisks,
+    /// A disk of another cell: a sign that the configuration or the cabling is wrong, so nothing is served.
+    #[error("{0}; correct `cell` or take the disk out of the configuration")]
+    ForeignDisk(String),
+    /// Not one of the configured disks can be used.
+    #[error("none of the configured disks can be used: {0}")]
+    NoUsableDisk(String),
+}

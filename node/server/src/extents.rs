@@ -1,0 +1,153 @@
+//! The calls about extents that are a thin layer over the engine.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use axum::Json;
+use axum::extract::rejection::{BytesRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
+use bytes::Bytes;
+use holdfast_libs_transport::ApiError;
+use holdfast_libs_types::record::{MAX_PAYLOAD_BYTES, RECORD_HEADER_BYTES};
+use holdfast_node_client::{
+    CreateExtent, ExtentInfo, ExtentState, FenceRequest, MAX_READ_BYTES, NodeStatus, SealRequest, Sealed, Tail, code,
+};
+use http::StatusCode;
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::Node;
+use crate::refusal::refusal;
+use crate::routes::{bad_query, disk, disk_and_volume, json as message};
+
+/// `GET /v1/status`
+pub(crate) async fn status(State(node): State<Arc<Node>>) -> Json<NodeStatus> {
+    Json(NodeStatus {
+        node: node.name.clone(),
+        cell: node.config.cell,
+        zone: node.config.zone.clone(),
+        disks: node.disks.statuses(),
+    })
+}
+
+/// `GET /v1/disks/D/extents`
+pub(crate) async fn list(
+    State(node): State<Arc<Node>>,
+    Path(text): Path<String>,
+) -> Result<Json<Vec<ExtentInfo>>, ApiError> {
+    let disk = disk(&node, &text)?;
+    let extents = disk.extents().await.map_err(|error| refusal(&error))?;
+    let info = |extent: holdfast_node_engine::ExtentInfo| ExtentInfo {
+        disk: disk.id(),
+        volume: extent.volume,
+        slot: extent.slot.into(),
+        slot_generation: extent.slot_generation,
+        state: state(extent.state),
+        epoch: extent.epoch,
+        tail: extent.length,
+        digest: extent.digest.map(hex::encode),
+        note: extent.note,
+    };
+    Ok(Json(extents.into_iter().map(info).collect()))
+}
+
+fn state(state: holdfast_node_engine::ExtentState) -> ExtentState {
+    use holdfast_node_engine::ExtentState as Engine;
+    match state {
+        Engine::Copying => ExtentState::Copying,
+        Engine::Open => ExtentState::Open,
+        Engine::Fenced => ExtentState::Fenced,
+        Engine::Sealed => ExtentState::Sealed,
+        Engine::Damaged => ExtentState::Damaged,
+    }
+}
+
+/// `POST /v1/extents`
+pub(crate) async fn create(
+    State(node): State<Arc<Node>>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<Tail>, ApiError> {
+    let order: CreateExtent = message(body)?;
+    node.heed(order.term)?;
+    let disk = node.disks.get(order.disk)?;
+    disk.create_extent(order.volume, order.epoch).await.map_err(|error| refusal(&error))?;
+    Ok(Json(Tail { tail: 0 }))
+}
+
+/// `POST /v1/fence`
+pub(crate) async fn fence(
+    State(node): State<Arc<Node>>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<Tail>, ApiError> {
+    let order: FenceRequest = message(body)?;
+    node.heed(order.term)?;
+    let disk = node.disks.get(order.disk)?;
+    let tail = disk.fence(order.volume, order.epoch, order.term).await.map_err(|error| refusal(&error))?;
+    Ok(Json(Tail { tail }))
+}
+
+/// `POST /v1/seal`
+pub(crate) async fn seal(
+    State(node): State<Arc<Node>>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<Sealed>, ApiError> {
+    let order: SealRequest = message(body)?;
+    node.heed(order.term)?;
+    let disk = node.disks.get(order.disk)?;
+    let digest =
+        disk.seal(order.volume, order.epoch, order.length, order.term).await.map_err(|error| refusal(&error))?;
+    Ok(Json(Sealed { length: order.length, digest: hex::encode(digest) }))
+}
+
+/// The query of a read.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Range {
+    offset: u64,
+    length: u32,
+}
+
+impl Range {
+    fn at_most(self, max: usize) -> Result<Self, ApiError> {
+        if self.length as usize > max {
+            return Err(ApiError::bad_request(format!("length {} is above the most, {max} bytes", self.length)));
+        }
+        Ok(self)
+    }
+}
+
+/// `GET /v1/disks/D/volumes/V/record?offset=&length=`
+pub(crate) async fn record(
+    State(node): State<Arc<Node>>,
+    path: Path<(String, String)>,
+    range: Result<Query<Range>, QueryRejection>,
+) -> Result<Bytes, ApiError> {
+    let (disk, volume) = disk_and_volume(&node, &path)?;
+    let range = range.map_err(|error| bad_query(&error))?.0.at_most(RECORD_HEADER_BYTES + MAX_PAYLOAD_BYTES)?;
+    disk.read_record(volume, range.offset, range.length).await.map_err(|error| refusal(&error))
+}
+
+/// `GET /v1/disks/D/volumes/V/bytes?offset=&length=`
+pub(crate) async fn bytes(
+    State(node): State<Arc<Node>>,
+    path: Path<(String, String)>,
+    range: Result<Query<Range>, QueryRejection>,
+) -> Result<Bytes, ApiError> {
+    let (disk, volume) = disk_and_volume(&node, &path)?;
+    let range = range.map_err(|error| bad_query(&error))?.0.at_most(MAX_READ_BYTES)?;
+    disk.read(volume, range.offset, range.length).await.map_err(|error| refusal(&error))
+}
+
+impl Node {
+    /// Refuses an order whose term is below one that was seen since the start. (The engine compares and keeps terms
+    /// extent by extent, durably; this also covers orders about extents that do not exist yet.)
+    pub(crate) fn heed(&self, term: u64) -> Result<(), ApiError> {
+        let seen = self.term.fetch_max(term, Ordering::Relaxed);
+        if term < seen {
+            let message = format!("term {term} is stale: this node has seen term {seen}");
+            return Err(
+                ApiError::new(StatusCode::CONFLICT, code::STALE_TERM, message).with_detail(json!({"term": seen}))
+            );
+        }
+        Ok(())
+    }
+}

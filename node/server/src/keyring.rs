@@ -1,0 +1,117 @@
+//! The wrapped keyring in the key area of every disk, so that the disks alone (and the master key) give the data back.
+//!
+//! ```text
+//! offset  size  field
+//!      0     4  magic "HFKR"
+//!      4     4  version (1)
+//!      8     8  generation: grows with every key
+//!     16     4  number of keys
+//!     20        keys, each: key id (16) | length of the wrapped key u16 | wrapped key
+//! ```
+//! All integers are little-endian. The engine checksums the key area as a whole.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
+use bytes::Bytes;
+use holdfast_libs_transport::ApiError;
+use holdfast_libs_types::KeyId;
+use holdfast_node_client::KeyringBody;
+use holdfast_node_engine::{Disk, EngineError};
+use serde_json::{Value, json};
+
+use crate::Node;
+use crate::refusal::refusal;
+use crate::routes::json as message;
+
+const MAGIC: &[u8; 4] = b"HFKR";
+const VERSION: u32 = 1;
+const GENERATION_AT: usize = 8;
+
+/// `POST /v1/keyring`: answers `{"stored": disks}`. A disk that takes no writes does not keep the others from it.
+pub(crate) async fn put(
+    State(node): State<Arc<Node>>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<Value>, ApiError> {
+    let keyring: KeyringBody = message(body)?;
+    let bytes = encode(&keyring)?;
+    let mut stored = 0;
+    let mut failure = None;
+    for disk in node.disks.iter() {
+        match store(disk, keyring.generation, &bytes).await {
+            Ok(()) => stored += 1,
+            Err(error) => {
+                tracing::warn!(disk = %disk.id(), %error, "the keyring was not stored on this disk");
+                failure = Some(error);
+            }
+        }
+    }
+    match failure {
+        Some(error) if stored == 0 => Err(refusal(&error)),
+        _ => Ok(Json(json!({"stored": stored}))),
+    }
+}
+
+/// Writes the key area unless a keyring of the same or a later generation stands there.
+async fn store(disk: &Disk, generation: u64, bytes: &[u8]) -> Result<(), EngineError> {
+    // A key area that cannot be read is written anew.
+    let there = disk.read_key_area().await.ok().flatten();
+    if there.as_deref().and_then(generation_of).is_some_and(|there| there >= generation) {
+        return Ok(());
+    }
+    disk.write_key_area(bytes.to_vec()).await
+}
+
+fn encode(keyring: &KeyringBody) -> Result<Vec<u8>, ApiError> {
+    let bad = |what: String| ApiError::bad_request(format!("keyring: {what}"));
+    let count = u32::try_from(keyring.keys.len()).map_err(|_| bad("too many keys".to_owned()))?;
+    let mut bytes = Vec::with_capacity(20 + keyring.keys.len() * 80);
+    bytes.extend_from_slice(MAGIC);
+    bytes.extend_from_slice(&VERSION.to_le_bytes());
+    bytes.extend_from_slice(&keyring.generation.to_le_bytes());
+    bytes.extend_from_slice(&count.to_le_bytes());
+    for (id, wrapped) in &keyring.keys {
+        let id: KeyId = id.parse().map_err(|error| bad(format!("{error}")))?;
+        let wrapped = hex::decode(wrapped).map_err(|_| bad(format!("key {id} is not hex")))?;
+        let length = u16::try_from(wrapped.len()).map_err(|_| bad(format!("key {id} is too long")))?;
+        bytes.extend_from_slice(id.as_bytes());
+        bytes.extend_from_slice(&length.to_le_bytes());
+        bytes.extend_from_slice(&wrapped);
+    }
+    Ok(bytes)
+}
+
+/// The generation of an encoded keyring; `None` when the bytes are none.
+fn generation_of(bytes: &[u8]) -> Option<u64> {
+    if bytes.get(..4)? != MAGIC || bytes.get(4..GENERATION_AT)? != VERSION.to_le_bytes() {
+        return None;
+    }
+    let generation = bytes.get(GENERATION_AT..GENERATION_AT + 8)?;
+    Some(u64::from_le_bytes(generation.try_into().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_node_client::KeyringBody;
+
+    use super::{encode, generation_of};
+
+    #[test]
+    fn golden_bytes_of_a_keyring() {
+        let keyring = KeyringBody { generation: 3, keys: vec![("11".repeat(16), "abcd".to_owned())] };
+        let bytes = encode(&keyring).unwrap();
+        let golden = format!("48464b5201000000030000000000000001000000{}0200abcd", "11".repeat(16));
+        assert_eq!(hex::encode(&bytes), golden);
+        assert_eq!(generation_of(&bytes), Some(3));
+        assert_eq!(generation_of(&bytes[..12]), None);
+        assert_eq!(generation_of(b"HFKR\x02\0\0\0aaaaaaaa"), None);
+    }
+
+    #[test]
+    fn a_key_that_is_not_hex_is_refused_by_name() {
+        let keyring = KeyringBody { generation: 3, keys: vec![("11".repeat(16), "xyz".to_owned())] };
+        assert!(encode(&keyring).unwrap_err().message.contains(&"11".repeat(16)));
+    }
+}

@@ -1,0 +1,77 @@
+//! The table of calls: which path, which role, which function.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::rejection::{BytesRejection, QueryRejection};
+use axum::extract::{DefaultBodyLimit, Path};
+use axum::middleware::from_fn_with_state;
+use axum::routing::{get, post, put};
+use bytes::Bytes;
+use holdfast_libs_transport::auth::{Guard, require_role};
+use holdfast_libs_transport::{ApiError, Role, ServiceTokens};
+use holdfast_libs_types::{DiskId, VolumeId};
+use holdfast_node_engine::Disk;
+use http::StatusCode;
+use serde::de::DeserializeOwned;
+
+use crate::{Node, append, copy, extents, keyring, metrics};
+
+/// Largest control message, bytes; a keyring is the longest.
+const MAX_CONTROL_BYTES: usize = 1 << 20;
+
+/// All calls of the node, each behind the roles that may make it.
+pub(crate) fn router(node: Arc<Node>, tokens: &ServiceTokens) -> Router {
+    let guarded = |routes: Router<Arc<Node>>, accepted: &'static [Role]| {
+        routes.route_layer(from_fn_with_state(Guard { tokens: tokens.clone(), accepted }, require_role))
+    };
+    let everyone = Router::new().route("/v1/status", get(extents::status)).route("/metrics", get(metrics::metrics));
+    let listing = Router::new().route("/v1/disks/{disk}/extents", get(extents::list));
+    let orders = Router::new()
+        .route("/v1/extents", post(extents::create))
+        .route("/v1/fence", post(extents::fence))
+        .route("/v1/seal", post(extents::seal))
+        .route("/v1/copy", post(copy::copy));
+    let append = Router::new().route("/v1/disks/{disk}/volumes/{volume}/append", put(append::append));
+    let record = Router::new().route("/v1/disks/{disk}/volumes/{volume}/record", get(extents::record));
+    let bytes = Router::new().route("/v1/disks/{disk}/volumes/{volume}/bytes", get(extents::bytes));
+    let keyring = Router::new().route("/v1/keyring", post(keyring::put));
+    Router::new()
+        .merge(guarded(everyone, &Role::ALL))
+        .merge(guarded(listing, &[Role::VolumeManager, Role::Admin]))
+        .merge(guarded(orders, &[Role::VolumeManager]))
+        .merge(guarded(append, &[Role::Frontend]))
+        .merge(guarded(record, &[Role::Frontend, Role::Admin]))
+        .merge(guarded(bytes, &[Role::Node, Role::VolumeManager, Role::Admin]))
+        .merge(guarded(keyring, &[Role::VolumeManager, Role::Frontend]))
+        .route("/healthz", get(|| async { "ok" }))
+        .fallback(|| async { ApiError::new(StatusCode::NOT_FOUND, "not_found", "the node has no such call") })
+        .layer(DefaultBodyLimit::max(MAX_CONTROL_BYTES))
+        .with_state(node)
+}
+
+/// The disk named in a path.
+pub(crate) fn disk<'a>(node: &'a Node, text: &str) -> Result<&'a Disk, ApiError> {
+    let id: DiskId = text.parse().map_err(|error| ApiError::bad_request(format!("{error}")))?;
+    node.disks.get(id)
+}
+
+/// Disk and volume named in a path.
+pub(crate) fn disk_and_volume<'a>(
+    node: &'a Node,
+    Path((disk_text, volume)): &Path<(String, String)>,
+) -> Result<(&'a Disk, VolumeId), ApiError> {
+    let volume = volume.parse().map_err(|error| ApiError::bad_request(format!("{error}")))?;
+    Ok((disk(node, disk_text)?, volume))
+}
+
+/// A query that lacks a parameter or holds a wrong one.
+pub(crate) fn bad_query(error: &QueryRejection) -> ApiError {
+    ApiError::bad_request(error.body_text())
+}
+
+/// A control message.
+pub(crate) fn json<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>) -> Result<T, ApiError> {
+    let body = body.map_err(|error| ApiError::new(error.status(), "bad_request", error.body_text()))?;
+    serde_json::from_slice(&body).map_err(|error| ApiError::bad_request(format!("the message is not right: {error}")))
+}
