@@ -1,8 +1,127 @@
-//! Writing an empty disk.
-use crate::error::FormatError;
-use crate::status::FormatOptions;
-use holdfast_libs_types::DiskId;
+//! Writing an empty disk: areas zeroed, superblocks last, so that a disk half formatted is none.
+
+use std::io;
 use std::path::Path;
-pub(crate) fn format_path(path: &Path, _options: &FormatOptions) -> Result<DiskId, FormatError> {
-    Err(FormatError::InUse { path: path.display().to_string() })
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use holdfast_libs_types::{CellId, DiskId, PAGE_BYTES};
+
+use crate::buffer::AlignedBuf;
+use crate::error::FormatError;
+use crate::geometry::{Area, Geometry, MAX_SLOT_BYTES, MAX_SLOTS, MIN_SLOT_BYTES, PlanError, SLOT_HEADER_BYTES};
+use crate::raw::file::{DiskFile, FileError};
+use crate::status::FormatOptions;
+use crate::superblock::{Superblock, SuperblockError};
+use crate::thread::read_superblocks;
+
+/// Bytes zeroed by one write.
+const ZERO_CHUNK_BYTES: u64 = 1 << 20;
+
+/// Media as the superblock names it.
+const MEDIA_UNKNOWN: u8 = 0;
+const MEDIA_FILE: u8 = 1;
+
+/// See [`crate::format`].
+pub(crate) fn format_path(path: &Path, options: &FormatOptions) -> Result<DiskId, FormatError> {
+    let io = |what| move |source| FormatError::Io { path: path.display().to_string(), what, source };
+    if let Some(size) = options.size_bytes {
+        // Before a file is made: a wrong number must leave nothing behind.
+        plan(path, size, options.slot_bytes)?;
+    }
+    let file = DiskFile::open(path, options.size_bytes.is_some()).map_err(|error| match error {
+        FileError::InUse => FormatError::InUse { path: path.display().to_string() },
+        FileError::Io { what, source } => io(what)(source),
+    })?;
+    let before = file.size().map_err(io("reading its size"))?;
+    refuse_a_disk(path, &file)?;
+    let size = before.max(options.size_bytes.filter(|_| !file.is_block_device).unwrap_or(0));
+    let geometry = plan(path, size, options.slot_bytes)?;
+    if size > before {
+        file.grow(size).map_err(io("setting its size"))?;
+    }
+    if before > 0 {
+        zero_areas(&file, &geometry).map_err(io("zeroing its areas"))?;
+    }
+    let media = if file.is_block_device { MEDIA_UNKNOWN } else { MEDIA_FILE };
+    let superblock = fresh_superblock(options.cell, geometry, rand::random(), media, file.logical_block_bytes());
+    let page = AlignedBuf::copy_of(&superblock.encode()[..]);
+    for area in [superblock.geometry.superblock_b, superblock.geometry.superblock_a] {
+        file.write_pages(&page, area.offset).map_err(io("writing a superblock"))?;
+    }
+    file.sync().map_err(io("making it durable"))?;
+    sync_parent(path).map_err(io("making its name durable"))?;
+    Ok(superblock.disk)
+}
+
+/// The superblock of a disk that was never registered.
+pub(crate) fn fresh_superblock(
+    cell: CellId,
+    geometry: Geometry,
+    id: [u8; 16],
+    media: u8,
+    logical_block_bytes: u32,
+) -> Superblock {
+    Superblock {
+        generation: 1,
+        disk: DiskId(id),
+        cell,
+        incarnation: 0,
+        nonce: [0; 16],
+        previous_nonce: [0; 16],
+        proposed: None,
+        media,
+        zone_model: 0,
+        logical_block_bytes,
+        zone_bytes: 0,
+        geometry,
+        // A clock before 1970 says nothing; the field is for people.
+        formatted_at: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+    }
+}
+
+fn plan(path: &Path, have: u64, slot_bytes: u64) -> Result<Geometry, FormatError> {
+    let path = || path.display().to_string();
+    Geometry::plan(have, slot_bytes).map_err(|error| match error {
+        PlanError::SlotSize => FormatError::SlotSize { slot_bytes, min: MIN_SLOT_BYTES, max: MAX_SLOT_BYTES },
+        PlanError::TooSmall { need } => FormatError::TooSmall { path: path(), have, need, slot_bytes },
+        PlanError::TooManySlots { slots } => FormatError::TooManySlots { path: path(), slots, max: MAX_SLOTS },
+    })
+}
+
+fn refuse_a_disk(path: &Path, file: &DiskFile) -> Result<(), FormatError> {
+    for copy in read_superblocks(|offset| file.read_pages(offset, PAGE_BYTES)) {
+        match copy {
+            Ok(found) => {
+                let (disk, cell) = (found.disk, found.cell);
+                return Err(FormatError::AlreadyFormatted { path: path.display().to_string(), disk, cell });
+            }
+            Err(error @ (SuperblockError::Version(_) | SuperblockError::Geometry(_))) => {
+                let source = io::Error::other(format!("it holds a Holdfast disk already, with {error}"));
+                return Err(FormatError::Io { path: path.display().to_string(), what: "looking at it", source });
+            }
+            Err(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Zeroes everything that is read before it is written: all areas but the slots' data.
+fn zero_areas(file: &DiskFile, geometry: &Geometry) -> io::Result<()> {
+    let fixed =
+        [geometry.superblock_a, geometry.superblock_b, geometry.table_a, geometry.table_b, geometry.log, geometry.keys];
+    let headers = (0..geometry.slots).map(|slot| Area { offset: geometry.slot_offset(slot), len: SLOT_HEADER_BYTES });
+    for area in fixed.into_iter().chain(headers) {
+        let mut done = 0;
+        while done < area.len {
+            let len = ZERO_CHUNK_BYTES.min(area.len - done);
+            file.write_pages(&AlignedBuf::copy_of(&vec![0; len as usize]), area.offset + done)?;
+            done += len;
+        }
+    }
+    Ok(())
+}
+
+fn sync_parent(path: &Path) -> io::Result<()> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::File::open(parent)?.sync_all()
 }

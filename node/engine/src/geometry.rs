@@ -1,12 +1,239 @@
-//! Where everything stands on a disk.
+//! Where everything stands on a disk. `docs/on-disk-format.md` tells why in this order.
+//!
+//! ```text
+//! superblock A | superblock B | extent table A | extent table B | table log | key area | slots…
+//! slot: header page A | header page B | data | footer reserve
+//! ```
 
-#[derive(Debug, Clone)]
+use holdfast_libs_types::{MAX_VOLUME_RECORDS, PAGE_BYTES};
+
+const PAGE: u64 = PAGE_BYTES as u64;
+const MIB: u64 = 1 << 20;
+
+/// Superblock A stands at the very start; B a whole MiB later, so that no one slip of a head or a partitioning tool
+/// takes both.
+pub(crate) const SUPERBLOCK_OFFSETS: [u64; 2] = [0, MIB];
+/// Room kept for each superblock, bytes.
+const SUPERBLOCK_AREA_BYTES: u64 = MIB;
+/// One extent table entry, bytes.
+const TABLE_ENTRY_BYTES: u64 = 64;
+/// Room for the wrapped keyring, both copies, bytes.
+const KEY_AREA_BYTES: u64 = 4 * MIB;
+/// Slots start on a multiple of this, bytes.
+const SLOTS_ALIGN_BYTES: u64 = MIB;
+
+/// Header pages A and B, bytes.
+pub(crate) const SLOT_HEADER_BYTES: u64 = 2 * PAGE;
+/// A sealed extent has one CRC-32 for each of these many bytes.
+const CRC_SPAN_BYTES: u64 = 64 * 1024;
+/// A row of the record table: hash 32, offset 8, length 4, flags 4.
+const RECORD_ROW_BYTES: u64 = 48;
+/// Least bytes of a record: its header and the cipher's tag. Bounds the rows a small slot can need.
+const LEAST_RECORD_BYTES: u64 = 128 + 16;
+/// Trailer of the footer, bytes.
+const TRAILER_BYTES: u64 = PAGE;
+
+/// Smallest slot, bytes.
+pub(crate) const MIN_SLOT_BYTES: u64 = 256 * 1024;
+/// Largest slot, bytes.
+pub(crate) const MAX_SLOT_BYTES: u64 = 16 << 30;
+/// Most slots on a disk: bounds the memory and the time a mount takes.
+pub(crate) const MAX_SLOTS: u64 = 1 << 22;
+
+/// A run of bytes on the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Area {
+    pub(crate) offset: u64,
+    pub(crate) len: u64,
+}
+
+impl Area {
+    pub(crate) fn end(&self) -> Option<u64> {
+        self.offset.checked_add(self.len)
+    }
+}
+
+/// Offsets and lengths of every area. Read from the superblock, never computed again after formatting.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Geometry {
+    pub(crate) disk_bytes: u64,
     pub(crate) slot_bytes: u64,
     pub(crate) slots: u32,
+    pub(crate) superblock_a: Area,
+    pub(crate) superblock_b: Area,
+    pub(crate) table_a: Area,
+    pub(crate) table_b: Area,
+    pub(crate) log: Area,
+    pub(crate) keys: Area,
+    pub(crate) slot_area: Area,
+    pub(crate) data_bytes: u64,
+    pub(crate) footer_bytes: u64,
 }
+
+/// Why no disk can be laid out.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum PlanError {
+    SlotSize,
+    TooSmall { need: u64 },
+    TooManySlots { slots: u64 },
+}
+
+/// Bytes a slot keeps for the footer of a sealed extent.
+fn footer_reserve(slot_bytes: u64) -> u64 {
+    let page_crcs = (slot_bytes.div_ceil(CRC_SPAN_BYTES) * 4).next_multiple_of(PAGE);
+    let rows = u64::from(MAX_VOLUME_RECORDS).min(slot_bytes / LEAST_RECORD_BYTES);
+    page_crcs + (rows * RECORD_ROW_BYTES).next_multiple_of(PAGE) + TRAILER_BYTES
+}
+
 impl Geometry {
+    /// Lays out a disk of `disk_bytes` with as many slots of `slot_bytes` as fit.
+    pub(crate) fn plan(disk_bytes: u64, slot_bytes: u64) -> Result<Self, PlanError> {
+        if !(MIN_SLOT_BYTES..=MAX_SLOT_BYTES).contains(&slot_bytes) || !slot_bytes.is_multiple_of(CRC_SPAN_BYTES) {
+            return Err(PlanError::SlotSize);
+        }
+        let mut slots = disk_bytes / slot_bytes;
+        if slots > MAX_SLOTS {
+            return Err(PlanError::TooManySlots { slots });
+        }
+        while slots > 0 {
+            let geometry = Self::with_slots(disk_bytes, slot_bytes, slots as u32);
+            if geometry.slot_area.end().is_some_and(|end| end <= disk_bytes) {
+                return Ok(geometry);
+            }
+            slots -= 1;
+        }
+        let least = Self::with_slots(disk_bytes, slot_bytes, 1).slot_area;
+        Err(PlanError::TooSmall { need: least.offset + least.len })
+    }
+
+    fn with_slots(disk_bytes: u64, slot_bytes: u64, slots: u32) -> Self {
+        let slot_count = u64::from(slots);
+        let mut at = 0;
+        let mut area = |len: u64| {
+            let area = Area { offset: at, len };
+            at += len;
+            area
+        };
+        let superblock_a = area(SUPERBLOCK_AREA_BYTES);
+        let superblock_b = area(SUPERBLOCK_AREA_BYTES);
+        // One page of checkpoint header before the entries.
+        let table_bytes = (PAGE + slot_count * TABLE_ENTRY_BYTES).next_multiple_of(64 * 1024);
+        let table_a = area(table_bytes);
+        let table_b = area(table_bytes);
+        // A page for each change: room for every slot to change once between two checkpoints.
+        let log = area((slot_count * PAGE).next_multiple_of(MIB).min(64 * MIB));
+        let keys = area(KEY_AREA_BYTES);
+        let offset = at.next_multiple_of(SLOTS_ALIGN_BYTES);
+        let footer_bytes = footer_reserve(slot_bytes);
+        Self {
+            disk_bytes,
+            slot_bytes,
+            slots,
+            superblock_a,
+            superblock_b,
+            table_a,
+            table_b,
+            log,
+            keys,
+            slot_area: Area { offset, len: slot_count * slot_bytes },
+            data_bytes: slot_bytes - SLOT_HEADER_BYTES - footer_bytes,
+            footer_bytes,
+        }
+    }
+
+    /// Whether the numbers, as read from a superblock, can be a disk; the text says what cannot.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let areas = [
+            ("superblock A", self.superblock_a),
+            ("superblock B", self.superblock_b),
+            ("extent table A", self.table_a),
+            ("extent table B", self.table_b),
+            ("table log", self.log),
+            ("key area", self.keys),
+            ("slots", self.slot_area),
+        ];
+        let mut before = 0;
+        for (name, area) in areas {
+            let end = area.end().ok_or_else(|| format!("{name} has no end"))?;
+            if area.offset < before || end > self.disk_bytes || !area.offset.is_multiple_of(PAGE) || area.len < PAGE {
+                return Err(format!("{name} at {}+{} does not fit", area.offset, area.len));
+            }
+            before = end;
+        }
+        if !(MIN_SLOT_BYTES..=MAX_SLOT_BYTES).contains(&self.slot_bytes) || !self.slot_bytes.is_multiple_of(PAGE) {
+            return Err(format!("slot size {} is not allowed", self.slot_bytes));
+        }
+        if self.slots == 0 || u64::from(self.slots) > MAX_SLOTS {
+            return Err(format!("{} slots are not allowed", self.slots));
+        }
+        if self.slot_area.len != u64::from(self.slots) * self.slot_bytes {
+            return Err("the slots do not fill their area".to_owned());
+        }
+        let parts = self.data_bytes.checked_add(self.footer_bytes).and_then(|n| n.checked_add(SLOT_HEADER_BYTES));
+        if parts != Some(self.slot_bytes) || !self.data_bytes.is_multiple_of(PAGE) || self.data_bytes == 0 {
+            return Err("data and footer do not fill a slot".to_owned());
+        }
+        if self.keys.len < 4 * PAGE || !self.keys.len.is_multiple_of(2 * PAGE) {
+            return Err("the key area is no two copies".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Bytes of data one extent can hold.
     pub(crate) fn volume_capacity_bytes(&self) -> u64 {
-        self.slot_bytes
+        self.data_bytes
+    }
+
+    /// Where a slot starts.
+    pub(crate) fn slot_offset(&self, slot: u32) -> u64 {
+        self.slot_area.offset + u64::from(slot) * self.slot_bytes
+    }
+
+    /// Where header page A (0) or B (1) of a slot stands.
+    pub(crate) fn header_offset(&self, slot: u32, page: u8) -> u64 {
+        self.slot_offset(slot) + u64::from(page) * PAGE
+    }
+
+    /// Where the data of a slot starts.
+    pub(crate) fn data_offset(&self, slot: u32) -> u64 {
+        self.slot_offset(slot) + SLOT_HEADER_BYTES
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Geometry, PlanError};
+
+    #[test]
+    fn a_development_disk_has_the_slots_it_should() {
+        let geometry = Geometry::plan(8 << 30, 64 << 20).unwrap();
+        geometry.check().unwrap();
+        assert_eq!(geometry.slots, 127);
+        assert_eq!(geometry.slot_area.offset, 8 << 20);
+        assert_eq!(geometry.footer_bytes, 4096 + 65_536 * 48 + 4096);
+        assert_eq!(geometry.data_bytes, (64 << 20) - 8192 - geometry.footer_bytes);
+    }
+
+    #[test]
+    fn every_plan_passes_its_own_check() {
+        for slot_bytes in [256 << 10, 1 << 20, 64 << 20, 1 << 30] {
+            for disk_bytes in (1..60).map(|n| n * 173_111_552 + 1234) {
+                match Geometry::plan(disk_bytes, slot_bytes) {
+                    Ok(geometry) => geometry.check().unwrap(),
+                    Err(PlanError::TooSmall { need }) => {
+                        assert!(need > disk_bytes);
+                        assert_eq!(Geometry::plan(need, slot_bytes).unwrap().slots, 1);
+                    }
+                    Err(other) => panic!("{other:?}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn slot_sizes_out_of_bounds_are_refused() {
+        for slot_bytes in [0, 4096, 100_000, (256 << 10) + 4096, 17 << 30] {
+            assert_eq!(Geometry::plan(1 << 40, slot_bytes), Err(PlanError::SlotSize));
+        }
     }
 }

@@ -22,14 +22,21 @@ mod engine;
 mod error;
 mod format;
 mod geometry;
+mod io_error;
 mod mailbox;
+mod page;
+mod raw;
+mod reactor;
 mod shared;
+mod slot_header;
 mod status;
+mod superblock;
 mod thread;
 
 pub use buffer::{AlignedBuf, BufferFull, BufferPool};
 pub use disk::{Disk, format};
 pub use error::{EngineError, ExtentState, FormatError, OpenError};
+pub use raw::simulated;
 pub use status::{
     DiskCounters, DiskState, DiskStatus, ExtentInfo, FormatOptions, Incarnation, IoMode, IoPath, OpenOptions,
 };

@@ -32,7 +32,8 @@ pub(crate) enum Lane {
 }
 
 pub(crate) struct Mailbox {
-    queue: Mutex<VecDeque<Message>>,
+    /// `None` once the thread is gone: nobody would answer.
+    queue: Mutex<Option<VecDeque<Message>>>,
     limit: usize,
     admitted: AtomicUsize,
     sleeping: AtomicBool,
@@ -52,7 +53,7 @@ impl Drop for Permit {
 impl Mailbox {
     pub(crate) fn new(limit: usize) -> Arc<Self> {
         Arc::new(Self {
-            queue: Mutex::new(VecDeque::new()),
+            queue: Mutex::new(Some(VecDeque::new())),
             limit: limit.max(1),
             admitted: AtomicUsize::new(0),
             sleeping: AtomicBool::new(false),
@@ -79,14 +80,24 @@ impl Mailbox {
         self.admitted.load(Ordering::Relaxed)
     }
 
-    /// Hands a message over; `false` when the thread is gone or going.
+    /// Hands a message over; `false` when the thread is gone.
     pub(crate) fn send(&self, message: Message) -> bool {
-        if self.closed.load(Ordering::Acquire) {
-            return false;
+        match &mut *self.lock() {
+            Some(queue) => queue.push_back(message),
+            None => return false,
         }
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner).push_back(message);
         self.rouse();
         true
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<VecDeque<Message>>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The thread's last act: what was sent and not taken is dropped, which tells its senders; later sends fail.
+    pub(crate) fn abandon(&self) {
+        let left = self.lock().take();
+        drop(left);
     }
 
     /// No more messages; the thread ends once it has answered those it has.
@@ -101,15 +112,21 @@ impl Mailbox {
 
     /// Takes what was sent. Called by the thread only.
     pub(crate) fn drain(&self, into: &mut VecDeque<Message>) {
-        into.append(&mut self.queue.lock().unwrap_or_else(PoisonError::into_inner));
+        if let Some(queue) = &mut *self.lock() {
+            into.append(queue);
+        }
+    }
+
+    /// Whether nothing waits to be taken.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.lock().as_ref().is_none_or(VecDeque::is_empty)
     }
 
     /// Announces that the thread is about to wait in the kernel; `false` when there is something to do first.
     /// After `true`, every send wakes it, until `woke`.
     pub(crate) fn may_sleep(&self) -> bool {
         self.sleeping.store(true, Ordering::SeqCst);
-        let empty = self.queue.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
-        if empty && !self.is_closed() {
+        if self.is_drained() && !self.is_closed() {
             return true;
         }
         self.woke();

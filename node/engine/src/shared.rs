@@ -66,6 +66,10 @@ impl Counters {
         self.write_errors.fetch_add(1, Ordering::Relaxed);
     }
 
+    pub(crate) fn write_errors(&self) -> u64 {
+        self.write_errors.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn damaged(&self) {
         self.damaged.fetch_add(1, Ordering::Relaxed);
     }

@@ -1,0 +1,136 @@
+//! Copies of sealed volumes from another replica. A copy serves nothing until it was read back whole from the disk
+//! and had the digest it should.
+
+use holdfast_libs_types::{PAGE_BYTES, VolumeId, WriteEpoch};
+
+use super::Engine;
+use crate::buffer::AlignedBuf;
+use crate::error::EngineError;
+use crate::reactor::TaskLockGuard;
+use crate::slot_header::{SlotHeader, SlotState};
+
+const PAGE: u64 = PAGE_BYTES as u64;
+
+impl Engine {
+    /// Takes a slot for a copy, or begins the one there is anew.
+    pub(crate) async fn begin_copy(
+        &self,
+        volume: VolumeId,
+        epoch: WriteEpoch,
+        length: u64,
+        digest: [u8; 32],
+    ) -> Result<(), EngineError> {
+        self.shared.writable()?;
+        let capacity = self.geometry().volume_capacity_bytes();
+        if !length.is_multiple_of(PAGE) || length > capacity {
+            return Err(EngineError::InvalidArgument(format!(
+                "a copy of {length} bytes: must be whole pages, at most {capacity}"
+            )));
+        }
+        let header = SlotHeader {
+            state: SlotState::Copying,
+            volume,
+            epoch,
+            append_epoch: epoch,
+            length,
+            digest,
+            ..SlotHeader::blank()
+        };
+        if self.find(volume).is_err() {
+            return self.occupy(header).await;
+        }
+        let (slot, _guard) = self.lock_extent(volume).await?;
+        let (state, old) = self.with_slot(slot, |slot| (slot.state(), slot.header.clone()));
+        if old.state != SlotState::Copying {
+            return Err(EngineError::AlreadyExists { volume, state });
+        }
+        if (old.length, old.digest, old.epoch) == (length, digest, epoch) {
+            return Ok(());
+        }
+        self.write_header(slot, SlotHeader { slot_generation: old.slot_generation, ..header }).await
+    }
+
+    /// Writes a part of a copy.
+    pub(crate) async fn copy_write(&self, volume: VolumeId, offset: u64, part: AlignedBuf) -> Result<(), EngineError> {
+        self.shared.writable()?;
+        let (slot, _guard, header) = self.lock_copy(volume).await?;
+        let len = part.len() as u64;
+        if !offset.is_multiple_of(PAGE) || !len.is_multiple_of(PAGE) || len == 0 {
+            return Err(EngineError::InvalidArgument(format!("a part of {len} bytes at {offset} is not whole pages")));
+        }
+        if offset.checked_add(len).is_none_or(|end| end > header.length) {
+            return Err(EngineError::OutOfRange { offset, len, end: header.length });
+        }
+        self.write("writing a copy", self.geometry().data_offset(slot) + offset, part).await?;
+        Ok(())
+    }
+
+    /// Verifies a copy and makes it a sealed extent.
+    pub(crate) async fn finish_copy(&self, volume: VolumeId) -> Result<(), EngineError> {
+        self.shared.writable()?;
+        let (slot, guard) = self.lock_extent(volume).await?;
+        let header = self.with_slot(slot, |slot| slot.header.clone());
+        if header.state == SlotState::Sealed {
+            return Ok(());
+        }
+        self.require_copying(slot, &header, guard.as_ref())?;
+        let found = {
+            let _alone = self.scan_lock.lock().await;
+            self.digest_of(slot, header.length).await
+        };
+        let found = found.map_err(|error| self.damaged(slot, volume, 0, format!("cannot be read back: {error}")))?;
+        if found != header.digest {
+            return Err(EngineError::CopyMismatch { volume, found: hex(&found), expected: hex(&header.digest) });
+        }
+        self.write_header(slot, SlotHeader { state: SlotState::Sealed, ..header }).await?;
+        self.with_slot(slot, |slot| slot.live = None);
+        Ok(())
+    }
+
+    /// Frees the slot of a copy. Free is durable in both pages before the slot can be taken again.
+    pub(crate) async fn abort_copy(&self, volume: VolumeId) -> Result<(), EngineError> {
+        self.shared.writable()?;
+        let (slot, _guard, header) = self.lock_copy(volume).await?;
+        let freed =
+            SlotHeader { state: SlotState::Free, slot_generation: header.slot_generation, ..SlotHeader::blank() };
+        // The page that is not the newest goes first. Should the second write fail, the slot stays out of use.
+        let shown = |generation| SlotHeader { generation, ..header.clone() };
+        self.write_header(slot, freed.clone()).await?;
+        self.with_slot(slot, |slot| slot.header = shown(slot.header.generation));
+        self.write_header(slot, freed).await?;
+        self.with_slot(slot, |slot| slot.live = None);
+        self.index.borrow_mut().remove(&volume);
+        self.free.borrow_mut().insert(slot);
+        self.count_free();
+        Ok(())
+    }
+
+    async fn lock_copy(&self, volume: VolumeId) -> Result<(u32, Option<TaskLockGuard>, SlotHeader), EngineError> {
+        let (slot, guard) = self.lock_extent(volume).await?;
+        let header = self.with_slot(slot, |slot| slot.header.clone());
+        self.require_copying(slot, &header, guard.as_ref())?;
+        Ok((slot, guard, header))
+    }
+
+    fn require_copying(
+        &self,
+        slot: u32,
+        header: &SlotHeader,
+        guard: Option<&TaskLockGuard>,
+    ) -> Result<(), EngineError> {
+        if header.state == SlotState::Copying && guard.is_some() {
+            return Ok(());
+        }
+        let state = self.with_slot(slot, |slot| slot.state());
+        Err(EngineError::WrongState { volume: header.volume, state })
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}

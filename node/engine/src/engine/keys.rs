@@ -1,0 +1,130 @@
+//! The key area: the wrapped keyring, which every disk of the cell carries. Two copies, each a header page and the
+//! content; written one after the other, the newer valid one is read.
+//!
+//! ```text
+//! offset  size  field (header page of a copy)
+//!      0     4  magic "HFKA"
+//!      4     4  version (1)
+//!      8     8  generation: raised by every write
+//!     16    16  disk id
+//!     32     8  length of the content, bytes
+//!     40     4  CRC-32 (IEEE) of the content
+//!     44  4048  zero
+//!   4092     4  CRC-32 (IEEE) of bytes 0..4092
+//!   4096     …  content, zero padded to a page
+//! ```
+
+use holdfast_libs_types::PAGE_BYTES;
+
+use super::Engine;
+use crate::buffer::AlignedBuf;
+use crate::error::EngineError;
+use crate::page::{PageFault, PageReader, PageWriter};
+
+const MAGIC: &[u8; 4] = b"HFKA";
+const VERSION: u32 = 1;
+const PAGE: u64 = PAGE_BYTES as u64;
+
+/// A copy as found.
+enum Copy {
+    Blank,
+    Bad(String),
+    Good { generation: u64, content: Vec<u8> },
+}
+
+impl Engine {
+    fn key_copy_offsets(&self) -> [u64; 2] {
+        let area = self.geometry().keys;
+        [area.offset, area.offset + area.len / 2]
+    }
+
+    /// See `Disk::read_key_area`.
+    pub(crate) async fn read_key_area(&self) -> Result<Option<Vec<u8>>, EngineError> {
+        self.shared.readable()?;
+        let _guard = self.keys_lock.lock().await;
+        Ok(self.newest_keys().await?.map(|(_, content)| content))
+    }
+
+    /// See `Disk::write_key_area`.
+    pub(crate) async fn write_key_area(&self, content: Vec<u8>) -> Result<(), EngineError> {
+        self.shared.writable()?;
+        let most = self.geometry().keys.len / 2 - PAGE;
+        if content.len() as u64 > most {
+            return Err(EngineError::InvalidArgument(format!(
+                "the key area holds {most} bytes, not {}",
+                content.len()
+            )));
+        }
+        let _guard = self.keys_lock.lock().await;
+        let newest = self.newest_keys().await?;
+        let generation = newest.map_or(0, |(generation, _)| generation) + 1;
+        let copy = encode(self.shared.id.as_bytes(), generation, &content);
+        let offsets = self.key_copy_offsets();
+        let first = (generation % 2) as usize;
+        for offset in [offsets[first], offsets[1 - first]] {
+            self.write("writing the key area", offset, AlignedBuf::copy_of(&copy)).await?;
+        }
+        Ok(())
+    }
+
+    async fn newest_keys(&self) -> Result<Option<(u64, Vec<u8>)>, EngineError> {
+        let mut newest: Option<(u64, Vec<u8>)> = None;
+        let mut bad = Vec::new();
+        for offset in self.key_copy_offsets() {
+            match self.read_key_copy(offset).await {
+                Copy::Blank => {}
+                Copy::Bad(detail) => bad.push(detail),
+                Copy::Good { generation, content } => {
+                    if newest.as_ref().is_none_or(|(newer, _)| generation > *newer) {
+                        newest = Some((generation, content));
+                    }
+                }
+            }
+        }
+        // A bad copy beside a blank one is the torn first write ever: nothing was acknowledged.
+        if newest.is_none() && bad.len() == 2 {
+            let source = std::io::Error::other(format!("both copies are damaged (A: {}; B: {})", bad[0], bad[1]));
+            return Err(EngineError::Io { disk: self.shared.id, what: "reading the key area", source });
+        }
+        Ok(newest)
+    }
+
+    async fn read_key_copy(&self, offset: u64) -> Copy {
+        let read = |offset, len| self.read_pages(offset, len, AlignedBuf::with_capacity(len));
+        let header = match read(offset, PAGE_BYTES).await {
+            Ok(header) => header,
+            Err(error) => return Copy::Bad(error.to_string()),
+        };
+        let page = match PageReader::open(&header, MAGIC) {
+            Ok(page) => page,
+            Err(PageFault::Blank) => return Copy::Blank,
+            Err(fault) => return Copy::Bad(format!("{fault:?}")),
+        };
+        let len = page.u64(32);
+        if page.u32(4) != VERSION || page.array(16) != self.shared.id.0 || len > self.geometry().keys.len / 2 - PAGE {
+            return Copy::Bad("of another version, disk or size".to_owned());
+        }
+        let padded = (len.next_multiple_of(PAGE) as usize).max(PAGE_BYTES);
+        match read(offset + PAGE, padded).await {
+            Ok(content) if crc32fast::hash(&content[..len as usize]) == page.u32(40) => {
+                Copy::Good { generation: page.u64(8), content: content[..len as usize].to_vec() }
+            }
+            Ok(_) => Copy::Bad("its checksum does not match".to_owned()),
+            Err(error) => Copy::Bad(error.to_string()),
+        }
+    }
+}
+
+fn encode(disk: &[u8; 16], generation: u64, content: &[u8]) -> Vec<u8> {
+    let mut page = PageWriter::new();
+    page.put(0, MAGIC);
+    page.put_u32(4, VERSION);
+    page.put_u64(8, generation);
+    page.put(16, disk);
+    page.put_u64(32, content.len() as u64);
+    page.put_u32(40, crc32fast::hash(content));
+    let mut copy = page.finish().to_vec();
+    copy.extend_from_slice(content);
+    copy.resize(copy.len().next_multiple_of(PAGE_BYTES).max(2 * PAGE_BYTES), 0);
+    copy
+}

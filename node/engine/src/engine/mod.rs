@@ -1,0 +1,371 @@
+//! The engine proper, inside of the disk's thread: what each operation may do, and when.
+//!
+//! Invariants:
+//! - Memory follows the disk: a slot's header in memory changes only after the page on disk is durable.
+//! - Every change of an extent holds the extent's lock; reads hold none and stay below `readable_end`.
+//! - The tail in memory rises only after the batch below it is durable.
+//! - After a failed write the extent takes no more appends, and its tail stays where it was.
+//! - A slot becomes free only when both of its header pages say so; it becomes used, for the caller, only when both
+//!   say so.
+
+mod append;
+mod copy;
+mod identity;
+mod keys;
+mod mount;
+mod read;
+mod scan;
+mod seal;
+
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use holdfast_libs_types::{VolumeId, WriteEpoch};
+
+pub(crate) use append::AppendBatch;
+
+use crate::buffer::AlignedBuf;
+use crate::error::{EngineError, ExtentState};
+use crate::geometry::Geometry;
+use crate::io_error::{Direction, Verdict, classify_io_error};
+use crate::raw::Work;
+use crate::reactor::{Io, TaskLock, TaskLockGuard};
+use crate::shared::Shared;
+use crate::slot_header::{SlotHeader, SlotState};
+use crate::status::ExtentInfo;
+use crate::superblock::Superblock;
+
+/// Source of random ids and nonces; seeded in simulation.
+pub(crate) type Entropy = Box<dyn Fn() -> [u8; 16]>;
+
+/// One slot in memory.
+struct Slot {
+    header: SlotHeader,
+    /// The header page (0 or 1) that holds `header`.
+    page: u8,
+    /// Both header pages are damaged: kept out of use.
+    lost: bool,
+    /// Only for extents that can still change.
+    live: Option<Box<Live>>,
+}
+
+/// What an extent that is not sealed needs in memory.
+struct Live {
+    lock: Rc<TaskLock>,
+    /// End of the batches known to be durable and valid, bytes.
+    tail: u64,
+    /// Records in them.
+    records: u64,
+    /// End of what may be read: the tail, or beyond damage the end of the last batch seen, bytes.
+    readable_end: u64,
+    /// Why appends are refused; `None` takes them.
+    no_appends: Option<String>,
+    /// What is wrong below or behind the tail.
+    damaged: bool,
+    note: Option<String>,
+}
+
+/// A disk's engine. See the module's header.
+pub(crate) struct Engine {
+    shared: Arc<Shared>,
+    io: Rc<Io>,
+    slots: RefCell<Vec<Slot>>,
+    index: RefCell<HashMap<VolumeId, u32>>,
+    free: RefCell<BTreeSet<u32>>,
+    superblock: RefCell<Superblock>,
+    superblock_lock: Rc<TaskLock>,
+    keys_lock: Rc<TaskLock>,
+    /// One long read (seal, verification of a copy) at a time, so that their memory and their load are bounded.
+    scan_lock: Rc<TaskLock>,
+    entropy: Entropy,
+}
+
+impl Engine {
+    pub(crate) fn new(shared: Arc<Shared>, io: Rc<Io>, superblock: Superblock, entropy: Entropy) -> Rc<Self> {
+        Rc::new(Self {
+            superblock_lock: TaskLock::new(&io),
+            keys_lock: TaskLock::new(&io),
+            scan_lock: TaskLock::new(&io),
+            shared,
+            io,
+            slots: RefCell::new(Vec::new()),
+            index: RefCell::new(HashMap::new()),
+            free: RefCell::new(BTreeSet::new()),
+            superblock: RefCell::new(superblock),
+            entropy,
+        })
+    }
+
+    fn geometry(&self) -> &Geometry {
+        &self.shared.geometry
+    }
+
+    fn find(&self, volume: VolumeId) -> Result<u32, EngineError> {
+        let found = self.index.borrow().get(&volume).copied();
+        found.ok_or(EngineError::UnknownVolume { disk: self.shared.id, volume })
+    }
+
+    /// Looks at a slot. The closure must not start anything that awaits.
+    fn with_slot<T>(&self, slot: u32, look: impl FnOnce(&mut Slot) -> T) -> T {
+        look(&mut self.slots.borrow_mut()[slot as usize])
+    }
+
+    /// Locks the extent of `volume` and finds its slot; sealed extents have no lock and need none.
+    async fn lock_extent(&self, volume: VolumeId) -> Result<(u32, Option<TaskLockGuard>), EngineError> {
+        let slot = self.find(volume)?;
+        let Some(lock) = self.with_slot(slot, |slot| slot.live.as_ref().map(|live| live.lock.clone())) else {
+            return Ok((slot, None));
+        };
+        let guard = lock.lock().await;
+        // It may have been sealed, or freed and created anew, while this task waited.
+        let now = self.find(volume)?;
+        let same = self.with_slot(now, |slot| slot.live.as_ref().map(|live| Rc::ptr_eq(&live.lock, &lock)));
+        match same {
+            Some(true) => Ok((now, Some(guard))),
+            None => Ok((now, None)),
+            Some(false) => Err(EngineError::UnknownVolume { disk: self.shared.id, volume }),
+        }
+    }
+
+    /// Creates an open, empty extent.
+    pub(crate) async fn create_extent(&self, volume: VolumeId, epoch: WriteEpoch) -> Result<(), EngineError> {
+        if let Ok(info) = self.extent(volume) {
+            let untouched = info.state == ExtentState::Open && info.epoch == epoch && info.length == 0;
+            // Waits for a creation under way, so that the repeat, too, is answered only when it is durable.
+            let (slot, _guard) = self.lock_extent(volume).await?;
+            let still =
+                self.with_slot(slot, |slot| slot.live.as_ref().is_some_and(|l| l.tail == 0 && l.no_appends.is_none()));
+            return if untouched && still {
+                Ok(())
+            } else {
+                Err(EngineError::AlreadyExists { volume, state: info.state })
+            };
+        }
+        let header = SlotHeader { state: SlotState::Open, volume, epoch, append_epoch: epoch, ..SlotHeader::blank() };
+        self.occupy(header).await
+    }
+
+    /// Takes a free slot and its space, and makes it `header`'s; durable in both header pages when it returns.
+    async fn occupy(&self, header: SlotHeader) -> Result<(), EngineError> {
+        self.shared.writable()?;
+        let slot = self.free.borrow_mut().pop_first().ok_or_else(|| EngineError::NoSpace {
+            disk: self.shared.id,
+            detail: format!("all {} slots are in use", self.geometry().slots),
+        })?;
+        let volume = header.volume;
+        self.index.borrow_mut().insert(volume, slot);
+        let lock = TaskLock::new(&self.io);
+        // Nobody else knows the lock yet, so this does not wait.
+        let _guard = lock.lock().await;
+        let live = Live::empty(lock);
+        let header = self.with_slot(slot, |at| SlotHeader { slot_generation: at.header.slot_generation + 1, ..header });
+        let before = self.with_slot(slot, |at| {
+            at.live = Some(Box::new(live));
+            // What others see while they wait for the lock. The generation stays that of the page on disk.
+            let shown = SlotHeader { generation: at.header.generation, ..header.clone() };
+            (std::mem::replace(&mut at.header, shown), at.page)
+        });
+        self.count_free();
+        let taken = self.take_slot(slot, &header).await;
+        if taken.is_err() {
+            self.index.borrow_mut().remove(&volume);
+            self.release_slot(slot, before);
+        }
+        taken
+    }
+
+    async fn take_slot(&self, slot: u32, header: &SlotHeader) -> Result<(), EngineError> {
+        let geometry = self.geometry();
+        let (offset, len) = (geometry.slot_offset(slot), geometry.slot_bytes);
+        if let (Err(source), _) = self.io.start(offset, Work::Allocate { len }).await {
+            return Err(match source.raw_os_error() {
+                Some(libc::ENOSPC | libc::EDQUOT) => EngineError::NoSpace {
+                    disk: self.shared.id,
+                    detail: format!("the file system under {} is full", self.shared.path.display()),
+                },
+                _ => self.write_failed(source, "taking a slot's space", 1),
+            });
+        }
+        self.write_header(slot, header.clone()).await?;
+        self.write_header(slot, header.clone()).await
+    }
+
+    /// Puts a slot back after taking it failed. As long as the page that says "free" is the newest known to be valid
+    /// the slot can be used again: the next use overwrites the other page first. Once a page that says "in use"
+    /// became durable, only a restart can tell what stands there.
+    fn release_slot(&self, slot: u32, (header, page): (SlotHeader, u8)) {
+        let reusable = self.with_slot(slot, |at| {
+            at.live = None;
+            at.lost = at.page != page;
+            at.header = SlotHeader { generation: at.header.generation, ..header };
+            !at.lost
+        });
+        if reusable {
+            self.free.borrow_mut().insert(slot);
+        }
+        self.count_free();
+    }
+
+    fn count_free(&self) {
+        self.shared.free_slots.store(self.free.borrow().len() as u32, Ordering::Relaxed);
+    }
+
+    /// Writes `header` to the page that is not the newest valid one; memory follows once it is durable. A failed
+    /// write still uses a generation up, for it may have reached the disk.
+    async fn write_header(&self, slot: u32, header: SlotHeader) -> Result<(), EngineError> {
+        let (generation, page) = self.with_slot(slot, |at| {
+            at.header.generation += 1;
+            (at.header.generation, 1 - at.page)
+        });
+        let header = SlotHeader { generation, ..header };
+        let bytes = header.encode(self.shared.id, slot);
+        let buffer = self.page_buffer(&bytes[..]);
+        self.write("writing a slot header", self.geometry().header_offset(slot, page), buffer).await?;
+        self.with_slot(slot, |at| {
+            at.header = header;
+            at.page = page;
+        });
+        Ok(())
+    }
+
+    /// A buffer with `bytes`, from the pool if it has one: small writes must not fail for lack of it.
+    fn page_buffer(&self, bytes: &[u8]) -> AlignedBuf {
+        let mut buffer = self.shared.pool.take(bytes.len()).unwrap_or_else(|| AlignedBuf::with_capacity(bytes.len()));
+        match buffer.extend_from_slice(bytes) {
+            Ok(()) => buffer,
+            Err(_) => AlignedBuf::copy_of(bytes),
+        }
+    }
+
+    /// Writes all of `buffer`, durably, trying again what may pass. After an error the disk may hold any part of it.
+    async fn write(&self, what: &'static str, offset: u64, mut buffer: AlignedBuf) -> Result<AlignedBuf, EngineError> {
+        for attempt in 1.. {
+            let len = buffer.len();
+            let (result, back) = self.io.start(offset, Work::Write { buffer }).await;
+            let error = match result {
+                Ok(put) if put == len => {
+                    self.shared.counters.wrote(len);
+                    return back.ok_or_else(|| self.lost_buffer());
+                }
+                Ok(put) => std::io::Error::new(std::io::ErrorKind::WriteZero, format!("wrote {put} of {len} bytes")),
+                Err(error) => error,
+            };
+            let verdict = classify_io_error(&error, Direction::Write, attempt, self.shared.counters.write_errors());
+            match back {
+                Some(back) if verdict == Verdict::Retry => buffer = back,
+                _ => return Err(self.write_failed(error, what, attempt)),
+            }
+        }
+        Err(self.lost_buffer())
+    }
+
+    /// Counts a write that failed for good, draws the consequences for the disk, and names it.
+    fn write_failed(&self, error: std::io::Error, what: &'static str, attempt: u32) -> EngineError {
+        let verdict = classify_io_error(&error, Direction::Write, attempt, self.shared.counters.write_errors());
+        self.shared.counters.write_error();
+        self.consequences(verdict, &error, what);
+        tracing::warn!(disk = %self.shared.id, %error, what, ?verdict, "write failed");
+        EngineError::Io { disk: self.shared.id, what, source: error }
+    }
+
+    fn consequences(&self, verdict: Verdict, error: &std::io::Error, what: &'static str) {
+        match verdict {
+            Verdict::Retry | Verdict::Extent => {}
+            Verdict::DiskReadOnly => self.shared.set_read_only(&format!("{what}: {error}")),
+            Verdict::DiskFailed => self.shared.set_failed(&format!("{what}: {error}")),
+        }
+    }
+
+    /// Reads `len` bytes at a page of the disk into `buffer`, trying again what may pass.
+    async fn read_pages(&self, offset: u64, len: usize, mut buffer: AlignedBuf) -> std::io::Result<AlignedBuf> {
+        for attempt in 1.. {
+            buffer.clear();
+            let (result, back) = self.io.start(offset, Work::Read { buffer, len }).await;
+            let error = match result {
+                Ok(got) if got == len => {
+                    self.shared.counters.read(len);
+                    return back.ok_or_else(|| std::io::Error::other("the buffer was lost"));
+                }
+                Ok(got) => std::io::Error::new(std::io::ErrorKind::UnexpectedEof, format!("read {got} of {len} bytes")),
+                Err(error) => error,
+            };
+            let verdict = classify_io_error(&error, Direction::Read, attempt, 0);
+            match back {
+                Some(back) if verdict == Verdict::Retry => buffer = back,
+                _ => {
+                    self.shared.counters.read_error();
+                    self.consequences(verdict, &error, "reading");
+                    return Err(error);
+                }
+            }
+        }
+        Err(std::io::Error::other("the buffer was lost"))
+    }
+
+    fn lost_buffer(&self) -> EngineError {
+        EngineError::Io {
+            disk: self.shared.id,
+            what: "getting a buffer back",
+            source: std::io::Error::other("the I/O layer kept it"),
+        }
+    }
+
+    fn damaged(&self, slot: u32, volume: VolumeId, offset: u64, detail: impl Into<String>) -> EngineError {
+        self.shared.counters.damaged();
+        EngineError::Damaged { disk: self.shared.id, slot, volume, offset, detail: detail.into() }
+    }
+
+    /// Every extent, by slot.
+    pub(crate) fn extents(&self) -> Vec<ExtentInfo> {
+        let slots = self.slots.borrow();
+        let used = slots.iter().enumerate().filter(|(_, slot)| slot.header.state != SlotState::Free && !slot.lost);
+        used.map(|(n, slot)| slot.info(n as u32)).collect()
+    }
+
+    /// One extent.
+    pub(crate) fn extent(&self, volume: VolumeId) -> Result<ExtentInfo, EngineError> {
+        let slot = self.find(volume)?;
+        Ok(self.with_slot(slot, |at| at.info(slot)))
+    }
+}
+
+impl Live {
+    fn empty(lock: Rc<TaskLock>) -> Self {
+        Self { lock, tail: 0, records: 0, readable_end: 0, no_appends: None, damaged: false, note: None }
+    }
+}
+
+impl Slot {
+    fn state(&self) -> ExtentState {
+        let damaged = self.live.as_ref().is_some_and(|live| live.damaged);
+        match self.header.state {
+            SlotState::Sealed => ExtentState::Sealed,
+            // Free is never asked: it holds no extent.
+            SlotState::Copying | SlotState::Free => ExtentState::Copying,
+            SlotState::Open | SlotState::Fenced if damaged => ExtentState::Damaged,
+            SlotState::Open => ExtentState::Open,
+            SlotState::Fenced => ExtentState::Fenced,
+        }
+    }
+
+    fn info(&self, slot: u32) -> ExtentInfo {
+        let header = &self.header;
+        let live = self.live.as_deref();
+        let has_length = matches!(header.state, SlotState::Sealed | SlotState::Copying);
+        ExtentInfo {
+            volume: header.volume,
+            slot,
+            slot_generation: header.slot_generation,
+            state: self.state(),
+            epoch: header.epoch,
+            term: header.term,
+            length: if has_length { header.length } else { live.map_or(0, |live| live.tail) },
+            digest: has_length.then_some(header.digest),
+            takes_appends: self.state() == ExtentState::Open && live.is_some_and(|live| live.no_appends.is_none()),
+            note: live.and_then(|live| live.note.clone()),
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! Reads of any bytes below an extent's end.
+
+use bytes::Bytes;
+use holdfast_libs_types::{MAX_BATCH_BYTES, PAGE_BYTES, VolumeId};
+
+use super::Engine;
+use crate::error::{EngineError, ExtentState};
+use crate::slot_header::SlotState;
+
+const PAGE: u64 = PAGE_BYTES as u64;
+
+/// Bytes, and the slot they came from (for the report, should they prove damaged).
+pub(crate) struct ReadAnswer {
+    pub(crate) bytes: Bytes,
+    pub(crate) slot: u32,
+}
+
+impl Engine {
+    /// Reads `len` bytes at `offset` of the volume as they stand.
+    pub(crate) async fn read(&self, volume: VolumeId, offset: u64, len: u32) -> Result<ReadAnswer, EngineError> {
+        self.shared.readable()?;
+        if len as usize > MAX_BATCH_BYTES {
+            return Err(EngineError::InvalidArgument(format!("a read may span {MAX_BATCH_BYTES} bytes, not {len}")));
+        }
+        let slot = self.find(volume)?;
+        let end = self.readable_end(slot)?;
+        let wanted = u64::from(len);
+        let stop = offset.checked_add(wanted).filter(|stop| *stop <= end).ok_or(EngineError::OutOfRange {
+            offset,
+            len: wanted,
+            end,
+        })?;
+        if len == 0 {
+            return Ok(ReadAnswer { bytes: Bytes::new(), slot });
+        }
+        let first_page = offset / PAGE * PAGE;
+        let span = (stop.next_multiple_of(PAGE) - first_page) as usize;
+        let buffer = self.shared.buffer(span)?;
+        let pages = self
+            .read_pages(self.geometry().data_offset(slot) + first_page, span, buffer)
+            .await
+            .map_err(|error| self.damaged(slot, volume, offset, format!("cannot be read: {error}")))?;
+        let skip = (offset - first_page) as usize;
+        Ok(ReadAnswer { bytes: Bytes::from_owner(pages).slice(skip..skip + len as usize), slot })
+    }
+
+    fn readable_end(&self, slot: u32) -> Result<u64, EngineError> {
+        self.with_slot(slot, |slot| match (slot.header.state, slot.live.as_deref()) {
+            (SlotState::Copying, _) => {
+                Err(EngineError::WrongState { volume: slot.header.volume, state: ExtentState::Copying })
+            }
+            (SlotState::Sealed, _) | (_, None) => Ok(slot.header.length),
+            (_, Some(live)) => Ok(live.readable_end),
+        })
+    }
+}

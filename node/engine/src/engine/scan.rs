@@ -1,0 +1,214 @@
+//! Walking an extent batch by batch, in bounded memory.
+//!
+//! A batch was checked record by record before it was written, so a matching checksum over header and body proves
+//! the same batch; records are not walked again.
+//!
+//! What ends a walk is either the end of what was written, or a bad batch. A bad batch that is followed, anywhere,
+//! by the header of a later one of the same volume and epoch is damage: with one append in flight per volume, the
+//! later batch was sent only after this one was durable (which also covers every `durable before` above it). A bad
+//! batch with nothing behind it may be a torn append that nobody was told of, or damage: it is reported as either.
+
+use holdfast_libs_types::batch::{BATCH_HEADER_BYTES, BatchHeader};
+use holdfast_libs_types::{PAGE_BYTES, VolumeId, WriteEpoch};
+use sha2::{Digest, Sha256};
+
+use super::Engine;
+use crate::buffer::AlignedBuf;
+use crate::raw::Work;
+use crate::reactor::IoFuture;
+
+/// Bytes of one read. Small enough that hashing it does not hold up the disk's other operations for long.
+const CHUNK_BYTES: u64 = 256 * 1024;
+
+/// Reads kept in flight ahead of the walk.
+const READ_AHEAD: usize = 3;
+
+/// How far a walk came.
+#[derive(Debug)]
+pub(super) struct Scan {
+    /// End of the last good batch, bytes.
+    pub(super) tail: u64,
+    /// Records in the good batches.
+    pub(super) records: u64,
+    /// What stands at the tail.
+    pub(super) stop: Stop,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// The limit was reached, exactly at the end of a batch.
+    Limit,
+    /// A batch spans the limit.
+    Spans { end: u64 },
+    /// A page that was never written.
+    Blank,
+    /// No valid batch.
+    Bad { detail: String },
+}
+
+/// The batch being walked.
+struct Current {
+    start: u64,
+    end: u64,
+    records: u32,
+    expected_crc: u32,
+    crc: crc32fast::Hasher,
+}
+
+/// Reads an extent in order, some chunks ahead.
+struct Chunks<'a> {
+    engine: &'a Engine,
+    base: u64,
+    next: u64,
+    limit: u64,
+    flying: std::collections::VecDeque<(u64, usize, IoFuture)>,
+}
+
+impl<'a> Chunks<'a> {
+    fn new(engine: &'a Engine, slot: u32, start: u64, limit: u64) -> Self {
+        let base = engine.geometry().data_offset(slot);
+        Self { engine, base, next: start, limit, flying: std::collections::VecDeque::new() }
+    }
+
+    /// The next chunk with its offset; `None` at the limit. An unreadable chunk is an error, and the one after it
+    /// can still be asked for.
+    async fn next(&mut self) -> Option<(u64, std::io::Result<AlignedBuf>)> {
+        while self.flying.len() < READ_AHEAD && self.next < self.limit {
+            let len = CHUNK_BYTES.min(self.limit - self.next) as usize;
+            let buffer = AlignedBuf::with_capacity(len);
+            let future = self.engine.io.start(self.base + self.next, Work::Read { buffer, len });
+            self.flying.push_back((self.next, len, future));
+            self.next += len as u64;
+        }
+        let (offset, len, future) = self.flying.pop_front()?;
+        let chunk = match future.await {
+            (Ok(got), Some(buffer)) if got == len => {
+                self.engine.shared.counters.read(len);
+                Ok(buffer)
+            }
+            // The slow path tries again and draws the consequences.
+            (_, buffer) => {
+                let buffer = buffer.unwrap_or_else(|| AlignedBuf::with_capacity(len));
+                self.engine.read_pages(self.base + offset, len, buffer).await
+            }
+        };
+        Some((offset, chunk))
+    }
+}
+
+impl Engine {
+    /// Walks the batches of `slot` from its start up to `limit` (whole pages), feeding all bytes read to `sha`.
+    pub(super) async fn scan_batches(&self, slot: u32, limit: u64, mut sha: Option<&mut Sha256>) -> Scan {
+        let (volume, epoch) = self.with_slot(slot, |slot| (slot.header.volume, slot.header.append_epoch));
+        let mut scan = Scan { tail: 0, records: 0, stop: Stop::Limit };
+        let mut current = None;
+        let mut chunks = Chunks::new(self, slot, 0, limit);
+        while let Some((offset, chunk)) = chunks.next().await {
+            let chunk = match chunk {
+                Ok(chunk) => chunk,
+                Err(error) => {
+                    scan.stop = Stop::Bad { detail: format!("cannot be read: {error}") };
+                    return scan;
+                }
+            };
+            if let Err(stop) = walk(&mut scan, &mut current, offset, &chunk, volume, epoch) {
+                scan.stop = stop;
+                return scan;
+            }
+            if let Some(sha) = sha.as_deref_mut() {
+                sha.update(&chunk[..]);
+            }
+        }
+        if let Some(Current { end, .. }) = current {
+            scan.stop = Stop::Spans { end };
+        }
+        scan
+    }
+
+    /// Looks behind a bad batch for headers of later batches; returns the end of the last one.
+    pub(super) async fn last_batch_behind(&self, slot: u32, bad: u64) -> Option<u64> {
+        let (volume, epoch) = self.with_slot(slot, |slot| (slot.header.volume, slot.header.append_epoch));
+        let capacity = self.geometry().volume_capacity_bytes();
+        let mut last = None;
+        let mut chunks = Chunks::new(self, slot, bad + PAGE_BYTES as u64, capacity);
+        while let Some((offset, chunk)) = chunks.next().await {
+            let Ok(chunk) = chunk else { continue };
+            for (n, page) in chunk.chunks(PAGE_BYTES).enumerate() {
+                let at = offset + (n * PAGE_BYTES) as u64;
+                if let Ok(header) = BatchHeader::decode(page)
+                    && (header.volume, header.epoch, header.offset) == (volume, epoch, at)
+                {
+                    last = Some((at + u64::from(header.batch_len)).min(capacity));
+                }
+            }
+        }
+        last
+    }
+
+    /// SHA-256 of `[0, length)` as it stands on the disk.
+    pub(super) async fn digest_of(&self, slot: u32, length: u64) -> std::io::Result<[u8; 32]> {
+        let mut sha = Sha256::new();
+        let mut chunks = Chunks::new(self, slot, 0, length);
+        while let Some((_, chunk)) = chunks.next().await {
+            sha.update(&chunk?[..]);
+        }
+        Ok(sha.finalize().into())
+    }
+}
+
+/// Walks over one chunk; `Err` says why the walk ends inside of it, with `scan.tail` before the batch at fault.
+fn walk(
+    scan: &mut Scan,
+    current: &mut Option<Current>,
+    offset: u64,
+    chunk: &[u8],
+    volume: VolumeId,
+    epoch: WriteEpoch,
+) -> Result<(), Stop> {
+    let mut at = 0;
+    while at < chunk.len() {
+        let position = offset + at as u64;
+        let mut skip = 0;
+        let mut batch = match current.take() {
+            Some(batch) => batch,
+            None => {
+                skip = BATCH_HEADER_BYTES;
+                begin(&chunk[at..], position, volume, epoch)?
+            }
+        };
+        let take = usize::try_from(batch.end - position).unwrap_or(usize::MAX).min(chunk.len() - at);
+        batch.crc.update(&chunk[at + skip..at + take]);
+        at += take;
+        if batch.end > offset + at as u64 {
+            *current = Some(batch);
+        } else if batch.crc.finalize() != batch.expected_crc {
+            return Err(Stop::Bad { detail: format!("batch at {}: body checksum does not match", batch.start) });
+        } else {
+            scan.tail = batch.end;
+            scan.records += u64::from(batch.records);
+        }
+    }
+    Ok(())
+}
+
+fn begin(bytes: &[u8], position: u64, volume: VolumeId, epoch: WriteEpoch) -> Result<Current, Stop> {
+    let bad = |detail: String| Stop::Bad { detail: format!("batch at {position}: {detail}") };
+    let header = match BatchHeader::decode(bytes) {
+        Ok(header) => header,
+        Err(_) if bytes.iter().take(PAGE_BYTES).all(|byte| *byte == 0) => return Err(Stop::Blank),
+        Err(error) => return Err(bad(error.to_string())),
+    };
+    if (header.volume, header.epoch, header.offset) != (volume, epoch, position) {
+        return Err(bad(format!(
+            "belongs elsewhere: volume {} epoch {} offset {}",
+            header.volume, header.epoch, header.offset
+        )));
+    }
+    Ok(Current {
+        start: position,
+        end: position + u64::from(header.batch_len),
+        records: header.record_count,
+        expected_crc: header.body_crc,
+        crc: crc32fast::Hasher::new(),
+    })
+}

@@ -1,0 +1,131 @@
+//! Fences and seals: orders of the volume manager that end a writer, and then the volume.
+//!
+//! The epoch only rises. A seal is decided by what is read back from the disk, never by what memory believes.
+
+use holdfast_libs_types::{VolumeId, WriteEpoch};
+use sha2::{Digest, Sha256};
+
+use super::Engine;
+use super::scan::Stop;
+use crate::error::{EngineError, ExtentState};
+use crate::slot_header::{SlotHeader, SlotState};
+
+impl Engine {
+    /// Raises the epoch and ends appends; returns the tail.
+    pub(crate) async fn fence(&self, volume: VolumeId, epoch: WriteEpoch, term: u64) -> Result<u64, EngineError> {
+        self.shared.writable()?;
+        let (slot, _guard) = self.lock_extent(volume).await?;
+        let header = self.with_slot(slot, |slot| slot.header.clone());
+        check_order(&header, epoch, term)?;
+        match header.state {
+            SlotState::Sealed => return Err(EngineError::SealedOtherwise { volume, length: header.length }),
+            SlotState::Copying | SlotState::Free => {
+                return Err(EngineError::WrongState { volume, state: ExtentState::Copying });
+            }
+            SlotState::Open | SlotState::Fenced => {}
+        }
+        if header.state != SlotState::Fenced || header.epoch != epoch || header.term != term {
+            let fenced = SlotHeader { state: SlotState::Fenced, epoch, term, ..header };
+            self.change_header(slot, fenced).await?;
+        }
+        Ok(self.with_slot(slot, |slot| slot.live.as_ref().map_or(0, |live| live.tail)))
+    }
+
+    /// Ends the volume at `length`; returns its digest.
+    pub(crate) async fn seal(
+        &self,
+        volume: VolumeId,
+        epoch: WriteEpoch,
+        length: u64,
+        term: u64,
+    ) -> Result<[u8; 32], EngineError> {
+        let (slot, _guard) = self.lock_extent(volume).await?;
+        let (header, tail) =
+            self.with_slot(slot, |slot| (slot.header.clone(), slot.live.as_ref().map_or(0, |live| live.tail)));
+        if header.state == SlotState::Sealed {
+            // Sealed is for good, whatever epoch or term asks again.
+            return if header.length == length {
+                Ok(header.digest)
+            } else {
+                Err(EngineError::SealedOtherwise { volume, length: header.length })
+            };
+        }
+        self.shared.writable()?;
+        check_order(&header, epoch, term)?;
+        if header.state == SlotState::Copying {
+            return Err(EngineError::WrongState { volume, state: ExtentState::Copying });
+        }
+        if length > tail {
+            return Err(self.too_short(slot, volume, tail, length));
+        }
+        let digest = self.verify_batches(slot, volume, length).await?;
+        let sealed = SlotHeader { state: SlotState::Sealed, epoch, term, length, digest, ..header };
+        self.change_header(slot, sealed).await?;
+        self.with_slot(slot, |slot| slot.live = None);
+        tracing::debug!(%volume, slot, length, "sealed");
+        Ok(digest)
+    }
+
+    /// A damaged extent is short because of the damage; callers should be told so.
+    fn too_short(&self, slot: u32, volume: VolumeId, tail: u64, length: u64) -> EngineError {
+        let damage = self.with_slot(slot, |slot| {
+            slot.live
+                .as_ref()
+                .filter(|live| live.damaged && live.readable_end >= length)
+                .and_then(|live| live.note.clone())
+        });
+        match damage {
+            Some(detail) => self.damaged(slot, volume, tail, detail),
+            None => EngineError::TooShort { tail, length },
+        }
+    }
+
+    /// Re-reads every batch of `[0, length)`; returns the SHA-256 of those bytes.
+    async fn verify_batches(&self, slot: u32, volume: VolumeId, length: u64) -> Result<[u8; 32], EngineError> {
+        if !length.is_multiple_of(holdfast_libs_types::PAGE_BYTES as u64) {
+            return Err(EngineError::InvalidArgument(format!("a volume's length is whole pages, not {length}")));
+        }
+        let _alone = self.scan_lock.lock().await;
+        let mut sha = Sha256::new();
+        let scan = self.scan_batches(slot, length, Some(&mut sha)).await;
+        let detail = match scan.stop {
+            Stop::Limit => return Ok(sha.finalize().into()),
+            Stop::Spans { end } => return Err(EngineError::NotABoundary { length, start: scan.tail, end }),
+            Stop::Blank => format!("nothing was written at {}", scan.tail),
+            Stop::Bad { detail } => detail,
+        };
+        self.with_slot(slot, |slot| {
+            if let Some(live) = slot.live.as_mut() {
+                live.damaged = true;
+                live.tail = scan.tail;
+                live.no_appends = Some("it is damaged".to_owned());
+                live.note = Some(detail.clone());
+            }
+        });
+        Err(self.damaged(slot, volume, scan.tail, detail))
+    }
+
+    /// Writes a header of the extent; after a failure nobody knows which state stands on disk, so the writer ends.
+    async fn change_header(&self, slot: u32, header: SlotHeader) -> Result<(), EngineError> {
+        let written = self.write_header(slot, header).await;
+        if let Err(error) = &written {
+            self.with_slot(slot, |slot| {
+                if let Some(live) = slot.live.as_mut() {
+                    live.no_appends = Some(format!("its header could not be written: {error}"));
+                }
+            });
+        }
+        written
+    }
+}
+
+/// Refuses what comes from an earlier leader or names an earlier epoch.
+pub(super) fn check_order(header: &SlotHeader, epoch: WriteEpoch, term: u64) -> Result<(), EngineError> {
+    if term < header.term {
+        return Err(EngineError::StaleTerm { given: term, current: header.term });
+    }
+    if epoch < header.epoch {
+        return Err(EngineError::Fenced { volume: header.volume, current: header.epoch });
+    }
+    Ok(())
+}

@@ -1,0 +1,79 @@
+//! Fields at fixed places in a 4 KiB page whose last four bytes are the CRC-32 (IEEE) of all before them.
+
+use holdfast_libs_types::PAGE_BYTES;
+
+/// Where the checksum of a page stands.
+pub(crate) const PAGE_CRC_AT: usize = PAGE_BYTES - 4;
+
+/// A page under construction.
+pub(crate) struct PageWriter(Box<[u8; PAGE_BYTES]>);
+
+impl PageWriter {
+    pub(crate) fn new() -> Self {
+        Self(Box::new([0; PAGE_BYTES]))
+    }
+
+    pub(crate) fn put(&mut self, at: usize, bytes: &[u8]) {
+        self.0[at..at + bytes.len()].copy_from_slice(bytes);
+    }
+
+    pub(crate) fn put_u32(&mut self, at: usize, value: u32) {
+        self.put(at, &value.to_le_bytes());
+    }
+
+    pub(crate) fn put_u64(&mut self, at: usize, value: u64) {
+        self.put(at, &value.to_le_bytes());
+    }
+
+    /// Fills in the checksum.
+    pub(crate) fn finish(mut self) -> Box<[u8; PAGE_BYTES]> {
+        let crc = crc32fast::hash(&self.0[..PAGE_CRC_AT]);
+        self.put_u32(PAGE_CRC_AT, crc);
+        self.0
+    }
+}
+
+/// A page whose checksum was found right.
+pub(crate) struct PageReader<'a>(&'a [u8]);
+
+/// Why bytes are no such page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PageFault {
+    /// Nothing was ever written here.
+    Blank,
+    Short,
+    Magic,
+    Checksum,
+}
+
+impl<'a> PageReader<'a> {
+    pub(crate) fn open(bytes: &'a [u8], magic: &[u8]) -> Result<Self, PageFault> {
+        let page = bytes.get(..PAGE_BYTES).ok_or(PageFault::Short)?;
+        if !page.starts_with(magic) {
+            return Err(if page.iter().all(|byte| *byte == 0) { PageFault::Blank } else { PageFault::Magic });
+        }
+        let reader = Self(page);
+        if crc32fast::hash(&page[..PAGE_CRC_AT]) != reader.u32(PAGE_CRC_AT) {
+            return Err(PageFault::Checksum);
+        }
+        Ok(reader)
+    }
+
+    pub(crate) fn array<const N: usize>(&self, at: usize) -> [u8; N] {
+        let mut out = [0; N];
+        out.copy_from_slice(&self.0[at..at + N]);
+        out
+    }
+
+    pub(crate) fn u8(&self, at: usize) -> u8 {
+        self.0[at]
+    }
+
+    pub(crate) fn u32(&self, at: usize) -> u32 {
+        u32::from_le_bytes(self.array(at))
+    }
+
+    pub(crate) fn u64(&self, at: usize) -> u64 {
+        u64::from_le_bytes(self.array(at))
+    }
+}

@@ -1,0 +1,167 @@
+//! A disk's file or block device: opened once, locked against other processes, O_DIRECT where the file system can.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::buffer::AlignedBuf;
+
+/// Why the file could not be had.
+#[derive(Debug)]
+pub(crate) enum FileError {
+    /// Another process (or this one) has it.
+    InUse,
+    Io {
+        what: &'static str,
+        source: io::Error,
+    },
+}
+
+pub(crate) struct DiskFile {
+    file: Flock<File>,
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+    pub(crate) is_block_device: bool,
+    pub(crate) o_direct: bool,
+}
+
+impl DiskFile {
+    /// Opens and locks; `create` makes a missing file.
+    pub(crate) fn open(path: &Path, create: bool) -> Result<Self, FileError> {
+        let io = |what| move |source| FileError::Io { what, source };
+        let open = |flags: i32| {
+            std::fs::OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(create)
+                .truncate(false)
+                .mode(0o600)
+                .custom_flags(flags)
+                .open(path)
+        };
+        let (file, o_direct) = match open(libc::O_DIRECT) {
+            Ok(file) => (file, true),
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                tracing::warn!(path = %path.display(), "this file system refuses O_DIRECT; I/O goes through the page cache");
+                (open(0).map_err(io("opening it"))?, false)
+            }
+            Err(error) => return Err(io("opening it")(error)),
+        };
+        let metadata = file.metadata().map_err(io("reading its metadata"))?;
+        let kind = metadata.file_type();
+        if !kind.is_file() && !kind.is_block_device() {
+            return Err(io("opening it")(io::Error::other("neither a regular file nor a block device")));
+        }
+        let file = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
+            nix::errno::Errno::EWOULDBLOCK => FileError::InUse,
+            other => io("locking it")(other.into()),
+        })?;
+        Ok(Self {
+            file,
+            path: path.to_owned(),
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            is_block_device: kind.is_block_device(),
+            o_direct,
+        })
+    }
+
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
+    pub(crate) fn fd(&self) -> i32 {
+        self.file.as_raw_fd()
+    }
+
+    /// Size in bytes, of a file or a device.
+    pub(crate) fn size(&self) -> io::Result<u64> {
+        if self.is_block_device {
+            // A device has no length in its metadata; its end can be sought.
+            return io::Seek::seek(&mut self.file(), io::SeekFrom::End(0));
+        }
+        Ok(self.file.metadata()?.len())
+    }
+
+    /// Reads `len` bytes (whole pages) at `offset`, blocking. Short at the end of the file.
+    pub(crate) fn read_pages(&self, offset: u64, len: usize) -> io::Result<AlignedBuf> {
+        let mut buffer = AlignedBuf::with_capacity(len);
+        let got = self.pread(&mut buffer, len, offset)?;
+        // SAFETY: `pread` filled `got` bytes from the start.
+        unsafe { buffer.set_len(got) };
+        Ok(buffer)
+    }
+
+    /// One pread into the front of `buffer`; returns bytes read. The caller sets the length.
+    pub(crate) fn pread(&self, buffer: &mut AlignedBuf, len: usize, offset: u64) -> io::Result<usize> {
+        let len = len.min(buffer.capacity());
+        // SAFETY: the buffer has room for `len` bytes and is borrowed exclusively for the call.
+        let got = unsafe { libc::pread(self.fd(), buffer.as_mut_ptr().cast(), len, offset as libc::off_t) };
+        usize::try_from(got).map_err(|_| io::Error::last_os_error())
+    }
+
+    /// One durable write of the filled part of `buffer`; returns bytes written.
+    pub(crate) fn pwrite_durable(&self, buffer: &AlignedBuf, offset: u64) -> io::Result<usize> {
+        let iov = libc::iovec { iov_base: buffer.as_ptr().cast_mut().cast(), iov_len: buffer.len() };
+        // SAFETY: the vector names initialised memory that lives through the call; the kernel only reads it.
+        let put = unsafe { libc::pwritev2(self.fd(), &iov, 1, offset as libc::off_t, libc::RWF_DSYNC) };
+        usize::try_from(put).map_err(|_| io::Error::last_os_error())
+    }
+
+    /// Writes all of `buffer` durably, blocking.
+    pub(crate) fn write_pages(&self, buffer: &AlignedBuf, offset: u64) -> io::Result<()> {
+        match self.pwrite_durable(buffer, offset)? {
+            n if n == buffer.len() => Ok(()),
+            n => Err(io::Error::new(io::ErrorKind::WriteZero, format!("wrote {n} of {} bytes", buffer.len()))),
+        }
+    }
+
+    /// Takes space; a device has it already, and a file system that cannot promise it is left to fail later.
+    pub(crate) fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
+        if self.is_block_device {
+            return Ok(());
+        }
+        // SAFETY: no memory is involved.
+        let result = unsafe { libc::fallocate(self.fd(), 0, offset as libc::off_t, len as libc::off_t) };
+        if result == 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        if error.raw_os_error() == Some(libc::EOPNOTSUPP) { Ok(()) } else { Err(error) }
+    }
+
+    /// Whether the path still names this file, at `bytes` or more.
+    pub(crate) fn identify(&self, bytes: u64) -> io::Result<()> {
+        let at_path = std::fs::metadata(&self.path)
+            .map_err(|error| io::Error::other(format!("{} cannot be looked up: {error}", self.path.display())))?;
+        if (at_path.dev(), at_path.ino()) != (self.device, self.inode) {
+            return Err(io::Error::other(format!("{} names another file now", self.path.display())));
+        }
+        let size = self.size()?;
+        if size < bytes {
+            return Err(io::Error::other(format!("it has {size} bytes now, should have {bytes}")));
+        }
+        Ok(())
+    }
+
+    /// Sets the length of a regular file.
+    pub(crate) fn grow(&self, bytes: u64) -> io::Result<()> {
+        self.file.set_len(bytes)
+    }
+
+    /// The device's or file system's logical block size, bytes; what O_DIRECT must be aligned to at least.
+    pub(crate) fn logical_block_bytes(&self) -> u32 {
+        // A direct read of 512 bytes works only where blocks are that small.
+        let mut probe = AlignedBuf::with_capacity(512);
+        if self.pread(&mut probe, 512, 512).is_ok() { 512 } else { 4096 }
+    }
+
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        self.file.sync_all()
+    }
+}

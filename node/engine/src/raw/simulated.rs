@@ -1,0 +1,165 @@
+//! The engine on the crash disk of `libs/sim`: same engine, same handle, no thread. Whoever holds the
+//! [`SimulatedDisk`] turns its loop by hand, one I/O completion at a time, and may stop between any two.
+
+use std::cell::{Cell, RefCell};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use holdfast_libs_sim::disk::{SimAnswer, SimDisk, SimOp};
+use holdfast_libs_sim::streams::SimRng;
+use holdfast_libs_types::{CellId, DiskId, PAGE_BYTES};
+
+use crate::buffer::{AlignedBuf, BufferPool};
+use crate::disk::Disk;
+use crate::error::OpenError;
+use crate::format::fresh_superblock;
+use crate::geometry::{Geometry, SLOT_HEADER_BYTES};
+use crate::mailbox::{Mailbox, Wake};
+use crate::raw::{Done, RawDisk, Work};
+use crate::reactor::Reactor;
+use crate::shared::Life;
+use crate::status::IoPath;
+use crate::thread::{Parts, accept_superblock, begin_mount, read_superblocks};
+
+/// A simulated disk that outlives the engines mounted on it.
+pub type SharedSimDisk = Rc<RefCell<SimDisk>>;
+
+struct SimDevice {
+    disk: SharedSimDisk,
+    buffers: std::collections::HashMap<u64, Option<AlignedBuf>>,
+}
+
+impl RawDisk for SimDevice {
+    fn submit(&mut self, id: u64, offset: u64, work: Work) {
+        let (op, buffer) = match work {
+            Work::Read { buffer, len } => (SimOp::Read { offset, len }, Some(buffer)),
+            Work::Write { buffer } => (SimOp::Write { offset, bytes: buffer.to_vec(), dsync: true }, Some(buffer)),
+            Work::Allocate { len } => (SimOp::Allocate { offset, len }, None),
+            Work::Flush => (SimOp::Flush, None),
+            Work::Identify => (SimOp::Read { offset: 0, len: 0 }, None),
+        };
+        self.buffers.insert(id, buffer);
+        self.disk.borrow_mut().submit(id, op);
+    }
+
+    fn poll(&mut self, _wait: bool, done: &mut Vec<Done>) -> std::io::Result<()> {
+        let Some((id, answer)) = self.disk.borrow_mut().complete_one() else { return Ok(()) };
+        let mut buffer = self.buffers.remove(&id).flatten();
+        let result = match answer {
+            SimAnswer::Read(bytes) => {
+                if let Some(buffer) = buffer.as_mut() {
+                    buffer.clear();
+                    buffer.extend_from_slice(&bytes).map_err(std::io::Error::other)?;
+                }
+                Ok(bytes.len())
+            }
+            SimAnswer::Done(len) => Ok(len),
+            SimAnswer::Error(code) => Err(std::io::Error::from_raw_os_error(code)),
+        };
+        done.push(Done { id, result, buffer });
+        Ok(())
+    }
+
+    fn in_flight(&self) -> usize {
+        self.buffers.len()
+    }
+
+    fn wake(&self) -> Wake {
+        Arc::new(|| {})
+    }
+}
+
+/// Formats a simulated disk; ids come from `rng`.
+///
+/// # Panics
+/// When the disk is too small for one slot: the test's numbers are wrong then.
+pub fn format(disk: &SharedSimDisk, cell: CellId, slot_bytes: u64, rng: &mut SimRng) -> DiskId {
+    let size = disk.borrow().size();
+    let geometry = Geometry::plan(size, slot_bytes).expect("the test chooses sizes that fit");
+    let superblock = fresh_superblock(cell, geometry, rng.bytes(), 0, 512);
+    let page = superblock.encode();
+    for area in [superblock.geometry.superblock_b, superblock.geometry.superblock_a] {
+        disk.borrow_mut().write_durable(area.offset, &page[..]);
+    }
+    superblock.disk
+}
+
+/// An engine on a simulated disk, and its loop.
+pub struct SimulatedDisk {
+    handle: Disk,
+    reactor: Reactor<SimDevice>,
+    mounted: Rc<Cell<bool>>,
+    geometry: Geometry,
+}
+
+impl SimulatedDisk {
+    /// Starts to mount; turn the loop until [`SimulatedDisk::is_mounted`].
+    ///
+    /// # Errors
+    /// As `Disk::open`.
+    pub fn begin_mount(disk: &SharedSimDisk, cell: CellId, mut rng: SimRng) -> Result<Self, OpenError> {
+        let read = |offset| {
+            let mut page = AlignedBuf::with_capacity(PAGE_BYTES);
+            page.extend_from_slice(&disk.borrow().peek(offset, PAGE_BYTES)).map_err(std::io::Error::other)?;
+            Ok(page)
+        };
+        let size = disk.borrow().size();
+        let superblock = accept_superblock(read_superblocks(read), Path::new("simulated"), size, cell)?;
+        let parts = Parts {
+            path: PathBuf::from("simulated"),
+            pool: BufferPool::new(0, 1 << 30),
+            mailbox: Mailbox::new(64),
+            o_direct: true,
+            superblock,
+        };
+        let shared = parts.shared(IoPath::Simulated);
+        let device = SimDevice { disk: disk.clone(), buffers: std::collections::HashMap::new() };
+        let geometry = parts.superblock.geometry.clone();
+        let nonces = RefCell::new(move || rng.bytes());
+        let entropy = Box::new(move || (nonces.borrow_mut())());
+        let mounted = Rc::new(Cell::new(false));
+        let when_mounted = mounted.clone();
+        let reactor = begin_mount(device, &shared, parts.superblock, entropy, move |result| {
+            result.expect("a simulated disk that was formatted can be mounted");
+            when_mounted.set(true);
+        });
+        let life = Life { mailbox: parts.mailbox, stopped: None };
+        Ok(Self { handle: Disk::new(shared, life), reactor, mounted, geometry })
+    }
+
+    /// The handle, as servers have it.
+    pub fn handle(&self) -> &Disk {
+        &self.handle
+    }
+
+    /// One turn of the loop, with at most one I/O completion.
+    ///
+    /// # Panics
+    /// When the mount failed, or the simulated queue broke: neither happens without a fault in the engine.
+    pub fn turn(&mut self) {
+        self.reactor.turn(false).expect("the simulated queue does not break");
+    }
+
+    /// Whether the mount is done.
+    pub fn is_mounted(&self) -> bool {
+        self.mounted.get()
+    }
+
+    /// Whether nothing runs.
+    pub fn is_idle(&self) -> bool {
+        self.reactor.is_idle()
+    }
+
+    /// Byte range on the disk of a slot's two header pages.
+    pub fn header_range(&self, slot: u32) -> std::ops::Range<u64> {
+        let start = self.geometry.slot_offset(slot);
+        start..start + SLOT_HEADER_BYTES
+    }
+
+    /// Byte range on the disk of a slot's data.
+    pub fn data_range(&self, slot: u32) -> std::ops::Range<u64> {
+        let start = self.geometry.data_offset(slot);
+        start..start + self.geometry.data_bytes
+    }
+}

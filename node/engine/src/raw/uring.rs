@@ -1,0 +1,258 @@
+//! io_uring: one ring per disk, used by the disk's thread alone (SINGLE_ISSUER, DEFER_TASKRUN), with the disk as
+//! registered file and the pool's arena as registered buffer.
+//!
+//! Every buffer the kernel may touch stands in `flying` until its completion was seen; dropping the ring waits for
+//! that, and if it cannot, leaks them.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::Arc;
+
+use io_uring::types::{Fd, Fixed, FsyncFlags};
+use io_uring::{IoUring, opcode, squeue};
+
+use crate::buffer::BufferPool;
+use crate::mailbox::Wake;
+use crate::raw::file::DiskFile;
+use crate::raw::{Done, RawDisk, Work};
+
+/// `user_data` of the read of the event counter that wakes the thread.
+const WAKE_ID: u64 = u64::MAX;
+/// Asks the kernel to run completions even when none is waited for (DEFER_TASKRUN runs them only then).
+const ENTER_GETEVENTS: u32 = 1;
+
+pub(crate) struct UringDisk {
+    ring: IoUring,
+    file: Arc<DiskFile>,
+    disk_bytes: u64,
+    pool: BufferPool,
+    arena_registered: bool,
+    depth: usize,
+    waiting: VecDeque<(u64, u64, Work)>,
+    /// Given to the kernel; the index is the `user_data`.
+    flying: Vec<Option<(u64, Work)>>,
+    vacant: Vec<usize>,
+    /// Done without the kernel.
+    settled: Vec<Done>,
+    event: Arc<OwnedFd>,
+    event_value: Box<u64>,
+    event_armed: bool,
+}
+
+impl UringDisk {
+    /// Sets the ring up. Must be called on the thread that will use it.
+    pub(crate) fn new(file: Arc<DiskFile>, disk_bytes: u64, pool: BufferPool, depth: u32) -> io::Result<Self> {
+        let depth = depth.clamp(1, 4096);
+        let ring = IoUring::builder()
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_submit_all()
+            .build((depth + 1).next_power_of_two())?;
+        ring.submitter().register_files(&[file.fd()])?;
+        let arena_registered = register_arena(&ring, &pool)?;
+        // SAFETY: a plain system call; the descriptor it returns is owned by nobody else.
+        let event = unsafe {
+            let fd = libc::eventfd(0, libc::EFD_CLOEXEC);
+            if fd < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            OwnedFd::from_raw_fd(fd)
+        };
+        Ok(Self {
+            ring,
+            file,
+            disk_bytes,
+            pool,
+            arena_registered,
+            depth: depth as usize,
+            waiting: VecDeque::new(),
+            flying: (0..depth).map(|_| None).collect(),
+            vacant: (0..depth as usize).rev().collect(),
+            settled: Vec::new(),
+            event: Arc::new(event),
+            event_value: Box::new(0),
+            event_armed: false,
+        })
+    }
+
+    /// Whether the pool's arena is registered.
+    pub(crate) fn arena_registered(&self) -> bool {
+        self.arena_registered
+    }
+
+    /// The entry for an operation whose buffers stand still until it completes.
+    fn entry(&self, index: usize, offset: u64, work: &mut Work) -> squeue::Entry {
+        let file = Fixed(0);
+        let entry = match work {
+            Work::Read { buffer, len } => {
+                let (pointer, len) = (buffer.as_mut_ptr(), *len as u32);
+                if self.arena_registered && buffer.is_in_arena_of(&self.pool) {
+                    opcode::ReadFixed::new(file, pointer, len, 0).offset(offset).build()
+                } else {
+                    opcode::Read::new(file, pointer, len).offset(offset).build()
+                }
+            }
+            Work::Write { buffer } => {
+                let (pointer, len) = (buffer.as_mut_ptr().cast_const(), buffer.len() as u32);
+                if self.arena_registered && buffer.is_in_arena_of(&self.pool) {
+                    opcode::WriteFixed::new(file, pointer, len, 0).offset(offset).rw_flags(libc::RWF_DSYNC).build()
+                } else {
+                    opcode::Write::new(file, pointer, len).offset(offset).rw_flags(libc::RWF_DSYNC).build()
+                }
+            }
+            Work::Allocate { len } => opcode::Fallocate::new(file, *len).offset(offset).build(),
+            Work::Flush => opcode::Fsync::new(file).flags(FsyncFlags::DATASYNC).build(),
+            Work::Identify => opcode::Nop::new().build(),
+        };
+        entry.user_data(index as u64)
+    }
+
+    /// Gives the kernel what waits, as far as the depth allows.
+    fn fill_queue(&mut self) -> io::Result<()> {
+        if !self.event_armed {
+            let pointer: *mut u64 = &mut *self.event_value;
+            let entry = opcode::Read::new(Fd(self.event.as_raw_fd()), pointer.cast(), 8).build().user_data(WAKE_ID);
+            // SAFETY: `event_value` is boxed, lives as long as the ring, and is touched by nobody else.
+            unsafe { self.ring.submission().push(&entry) }.map_err(io::Error::other)?;
+            self.event_armed = true;
+        }
+        while !self.waiting.is_empty() {
+            let Some(index) = self.vacant.pop() else { break };
+            let Some((id, offset, mut work)) = self.waiting.pop_front() else { break };
+            match work {
+                Work::Identify => {
+                    self.vacant.push(index);
+                    let result = self.file.identify(self.disk_bytes).map(|()| 0);
+                    self.settled.push(Done { id, result, buffer: None });
+                    continue;
+                }
+                Work::Allocate { .. } if self.file.is_block_device => {
+                    self.vacant.push(index);
+                    self.settled.push(Done { id, result: Ok(0), buffer: None });
+                    continue;
+                }
+                _ => {}
+            }
+            let entry = self.entry(index, offset, &mut work);
+            self.flying[index] = Some((id, work));
+            // SAFETY: the buffer moved into `flying` before the push; its memory does not move with it, and it is
+            // taken out only when the completion was seen.
+            unsafe { self.ring.submission().push(&entry) }.map_err(io::Error::other)?;
+        }
+        Ok(())
+    }
+
+    fn enter(&mut self, wait: bool) -> io::Result<()> {
+        let pending = {
+            let mut queue = self.ring.submission();
+            queue.sync();
+            queue.len()
+        };
+        // SAFETY: no argument but numbers; the entries pushed are sound by the contract of `fill_queue`.
+        let entered = unsafe {
+            self.ring.submitter().enter::<libc::sigset_t>(pending as u32, u32::from(wait), ENTER_GETEVENTS, None)
+        };
+        match entered {
+            Ok(_) => Ok(()),
+            // Interrupted, or the completion queue must be emptied first: the next turn goes on.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::EBUSY | libc::EAGAIN)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn collect(&mut self, done: &mut Vec<Done>) {
+        for completion in self.ring.completion() {
+            if completion.user_data() == WAKE_ID {
+                self.event_armed = false;
+                continue;
+            }
+            let index = completion.user_data() as usize;
+            let Some((id, work)) = self.flying.get_mut(index).and_then(Option::take) else { continue };
+            self.vacant.push(index);
+            done.push(finish(id, work, completion.result()));
+        }
+    }
+}
+
+/// Registers the arena; `false` when the limit on locked memory does not allow it.
+fn register_arena(ring: &IoUring, pool: &BufferPool) -> io::Result<bool> {
+    let Some((pointer, len)) = pool.arena() else { return Ok(false) };
+    let iovec = libc::iovec { iov_base: pointer.cast(), iov_len: len };
+    // SAFETY: the arena lives as long as the pool, a clone of which stands beside the ring and is dropped after it.
+    match unsafe { ring.submitter().register_buffers(&[iovec]) } {
+        Ok(()) => Ok(true),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOMEM | libc::EPERM)) => {
+            tracing::warn!(bytes = len, %error, "buffers cannot be registered (RLIMIT_MEMLOCK); using plain ones");
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Turns a completion's number into a result, and a read's bytes into the buffer's length.
+fn finish(id: u64, work: Work, result: i32) -> Done {
+    let result = if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(result as usize) };
+    match work {
+        Work::Read { mut buffer, .. } => {
+            if let Ok(got) = &result {
+                // SAFETY: the kernel reported `got` bytes written from the start, at most as many as were asked.
+                unsafe { buffer.set_len(*got) };
+            }
+            Done { id, result, buffer: Some(buffer) }
+        }
+        Work::Write { buffer } => Done { id, result, buffer: Some(buffer) },
+        Work::Allocate { .. } if result.as_ref().is_err_and(|e| e.raw_os_error() == Some(libc::EOPNOTSUPP)) => {
+            Done { id, result: Ok(0), buffer: None }
+        }
+        Work::Allocate { .. } | Work::Flush | Work::Identify => Done { id, result, buffer: None },
+    }
+}
+
+impl RawDisk for UringDisk {
+    fn submit(&mut self, id: u64, offset: u64, work: Work) {
+        self.waiting.push_back((id, offset, work));
+    }
+
+    fn poll(&mut self, wait: bool, done: &mut Vec<Done>) -> io::Result<()> {
+        self.fill_queue()?;
+        let wait = wait && self.settled.is_empty();
+        self.enter(wait)?;
+        done.append(&mut self.settled);
+        self.collect(done);
+        Ok(())
+    }
+
+    fn in_flight(&self) -> usize {
+        self.waiting.len() + self.settled.len() + (self.depth - self.vacant.len())
+    }
+
+    fn wake(&self) -> Wake {
+        let event = self.event.clone();
+        Arc::new(move || {
+            let one = 1u64.to_ne_bytes();
+            // SAFETY: eight initialised bytes; the descriptor is kept open by `event`. A full counter wakes as well.
+            unsafe { libc::write(event.as_raw_fd(), one.as_ptr().cast(), one.len()) };
+        })
+    }
+}
+
+impl Drop for UringDisk {
+    fn drop(&mut self) {
+        self.waiting.clear();
+        let mut done = Vec::new();
+        // The event read never completes by itself and touches only `event_value`: wake it too.
+        (self.wake())();
+        while self.vacant.len() < self.depth || self.event_armed {
+            if self.enter(true).is_err() {
+                for (_, work) in self.flying.drain(..).flatten() {
+                    std::mem::forget(work);
+                }
+                std::mem::forget(std::mem::take(&mut self.event_value));
+                std::mem::forget(self.pool.clone());
+                return;
+            }
+            self.collect(&mut done);
+        }
+    }
+}

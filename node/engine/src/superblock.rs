@@ -1,0 +1,327 @@
+//! The superblock: what a disk is. Two copies, equal but for a crash between their writes; the newer valid one wins.
+//!
+//! ```text
+//! offset  size  field
+//!      0     8  magic "HOLDFAST"
+//!      8     4  format version (1)
+//!     12     4  page size, bytes (4096)
+//!     16     8  generation of the superblock: raised by every write of it
+//!     24    16  disk id
+//!     40    16  cell id
+//!     56     8  incarnation that the catalog confirmed last (0: never registered)
+//!     64    16  nonce of that incarnation
+//!     80    16  nonce of the incarnation before it
+//!     96     8  incarnation proposed and not yet confirmed (0: none)
+//!    104    16  nonce of the proposed incarnation
+//!    120     1  media (0 unknown, 1 file, 2 flash, 3 rotating)
+//!    121     1  disk zone model (0 none, 1 host aware, 2 host managed)
+//!    122     2  zero
+//!    124     4  logical block size, bytes
+//!    128     8  size of a disk zone, bytes (0: none)
+//!    136     8  size of the disk, bytes
+//!    144     8  slot size, bytes
+//!    152     4  number of slots
+//!    156     4  bytes of the two header pages of a slot (8192)
+//!    160     8  data bytes of a slot
+//!    168     8  footer reserve of a slot, bytes
+//!    176   112  seven areas, each offset (8) and length (8): superblock A, superblock B, extent table A,
+//!               extent table B, table log, key area, slots
+//!    288     8  time of formatting, seconds since 1970
+//!    296  3796  zero
+//!   4092     4  CRC-32 (IEEE) of bytes 0..4092
+//! ```
+//! All integers are little-endian. Magic, version and the checksum's place are the same in every version, so that a
+//! newer disk is told from a damaged one.
+
+use holdfast_libs_types::{CellId, DiskId, PAGE_BYTES};
+
+use crate::geometry::{Area, Geometry, SLOT_HEADER_BYTES};
+use crate::page::{PageFault, PageReader, PageWriter};
+use crate::status::Incarnation;
+
+const MAGIC: &[u8; 8] = b"HOLDFAST";
+/// The version this program writes, and the newest it reads.
+pub(crate) const FORMAT_VERSION: u32 = 1;
+const AREAS_AT: usize = 176;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Superblock {
+    pub(crate) generation: u64,
+    pub(crate) disk: DiskId,
+    pub(crate) cell: CellId,
+    pub(crate) incarnation: u64,
+    pub(crate) nonce: [u8; 16],
+    pub(crate) previous_nonce: [u8; 16],
+    /// Number and nonce of the proposal that waits for the catalog.
+    pub(crate) proposed: Option<(u64, [u8; 16])>,
+    pub(crate) media: u8,
+    pub(crate) zone_model: u8,
+    pub(crate) logical_block_bytes: u32,
+    pub(crate) zone_bytes: u64,
+    pub(crate) geometry: Geometry,
+    pub(crate) formatted_at: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum SuperblockError {
+    #[error("blank")]
+    Blank,
+    #[error("no superblock (magic is wrong)")]
+    Magic,
+    #[error("its checksum does not match")]
+    Checksum,
+    #[error("format version {0}")]
+    Version(u32),
+    #[error("impossible geometry: {0}")]
+    Geometry(String),
+    #[error("cannot be read: {0}")]
+    Unreadable(String),
+}
+
+impl From<PageFault> for SuperblockError {
+    fn from(fault: PageFault) -> Self {
+        match fault {
+            PageFault::Blank => Self::Blank,
+            PageFault::Short => Self::Unreadable("the disk is too short".to_owned()),
+            PageFault::Magic => Self::Magic,
+            PageFault::Checksum => Self::Checksum,
+        }
+    }
+}
+
+impl Superblock {
+    pub(crate) fn encode(&self) -> Box<[u8; PAGE_BYTES]> {
+        let geometry = &self.geometry;
+        let mut page = PageWriter::new();
+        page.put(0, MAGIC);
+        page.put_u32(8, FORMAT_VERSION);
+        page.put_u32(12, PAGE_BYTES as u32);
+        page.put_u64(16, self.generation);
+        page.put(24, self.disk.as_bytes());
+        page.put(40, self.cell.as_bytes());
+        page.put_u64(56, self.incarnation);
+        page.put(64, &self.nonce);
+        page.put(80, &self.previous_nonce);
+        if let Some((incarnation, nonce)) = &self.proposed {
+            page.put_u64(96, *incarnation);
+            page.put(104, nonce);
+        }
+        page.put(120, &[self.media, self.zone_model]);
+        page.put_u32(124, self.logical_block_bytes);
+        page.put_u64(128, self.zone_bytes);
+        page.put_u64(136, geometry.disk_bytes);
+        page.put_u64(144, geometry.slot_bytes);
+        page.put_u32(152, geometry.slots);
+        page.put_u32(156, SLOT_HEADER_BYTES as u32);
+        page.put_u64(160, geometry.data_bytes);
+        page.put_u64(168, geometry.footer_bytes);
+        let areas = [
+            geometry.superblock_a,
+            geometry.superblock_b,
+            geometry.table_a,
+            geometry.table_b,
+            geometry.log,
+            geometry.keys,
+            geometry.slot_area,
+        ];
+        for (n, area) in areas.iter().enumerate() {
+            page.put_u64(AREAS_AT + 16 * n, area.offset);
+            page.put_u64(AREAS_AT + 16 * n + 8, area.len);
+        }
+        page.put_u64(288, self.formatted_at);
+        page.finish()
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, SuperblockError> {
+        let page = PageReader::open(bytes, MAGIC)?;
+        let version = page.u32(8);
+        if version != FORMAT_VERSION {
+            return Err(SuperblockError::Version(version));
+        }
+        if page.u32(12) as usize != PAGE_BYTES || u64::from(page.u32(156)) != SLOT_HEADER_BYTES {
+            return Err(SuperblockError::Geometry("page or header size is unknown".to_owned()));
+        }
+        let area = |n: usize| Area { offset: page.u64(AREAS_AT + 16 * n), len: page.u64(AREAS_AT + 16 * n + 8) };
+        let geometry = Geometry {
+            disk_bytes: page.u64(136),
+            slot_bytes: page.u64(144),
+            slots: page.u32(152),
+            superblock_a: area(0),
+            superblock_b: area(1),
+            table_a: area(2),
+            table_b: area(3),
+            log: area(4),
+            keys: area(5),
+            slot_area: area(6),
+            data_bytes: page.u64(160),
+            footer_bytes: page.u64(168),
+        };
+        geometry.check().map_err(SuperblockError::Geometry)?;
+        let proposed = page.u64(96);
+        Ok(Self {
+            generation: page.u64(16),
+            disk: DiskId(page.array(24)),
+            cell: CellId(page.array(40)),
+            incarnation: page.u64(56),
+            nonce: page.array(64),
+            previous_nonce: page.array(80),
+            proposed: (proposed > 0).then(|| (proposed, page.array(104))),
+            media: page.u8(120),
+            zone_model: page.u8(121),
+            logical_block_bytes: page.u32(124),
+            zone_bytes: page.u64(128),
+            geometry,
+            formatted_at: page.u64(288),
+        })
+    }
+
+    /// The newer valid copy of the two.
+    pub(crate) fn newest(
+        copies: [Result<Self, SuperblockError>; 2],
+    ) -> Result<Self, (SuperblockError, SuperblockError)> {
+        match copies {
+            [Ok(a), Ok(b)] => Ok(if b.generation > a.generation { b } else { a }),
+            [Ok(one), Err(error)] | [Err(error), Ok(one)] => {
+                tracing::warn!(disk = %one.disk, %error, "one of the two superblocks is damaged");
+                Ok(one)
+            }
+            [Err(a), Err(b)] => Err((a, b)),
+        }
+    }
+
+    /// The incarnation to show to the catalog: the proposal if one waits, else the confirmed one.
+    pub(crate) fn identity(&self) -> Incarnation {
+        match self.proposed {
+            Some((incarnation, nonce)) => {
+                Incarnation { incarnation, nonce, previous_nonce: self.nonce, confirmed: false }
+            }
+            None => Incarnation {
+                incarnation: self.incarnation,
+                nonce: self.nonce,
+                previous_nonce: self.previous_nonce,
+                confirmed: true,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_libs_types::{CellId, DiskId, PAGE_BYTES};
+    use proptest::prelude::{any, prop, prop_assert, proptest};
+
+    use super::{Superblock, SuperblockError};
+    use crate::geometry::Geometry;
+
+    pub(crate) fn sample() -> Superblock {
+        Superblock {
+            generation: 7,
+            disk: DiskId([0xd1; 16]),
+            cell: CellId([0xce; 16]),
+            incarnation: 3,
+            nonce: [0x0a; 16],
+            previous_nonce: [0x0b; 16],
+            proposed: Some((4, [0x0c; 16])),
+            media: 1,
+            zone_model: 0,
+            logical_block_bytes: 512,
+            zone_bytes: 0,
+            geometry: Geometry::plan(8 << 30, 64 << 20).unwrap(),
+            formatted_at: 0x6000_0000,
+        }
+    }
+
+    #[test]
+    fn golden_bytes_of_a_superblock() {
+        let page = sample().encode();
+        let golden = concat!(
+            "484f4c44464153540100000000100000",
+            "0700000000000000",
+            "d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1",
+            "cececececececececececececececece",
+            "0300000000000000",
+            "0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a",
+            "0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b",
+            "0400000000000000",
+            "0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c",
+            "0100000000020000",
+            "0000000000000000",
+            "0000000002000000",
+            "0000000400000000",
+            "7f00000000200000",
+            "00c0cf0300000000",
+            "0020300000000000",
+            "0000000000000000",
+            "0000100000000000",
+            "0000100000000000",
+            "0000100000000000",
+            "0000200000000000",
+            "0000010000000000",
+            "0000210000000000",
+            "0000010000000000",
+            "0000220000000000",
+            "0000100000000000",
+            "0000320000000000",
+            "0000400000000000",
+            "0000800000000000",
+            "000000fc01000000",
+            "0000006000000000",
+        );
+        assert_eq!(hex(&page[..296]), golden);
+        assert!(page[296..4092].iter().all(|byte| *byte == 0));
+        assert_eq!(hex(&page[4092..]), "a457e632");
+        assert_eq!(Superblock::decode(&page[..]), Ok(sample()));
+    }
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    #[test]
+    fn a_newer_version_is_told_from_damage() {
+        let mut page = sample().encode();
+        page[8] = 9;
+        assert_eq!(Superblock::decode(&page[..]), Err(SuperblockError::Checksum));
+        let crc = crc32fast::hash(&page[..4092]);
+        page[4092..].copy_from_slice(&crc.to_le_bytes());
+        assert_eq!(Superblock::decode(&page[..]), Err(SuperblockError::Version(9)));
+    }
+
+    #[test]
+    fn the_newer_copy_wins_and_a_damaged_one_does_not() {
+        let old = sample();
+        let new = Superblock { generation: 8, incarnation: 9, ..sample() };
+        let newest = |a, b| Superblock::newest([a, b]).unwrap().generation;
+        assert_eq!(newest(Ok(old.clone()), Ok(new.clone())), 8);
+        assert_eq!(newest(Ok(new.clone()), Ok(old.clone())), 8);
+        assert_eq!(newest(Ok(old), Err(SuperblockError::Checksum)), 7);
+        assert!(Superblock::newest([Err(SuperblockError::Blank), Err(SuperblockError::Magic)]).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn a_flipped_bit_is_noticed(bit in 0..PAGE_BYTES * 8) {
+            let mut page = sample().encode();
+            page[bit / 8] ^= 1 << (bit % 8);
+            prop_assert!(Superblock::decode(&page[..]).is_err());
+        }
+
+        #[test]
+        fn any_fields_with_a_right_checksum_decode_without_a_panic(
+            at in 8usize..300, bytes in prop::collection::vec(any::<u8>(), 1..64)
+        ) {
+            let mut page = sample().encode();
+            page[at..at + bytes.len()].copy_from_slice(&bytes);
+            let crc = crc32fast::hash(&page[..4092]);
+            page[4092..].copy_from_slice(&crc.to_le_bytes());
+            if let Ok(superblock) = Superblock::decode(&page[..]) {
+                prop_assert!(superblock.geometry.check().is_ok());
+            }
+        }
+
+        #[test]
+        fn any_bytes_decode_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..5000)) {
+            prop_assert!(Superblock::decode(&bytes).is_err());
+        }
+    }
+}
