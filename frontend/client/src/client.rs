@@ -1,10 +1,11 @@
 //! Moves blocks by signed URL.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use holdfast_libs_transport::{CallError, HttpClient};
-use holdfast_libs_types::{BlockHash, MAX_BLOCK_BYTES};
+use holdfast_libs_types::{BlockHash, CellId, InstanceId, MAX_BLOCK_BYTES, VolumeId};
 use http::Method;
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +29,29 @@ pub struct ListReceipts {
     pub receipts: Vec<String>,
     /// How many were there already.
     pub deduplicated: u64,
+}
+
+/// The answer to `GET /v1/status`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FrontendStatus {
+    /// The cell it serves.
+    pub cell: CellId,
+    /// This start of the process.
+    pub instance: InstanceId,
+    /// The volumes it writes to.
+    pub open_volumes: Vec<VolumeId>,
+    /// Counters since the start, at the same level of the document: `puts`, `dedup_hits`,
+    /// `damaged_records_detected`, `cache_hits`, …
+    #[serde(flatten)]
+    pub counters: BTreeMap<String, u64>,
+}
+
+/// Asks a frontend for its counters; `http` carries a token of the role admin or metadata.
+///
+/// # Errors
+/// See [`CallError`].
+pub async fn status(http: &HttpClient, address: &str) -> Result<FrontendStatus, CallError> {
+    http.get_json(&format!("{address}/v1/status"), DEADLINE).await
 }
 
 /// A client for signed URLs. It needs no token: the URL is the permission.

@@ -5,7 +5,7 @@
 mod client;
 pub mod frames;
 
-pub use client::{FrontendClient, ListReceipts, PutAnswer};
+pub use client::{FrontendClient, FrontendStatus, ListReceipts, PutAnswer, status};
 
 /// Most blocks in one list.
 pub const MAX_LIST_BLOCKS: usize = 1024;

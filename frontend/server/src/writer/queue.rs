@@ -1,0 +1,159 @@
+//! Encrypted blocks that wait for the next batch of whichever volume is free first.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use holdfast_libs_crypto::SealedRecord;
+use holdfast_libs_types::{BlockHash, KeyId};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::answers::PutFailure;
+use crate::budget::Held;
+use crate::in_flight::Ticket;
+
+/// A block on its way into a volume. Its ciphertext does not depend on the volume, so a retry elsewhere reuses it.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) ticket: Ticket,
+    pub(crate) hash: BlockHash,
+    pub(crate) plain_len: u32,
+    pub(crate) key: KeyId,
+    pub(crate) sealed: SealedRecord,
+    /// Volumes that failed it so far.
+    pub(crate) attempts: u32,
+    pub(crate) since: Instant,
+    pub(crate) _held: Arc<Held>,
+}
+
+impl Job {
+    /// Tells everybody who waits that it cannot be stored.
+    pub(crate) fn fail(self, failure: PutFailure) {
+        self.ticket.finish(&Err(failure));
+    }
+}
+
+/// The queue that all writers share.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    inner: Mutex<Inner>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    jobs: VecDeque<Job>,
+    /// Writers that hold a volume and wait for work.
+    idle: usize,
+    /// Writers that hold a volume.
+    leased: usize,
+    closed: bool,
+}
+
+/// Counts a writer among the idle ones.
+struct Idle<'a>(&'a Queue);
+
+impl Drop for Idle<'_> {
+    fn drop(&mut self) {
+        self.0.lock().idle -= 1;
+    }
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds blocks at the end.
+    pub(crate) fn push(&self, jobs: Vec<Job>) {
+        self.lock().jobs.extend(jobs);
+        self.changed.notify_waiters();
+    }
+
+    /// Puts blocks that a volume failed back to the front, so that they go into the next batch.
+    pub(crate) fn put_back(&self, jobs: Vec<Job>) {
+        let mut inner = self.lock();
+        for job in jobs.into_iter().rev() {
+            inner.jobs.push_front(job);
+        }
+        drop(inner);
+        self.changed.notify_waiters();
+    }
+
+    /// Waits for blocks. A writer without a volume leaves them to one that has a volume and is idle, so that a volume
+    /// is leased only when it is needed. `false` when the queue is closed and empty.
+    pub(crate) async fn wait(&self, has_volume: bool) -> bool {
+        let _idle = has_volume.then(|| {
+            self.lock().idle += 1;
+            Idle(self)
+        });
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            {
+                let inner = self.lock();
+                if !inner.jobs.is_empty() && (has_volume || inner.idle == 0) {
+                    return true;
+                }
+                if inner.closed && inner.jobs.is_empty() {
+                    return false;
+                }
+            }
+            changed.await;
+        }
+    }
+
+    /// Takes blocks from the front for as long as `fits` says so.
+    pub(crate) fn take(&self, mut fits: impl FnMut(&Job) -> bool) -> Vec<Job> {
+        let mut inner = self.lock();
+        let mut taken = Vec::new();
+        while inner.jobs.front().is_some_and(&mut fits) {
+            taken.extend(inner.jobs.pop_front());
+        }
+        let more = !inner.jobs.is_empty() || inner.closed;
+        drop(inner);
+        if more {
+            self.changed.notify_waiters();
+        }
+        taken
+    }
+
+    /// Whether any block waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lock().jobs.is_empty()
+    }
+
+    /// Says that one more (or one less) writer holds a volume.
+    pub(crate) fn note_lease(&self, holds: bool) {
+        let mut inner = self.lock();
+        if holds {
+            inner.leased += 1;
+        } else {
+            inner.leased = inner.leased.saturating_sub(1);
+        }
+    }
+
+    /// No volume could be leased. Blocks that have waited for `patience` are failed; with no writer left that holds a
+    /// volume and `patience` zero, that is all of them.
+    pub(crate) fn no_volume(&self, patience: Duration, failure: &PutFailure) {
+        let mut inner = self.lock();
+        if inner.leased > 0 {
+            return;
+        }
+        let late: VecDeque<Job>;
+        (late, inner.jobs) =
+            std::mem::take(&mut inner.jobs).into_iter().partition(|job| job.since.elapsed() >= patience);
+        drop(inner);
+        for job in late {
+            job.fail(failure.clone());
+        }
+    }
+
+    /// No more blocks will come; writers end once it is empty.
+    pub(crate) fn close(&self) {
+        self.lock().closed = true;
+        self.changed.notify_waiters();
+    }
+}
