@@ -58,6 +58,11 @@ impl Disk {
         Self { shared, _life: Arc::new(life) }
     }
 
+    /// Drops what was sent and not taken, and refuses what is sent from now on.
+    pub(crate) fn abandon(&self) {
+        self.shared.mailbox.abandon();
+    }
+
     /// The disk's id.
     pub fn id(&self) -> DiskId {
         self.shared.id

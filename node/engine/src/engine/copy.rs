@@ -44,9 +44,7 @@ impl Engine {
         if old.state != SlotState::Copying {
             return Err(EngineError::AlreadyExists { volume, state });
         }
-        if (old.length, old.digest, old.epoch) == (length, digest, epoch) {
-            return Ok(());
-        }
+        // Also when nothing differs: an earlier attempt may have got only one page written.
         self.write_header(slot, SlotHeader { slot_generation: old.slot_generation, ..header }).await
     }
 

@@ -161,52 +161,52 @@ impl Engine {
         // Nobody else knows the lock yet, so this does not wait.
         let _guard = lock.lock().await;
         let live = Live::empty(lock);
-        let header = self.with_slot(slot, |at| SlotHeader { slot_generation: at.header.slot_generation + 1, ..header });
-        let before = self.with_slot(slot, |at| {
+        let (before, header) = self.with_slot(slot, |at| {
+            let header = SlotHeader { slot_generation: at.header.slot_generation + 1, ..header };
             at.live = Some(Box::new(live));
             // What others see while they wait for the lock. The generation stays that of the page on disk.
             let shown = SlotHeader { generation: at.header.generation, ..header.clone() };
-            (std::mem::replace(&mut at.header, shown), at.page)
+            (std::mem::replace(&mut at.header, shown), header)
         });
         self.count_free();
-        let taken = self.take_slot(slot, &header).await;
-        if taken.is_err() {
+        if let Err(error) = self.allocate_slot(slot).await {
             self.index.borrow_mut().remove(&volume);
-            self.release_slot(slot, before);
+            self.with_slot(slot, |at| (at.live, at.header) = (None, before));
+            self.free.borrow_mut().insert(slot);
+            self.count_free();
+            return Err(error);
         }
-        taken
+        self.change_header(slot, header.clone()).await?;
+        self.change_header(slot, header).await
     }
 
-    async fn take_slot(&self, slot: u32, header: &SlotHeader) -> Result<(), EngineError> {
+    async fn allocate_slot(&self, slot: u32) -> Result<(), EngineError> {
         let geometry = self.geometry();
         let (offset, len) = (geometry.slot_offset(slot), geometry.slot_bytes);
-        if let (Err(source), _) = self.io.start(offset, Work::Allocate { len }).await {
-            return Err(match source.raw_os_error() {
+        match self.io.start(offset, Work::Allocate { len }).await {
+            (Ok(_), _) => Ok(()),
+            (Err(source), _) => Err(match source.raw_os_error() {
                 Some(libc::ENOSPC | libc::EDQUOT) => EngineError::NoSpace {
                     disk: self.shared.id,
                     detail: format!("the file system under {} is full", self.shared.path.display()),
                 },
                 _ => self.write_failed(source, "taking a slot's space", 1),
-            });
+            }),
         }
-        self.write_header(slot, header.clone()).await?;
-        self.write_header(slot, header.clone()).await
     }
 
-    /// Puts a slot back after taking it failed. As long as the page that says "free" is the newest known to be valid
-    /// the slot can be used again: the next use overwrites the other page first. Once a page that says "in use"
-    /// became durable, only a restart can tell what stands there.
-    fn release_slot(&self, slot: u32, (header, page): (SlotHeader, u8)) {
-        let reusable = self.with_slot(slot, |at| {
-            at.live = None;
-            at.lost = at.page != page;
-            at.header = SlotHeader { generation: at.header.generation, ..header };
-            !at.lost
-        });
-        if reusable {
-            self.free.borrow_mut().insert(slot);
+    /// Writes a header of an extent. After a failure nobody knows which state stands on the disk, not even whether
+    /// the extent does: it keeps its slot, so that the volume cannot come to stand in two, and takes no appends.
+    async fn change_header(&self, slot: u32, header: SlotHeader) -> Result<(), EngineError> {
+        let written = self.write_header(slot, header).await;
+        if let Err(error) = &written {
+            self.with_slot(slot, |slot| {
+                if let Some(live) = slot.live.as_mut() {
+                    live.no_appends = Some(format!("its header could not be written: {error}"));
+                }
+            });
         }
-        self.count_free();
+        written
     }
 
     fn count_free(&self) {

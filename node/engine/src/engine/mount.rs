@@ -128,7 +128,7 @@ impl Engine {
         let what = match scan.stop {
             Stop::Limit => None,
             Stop::Blank => Some("nothing stands there".to_owned()),
-            Stop::Bad { detail } => Some(detail),
+            Stop::Bad { detail } | Stop::Unreadable { detail } => Some(detail),
             Stop::Spans { end } => Some(format!("a batch claims to end at {end}, beyond the extent")),
         };
         let behind = match &what {

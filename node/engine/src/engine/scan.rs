@@ -44,6 +44,8 @@ pub(super) enum Stop {
     Blank,
     /// No valid batch.
     Bad { detail: String },
+    /// The disk could not read it, this time.
+    Unreadable { detail: String },
 }
 
 /// The batch being walked.
@@ -107,7 +109,7 @@ impl Engine {
             let chunk = match chunk {
                 Ok(chunk) => chunk,
                 Err(error) => {
-                    scan.stop = Stop::Bad { detail: format!("cannot be read: {error}") };
+                    scan.stop = Stop::Unreadable { detail: format!("cannot be read: {error}") };
                     return scan;
                 }
             };

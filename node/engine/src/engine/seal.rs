@@ -92,6 +92,8 @@ impl Engine {
             Stop::Limit => return Ok(sha.finalize().into()),
             Stop::Spans { end } => return Err(EngineError::NotABoundary { length, start: scan.tail, end }),
             Stop::Blank => format!("nothing was written at {}", scan.tail),
+            // It may be readable the next time; what memory knows of the extent still holds.
+            Stop::Unreadable { detail } => return Err(self.damaged(slot, volume, scan.tail, detail)),
             Stop::Bad { detail } => detail,
         };
         self.with_slot(slot, |slot| {
@@ -103,19 +105,6 @@ impl Engine {
             }
         });
         Err(self.damaged(slot, volume, scan.tail, detail))
-    }
-
-    /// Writes a header of the extent; after a failure nobody knows which state stands on disk, so the writer ends.
-    async fn change_header(&self, slot: u32, header: SlotHeader) -> Result<(), EngineError> {
-        let written = self.write_header(slot, header).await;
-        if let Err(error) = &written {
-            self.with_slot(slot, |slot| {
-                if let Some(live) = slot.live.as_mut() {
-                    live.no_appends = Some(format!("its header could not be written: {error}"));
-                }
-            });
-        }
-        written
     }
 }
 

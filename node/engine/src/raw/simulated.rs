@@ -14,7 +14,7 @@ use crate::buffer::{AlignedBuf, BufferPool};
 use crate::disk::Disk;
 use crate::error::OpenError;
 use crate::format::fresh_superblock;
-use crate::geometry::{Geometry, SLOT_HEADER_BYTES};
+use crate::geometry::Geometry;
 use crate::mailbox::{Mailbox, Wake};
 use crate::raw::{Done, RawDisk, Work};
 use crate::reactor::Reactor;
@@ -85,6 +85,15 @@ pub fn format(disk: &SharedSimDisk, cell: CellId, slot_bytes: u64, rng: &mut Sim
     superblock.disk
 }
 
+/// Byte range of the slots of a disk of this size: each slot starts with its two header pages.
+///
+/// # Panics
+/// As [`format`].
+pub fn slot_area(disk_bytes: u64, slot_bytes: u64) -> std::ops::Range<u64> {
+    let area = Geometry::plan(disk_bytes, slot_bytes).expect("the test chooses sizes that fit").slot_area;
+    area.offset..area.offset + area.len
+}
+
 /// An engine on a simulated disk, and its loop.
 pub struct SimulatedDisk {
     handle: Disk,
@@ -151,15 +160,16 @@ impl SimulatedDisk {
         self.reactor.is_idle()
     }
 
-    /// Byte range on the disk of a slot's two header pages.
-    pub fn header_range(&self, slot: u32) -> std::ops::Range<u64> {
-        let start = self.geometry.slot_offset(slot);
-        start..start + SLOT_HEADER_BYTES
-    }
-
     /// Byte range on the disk of a slot's data.
     pub fn data_range(&self, slot: u32) -> std::ops::Range<u64> {
         let start = self.geometry.data_offset(slot);
         start..start + self.geometry.data_bytes
+    }
+}
+
+impl Drop for SimulatedDisk {
+    fn drop(&mut self) {
+        // Messages that were never taken hold their senders' permits, and those the mailbox itself.
+        self.handle.abandon();
     }
 }
