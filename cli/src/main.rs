@@ -1,1 +1,43 @@
-fn main(){}
+//! The one binary: every daemon, the operator's commands and the user's.
+
+mod admin;
+mod arguments;
+mod bench;
+mod daemon;
+mod dev;
+mod outcome;
+mod profile;
+mod show;
+mod user;
+
+use clap::Parser;
+
+use crate::arguments::{Arguments, Command};
+
+fn main() -> std::process::ExitCode {
+    let arguments = Arguments::parse();
+    if let Err(error) = daemon::die_with_supervisor() {
+        eprintln!("holdfast: {error}");
+        return outcome::FAILED.into();
+    }
+    holdfast_libs_telemetry::init_logging();
+    outcome::report(run(arguments))
+}
+
+fn run(arguments: Arguments) -> anyhow::Result<()> {
+    match arguments.command {
+        Command::Dev(options) => dev::run(options),
+        Command::Node(file) => daemon::node(&file.config),
+        Command::VolumeManager(file) => daemon::volume_manager(&file.config),
+        Command::Frontend(file) => daemon::frontend(&file.config),
+        Command::Metadata(file) => daemon::metadata(&file.config),
+        Command::Sync(file) => daemon::sync(&file.config),
+        Command::Admin { command, target } => admin::run(command, &target),
+        Command::Login(options) => user::login(&options),
+        Command::Status(options) => user::status(&options),
+        Command::Ls(options) => user::ls(&options),
+        Command::Put(options) => user::put(&options),
+        Command::Get(options) => user::get(&options),
+        Command::Bench { command } => bench::run(command),
+    }
+}

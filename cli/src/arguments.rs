@@ -1,0 +1,190 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::show::ByteSize;
+
+/// Self-hosted storage and file synchronisation.
+#[derive(Parser)]
+#[command(name = "holdfast", version, about, max_term_width = 100)]
+pub struct Arguments {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Run a whole cell on this machine: every daemon, file-backed disks, two sync clients
+    Dev(DevOptions),
+    /// Run a node: the daemon of a storage server
+    Node(ConfigFile),
+    /// Run the volume manager of a cell
+    VolumeManager(ConfigFile),
+    /// Run a frontend: it moves blocks
+    Frontend(ConfigFile),
+    /// Run the metadata tier and the HTTP API
+    Metadata(ConfigFile),
+    /// Keep a folder the same as an account's files
+    Sync(ConfigFile),
+    /// Look after a cell
+    Admin {
+        #[command(subcommand)]
+        command: AdminCommand,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Link this machine to a server, for ls, put and get
+    Login(LoginOptions),
+    /// What the sync clients are doing
+    Status(StatusOptions),
+    /// List a folder
+    Ls(LsOptions),
+    /// Upload a file; replaces what is there and makes the folders above
+    Put(PutOptions),
+    /// Download a file; replaces FILE
+    Get(GetOptions),
+    /// Measure
+    Bench {
+        #[command(subcommand)]
+        command: BenchCommand,
+    },
+}
+
+#[derive(Args)]
+pub struct ConfigFile {
+    /// TOML file; every key can also be set as HOLDFAST__SECTION__KEY
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+}
+
+#[derive(Args, Clone)]
+pub struct DevOptions {
+    /// Folder for everything: disks, configuration, logs, the two synced folders
+    #[arg(long, value_name = "DIR", default_value = "holdfast-dev")]
+    pub data: PathBuf,
+    /// Nodes in all, dealt over three zones [default: 3, or as DIR was made]
+    #[arg(long, value_name = "N")]
+    pub nodes: Option<u32>,
+    /// Disks a node [default: 2, or as DIR was made]
+    #[arg(long, value_name = "M")]
+    pub disks: Option<u32>,
+    /// Size of a disk; its space is taken slot by slot as it is used [default: 8GiB, or as DIR was made]
+    #[arg(long, value_name = "SIZE")]
+    pub disk_size: Option<ByteSize>,
+    /// Address of the API [default: a free port on 127.0.0.1, kept for DIR]
+    #[arg(long, value_name = "ADDR")]
+    pub api: Option<SocketAddr>,
+    /// Start no sync clients
+    #[arg(long)]
+    pub no_clients: bool,
+    /// Start a daemon again when it dies
+    #[arg(long)]
+    pub restart: bool,
+    /// Set a key of a daemon's configuration, for example frontend.cache.bytes=0
+    #[arg(long = "set", value_name = "ROLE.KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
+/// Which cell or server a command speaks to.
+#[derive(Args, Clone)]
+pub struct Target {
+    /// Speak to the cell that `holdfast dev --data DIR` runs
+    #[arg(long, value_name = "DIR", env = "HOLDFAST_DEV", global = true)]
+    pub dev: Option<PathBuf>,
+    /// Print one JSON document on stdout
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+#[derive(Subcommand)]
+pub enum AdminCommand {
+    /// Health of the cell: what can lose 0, 1 or 2 more disks, nodes, disks, running work
+    Status,
+}
+
+#[derive(Args)]
+pub struct LoginOptions {
+    /// Address of the server, https://HOST:PORT
+    #[arg(long, value_name = "URL")]
+    pub server: String,
+    /// CA certificate of the server, PEM
+    #[arg(long, value_name = "FILE")]
+    pub ca: PathBuf,
+    /// User name
+    #[arg(long)]
+    pub user: String,
+    /// File with the password; read from stdin when absent
+    #[arg(long, value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub struct StatusOptions {
+    /// Configuration file of a sync client; may be given several times
+    #[arg(long, value_name = "FILE")]
+    pub config: Vec<PathBuf>,
+    #[command(flatten)]
+    pub target: Target,
+}
+
+#[derive(Args)]
+pub struct LsOptions {
+    /// Folder
+    #[arg(default_value = "/")]
+    pub path: String,
+    /// All that is below it, too
+    #[arg(short, long)]
+    pub recursive: bool,
+    #[command(flatten)]
+    pub target: Target,
+}
+
+#[derive(Args)]
+pub struct PutOptions {
+    /// Local file
+    pub file: PathBuf,
+    /// Where to, beginning with /
+    pub path: String,
+    #[command(flatten)]
+    pub target: Target,
+}
+
+#[derive(Args)]
+pub struct GetOptions {
+    /// File on the server, beginning with /
+    pub path: String,
+    /// Local file
+    pub file: PathBuf,
+    #[command(flatten)]
+    pub target: Target,
+}
+
+#[derive(Subcommand)]
+pub enum BenchCommand {
+    /// Durable three-replica puts and gets of 4 MiB and 16 KiB blocks, with fio interleaved
+    Blocks(BenchBlocks),
+}
+
+#[derive(Args)]
+pub struct BenchBlocks {
+    /// Rounds; every figure is the median over them
+    #[arg(long, default_value_t = 3)]
+    pub rounds: u32,
+    /// Concurrent clients
+    #[arg(long, default_value_t = 8)]
+    pub clients: usize,
+    /// 4 MiB blocks a round
+    #[arg(long, default_value_t = 64)]
+    pub large: usize,
+    /// 16 KiB blocks a round
+    #[arg(long, default_value_t = 4000)]
+    pub small: usize,
+    /// Leave fio out
+    #[arg(long)]
+    pub no_fio: bool,
+    #[command(flatten)]
+    pub target: Target,
+}

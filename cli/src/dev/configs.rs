@@ -1,0 +1,137 @@
+//! The configuration files of a dev cell, written anew at every start.
+
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use holdfast_metadata_client::LoginAnswer;
+use toml::{Table, Value};
+
+use crate::arguments::DevOptions;
+use crate::dev::layout::{Layout, SLOT_BYTES};
+use crate::profile::write_private;
+
+/// Most plaintext the frontend keeps in memory.
+const CACHE_BYTES: i64 = 128 << 20;
+
+/// How long a disk or node may be away before its volumes are repaired.
+const LOST_MS: i64 = 10_000;
+
+fn text(value: impl AsRef<Path>) -> Value {
+    Value::String(value.as_ref().to_string_lossy().into_owned())
+}
+
+fn table<const N: usize>(entries: [(&str, Value); N]) -> Table {
+    entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+/// What every daemon that listens needs.
+fn listener(layout: &Layout, name: &str) -> anyhow::Result<Table> {
+    let tls = table([
+        ("certificate", text(layout.etc("server.pem"))),
+        ("key", text(layout.etc("server-key.pem"))),
+        ("ca", text(layout.ca())),
+    ]);
+    Ok(table([
+        ("listen", Value::String(layout.listen(name)?.to_string())),
+        ("cell", Value::String(layout.cell().to_string())),
+        ("cell_secret_file", text(layout.etc("cell-secret"))),
+        ("tls", Value::Table(tls)),
+    ]))
+}
+
+/// Writes the configuration of every server.
+///
+/// # Errors
+/// When a file cannot be written, or a `--set` is not understood.
+pub fn write_servers(layout: &Layout, options: &DevOptions) -> anyhow::Result<()> {
+    let volume_manager = Value::String(layout.url("volume-manager")?);
+    for (name, zone, disks) in layout.nodes() {
+        let mut config = listener(layout, &name)?;
+        config.extend(table([
+            ("node", Value::String(name.clone())),
+            ("zone", Value::String(zone)),
+            ("address", Value::String(layout.url(&name)?)),
+            ("volume_manager", volume_manager.clone()),
+            ("slot_bytes", Value::Integer(SLOT_BYTES as i64)),
+        ]));
+        let disks = disks.iter().map(|path| {
+            let size = Value::Integer(layout.disk_size() as i64);
+            Value::Table(table([("path", text(path)), ("create_size_bytes", size)]))
+        });
+        config.insert("disks".to_owned(), Value::Array(disks.collect()));
+        write(layout, options, "node", &name, config)?;
+    }
+
+    let mut config = listener(layout, "volume-manager")?;
+    let timing = table([("lost_ms", Value::Integer(LOST_MS))]);
+    config.extend(table([("data_dir", text(layout.path("catalog"))), ("timing", Value::Table(timing))]));
+    write(layout, options, "volume-manager", "volume-manager", config)?;
+
+    let mut config = listener(layout, "frontend")?;
+    config.extend(table([
+        ("address", Value::String(layout.url("frontend")?)),
+        ("signing_keys_file", text(layout.etc("signing-keys"))),
+        ("master_key_file", text(layout.etc("master-key"))),
+        ("catalog_dir", text(layout.path("catalog"))),
+        ("volume_manager", volume_manager),
+        ("cache", Value::Table(table([("bytes", Value::Integer(CACHE_BYTES))]))),
+    ]));
+    write(layout, options, "frontend", "frontend", config)?;
+
+    let mut config = listener(layout, "metadata")?;
+    config.extend(table([
+        ("address", Value::String(layout.url("metadata")?)),
+        ("signing_keys_file", text(layout.etc("signing-keys"))),
+        ("data_dir", text(layout.path("metadata"))),
+        ("frontend", Value::String(layout.url("frontend")?)),
+    ]));
+    write(layout, options, "metadata", "metadata", config)
+}
+
+/// Writes the configuration of one sync client.
+///
+/// # Errors
+/// When a file cannot be written, or a `--set` is not understood.
+pub fn write_sync(layout: &Layout, options: &DevOptions, client: &str, login: &LoginAnswer) -> anyhow::Result<()> {
+    let folder = layout.folder(client);
+    std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let token = layout.etc(&format!("sync-{client}-token"));
+    write_private(&token, login.token.as_bytes())?;
+    let config = table([
+        ("name", Value::String(client.to_owned())),
+        ("server", Value::String(layout.url("metadata")?)),
+        ("ca", text(layout.ca())),
+        ("token_file", text(token)),
+        ("folder", text(folder)),
+        ("state_dir", text(layout.path(&format!("sync/{client}")))),
+    ]);
+    write(layout, options, "sync", &format!("sync-{client}"), config)
+}
+
+fn write(layout: &Layout, options: &DevOptions, role: &str, name: &str, mut config: Table) -> anyhow::Result<()> {
+    for setting in &options.set {
+        let parsed = setting.split_once('=').and_then(|(key, value)| Some((key.split_once('.')?, value)));
+        let Some(((to, key), value)) = parsed else {
+            bail!("--set {setting}: write ROLE.KEY=VALUE, for example frontend.cache.bytes=0");
+        };
+        if to == role || to == name {
+            set(&mut config, key, value).with_context(|| format!("--set {setting}"))?;
+        }
+    }
+    let text = toml::to_string(&config).with_context(|| format!("configuration of {name}"))?;
+    write_private(&layout.etc(&format!("{name}.toml")), text.as_bytes())
+}
+
+/// Sets `section.key` to a value written as TOML, or to plain text.
+fn set(config: &mut Table, key: &str, value: &str) -> anyhow::Result<()> {
+    let mut parts: Vec<&str> = key.split('.').collect();
+    let last = parts.pop().unwrap_or(key);
+    let mut inner = config;
+    for part in parts {
+        let section = inner.entry(part).or_insert_with(|| Value::Table(Table::new()));
+        inner = section.as_table_mut().with_context(|| format!("`{part}` is not a section"))?;
+    }
+    let parsed = toml::from_str::<Table>(&format!("value = {value}")).ok().and_then(|mut one| one.remove("value"));
+    inner.insert(last.to_owned(), parsed.unwrap_or_else(|| Value::String(value.to_owned())));
+    Ok(())
+}

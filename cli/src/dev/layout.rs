@@ -1,0 +1,248 @@
+//! What a dev folder holds, and what of it must stay the same from start to start: cell, ports, secrets, shape.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use holdfast_libs_crypto::key_from_hex;
+use holdfast_libs_transport::{Role, ServiceTokens};
+use holdfast_libs_types::CellId;
+use serde::{Deserialize, Serialize};
+
+use crate::arguments::DevOptions;
+use crate::dev::certificates;
+use crate::dev::children::Spec;
+use crate::profile::write_private;
+
+/// Zones that the nodes are dealt over.
+const ZONES: u32 = 3;
+
+/// Bytes of a slot.
+pub const SLOT_BYTES: u64 = 64 << 20;
+
+/// The one user.
+const USER: &str = "dev";
+
+/// The synced folders.
+pub const CLIENTS: [&str; 2] = ["laptop", "desktop"];
+
+/// What is kept in `etc/dev-state.json`.
+#[derive(Debug, Serialize, Deserialize)]
+struct Kept {
+    cell: CellId,
+    nodes: u32,
+    disks: u32,
+    disk_size: u64,
+    listen: BTreeMap<String, SocketAddr>,
+}
+
+/// A dev folder.
+#[derive(Debug)]
+pub struct Layout {
+    root: PathBuf,
+    kept: Kept,
+}
+
+impl Layout {
+    /// Opens the folder, or makes what it lacks.
+    ///
+    /// # Errors
+    /// When the options ask for less than the folder was made with, or something cannot be written.
+    pub fn open(root: &Path, options: &DevOptions) -> anyhow::Result<Self> {
+        for folder in ["etc", "log", "disks", "catalog", "metadata", "sync"] {
+            let path = root.join(folder);
+            let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
+            made.with_context(|| format!("cannot make {}", path.display()))?;
+        }
+        let kept = match std::fs::read(root.join("etc/dev-state.json")) {
+            Ok(stored) => serde_json::from_slice(&stored)
+                .with_context(|| format!("{}/etc/dev-state.json is damaged", root.display()))?,
+            Err(_) => Kept {
+                cell: CellId(rand::random()),
+                nodes: options.nodes.unwrap_or(ZONES),
+                disks: options.disks.unwrap_or(2),
+                disk_size: options.disk_size.map_or(8 << 30, |size| size.0),
+                listen: BTreeMap::new(),
+            },
+        };
+        let mut layout = Self { root: root.to_owned(), kept };
+        layout.reshape(options)?;
+        layout.choose_ports(options)?;
+        let state = serde_json::to_vec_pretty(&layout.kept)?;
+        write_private(&layout.etc("dev-state.json"), &state)?;
+        layout.make_secrets()?;
+        certificates::ensure(&layout)?;
+        Ok(layout)
+    }
+
+    /// Takes over a larger shape; a smaller one is refused, since nodes and disks hold data.
+    fn reshape(&mut self, options: &DevOptions) -> anyhow::Result<()> {
+        let grow = |kept: &mut u32, wanted: Option<u32>, what: &str| {
+            let wanted = wanted.unwrap_or(*kept);
+            if wanted < *kept {
+                bail!("{} was made with {kept} {what}; it cannot be opened with {wanted}", self.root.display());
+            }
+            *kept = wanted;
+            Ok(())
+        };
+        grow(&mut self.kept.nodes, options.nodes, "nodes")?;
+        grow(&mut self.kept.disks, options.disks, "disks a node")?;
+        if self.kept.nodes < ZONES || self.kept.disks == 0 {
+            bail!("three replicas in three zones need at least --nodes 3 and --disks 1");
+        }
+        if let Some(size) = options.disk_size {
+            if size.0 < 4 * SLOT_BYTES {
+                bail!("--disk-size is too small: a disk needs at least four slots of 64 MiB (256MiB)");
+            }
+            self.kept.disk_size = size.0;
+        }
+        Ok(())
+    }
+
+    /// Gives every listener a port, once.
+    fn choose_ports(&mut self, options: &DevOptions) -> anyhow::Result<()> {
+        let mut names: Vec<String> = ["volume-manager", "frontend", "metadata"].map(str::to_owned).to_vec();
+        names.extend((1..=self.kept.nodes).map(|index| format!("node-{index}")));
+        // All listeners are held until the end, so that no port is given twice.
+        let mut held = Vec::new();
+        for name in names {
+            if let std::collections::btree_map::Entry::Vacant(place) = self.kept.listen.entry(name) {
+                let listener = TcpListener::bind("127.0.0.1:0").context("no free port on 127.0.0.1")?;
+                place.insert(listener.local_addr()?);
+                held.push(listener);
+            }
+        }
+        if let Some(api) = options.api {
+            self.kept.listen.insert("metadata".to_owned(), api);
+        }
+        Ok(())
+    }
+
+    fn make_secrets(&self) -> anyhow::Result<()> {
+        let key = || hex::encode(rand::random::<[u8; 32]>());
+        let secrets = [
+            ("cell-secret", key()),
+            ("master-key", key()),
+            ("signing-keys", format!("1:{}", key())),
+            ("password", hex::encode(rand::random::<[u8; 12]>())),
+        ];
+        for (name, value) in secrets {
+            let path = self.etc(name);
+            if !path.exists() {
+                write_private(&path, format!("{value}\n").as_bytes())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A path below the folder.
+    pub fn path(&self, relative: &str) -> PathBuf {
+        self.root.join(relative)
+    }
+
+    /// A path in `etc/`.
+    pub fn etc(&self, name: &str) -> PathBuf {
+        self.root.join("etc").join(name)
+    }
+
+    /// The CA's certificate.
+    pub fn ca(&self) -> PathBuf {
+        self.path("ca.pem")
+    }
+
+    /// A synced folder.
+    pub fn folder(&self, client: &str) -> PathBuf {
+        self.path(client)
+    }
+
+    /// The cell.
+    pub fn cell(&self) -> CellId {
+        self.kept.cell
+    }
+
+    /// Bytes of a disk made from now on.
+    pub fn disk_size(&self) -> u64 {
+        self.kept.disk_size
+    }
+
+    /// The user's name.
+    pub fn user(&self) -> &'static str {
+        USER
+    }
+
+    /// The user's password.
+    pub fn password(&self) -> anyhow::Result<String> {
+        self.secret("password")
+    }
+
+    /// A secret of `etc/`.
+    pub fn secret(&self, name: &str) -> anyhow::Result<String> {
+        let path = self.etc(name);
+        let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        Ok(text.trim().to_owned())
+    }
+
+    /// The operator's service token.
+    pub fn admin_token(&self) -> anyhow::Result<String> {
+        let secret = key_from_hex(&self.secret("cell-secret")?)?;
+        Ok(ServiceTokens::new(&secret).token(Role::Admin))
+    }
+
+    /// Where a daemon listens.
+    pub fn listen(&self, name: &str) -> anyhow::Result<SocketAddr> {
+        self.kept.listen.get(name).copied().with_context(|| format!("no port for {name}"))
+    }
+
+    /// A daemon's URL.
+    pub fn url(&self, name: &str) -> anyhow::Result<String> {
+        Ok(format!("https://{}", self.listen(name)?))
+    }
+
+    /// The nodes: name, zone and disks.
+    pub fn nodes(&self) -> Vec<(String, String, Vec<PathBuf>)> {
+        (1..=self.kept.nodes)
+            .map(|index| {
+                let name = format!("node-{index}");
+                let disks =
+                    (1..=self.kept.disks).map(|disk| self.path(&format!("disks/{name}-disk-{disk}.img"))).collect();
+                (name, format!("zone-{}", (index - 1) % ZONES + 1), disks)
+            })
+            .collect()
+    }
+
+    /// The servers, in the order in which they are started.
+    pub fn server_daemons(&self) -> Vec<Spec> {
+        let mut specs = vec![self.spec("volume-manager", "volume-manager")];
+        for (name, zone, disks) in self.nodes() {
+            let mut spec = self.spec("node", &name);
+            spec.zone = Some(zone);
+            spec.disks = disks;
+            specs.push(spec);
+        }
+        specs.push(self.spec("frontend", "frontend"));
+        specs.push(self.spec("metadata", "metadata"));
+        specs
+    }
+
+    /// A sync client.
+    pub fn sync_daemon(&self, client: &str) -> Spec {
+        let mut spec = self.spec("sync", &format!("sync-{client}"));
+        spec.folder = Some(self.folder(client));
+        spec
+    }
+
+    fn spec(&self, role: &'static str, name: &str) -> Spec {
+        Spec {
+            role,
+            name: name.to_owned(),
+            zone: None,
+            config: self.etc(&format!("{name}.toml")),
+            log: self.path(&format!("log/{name}.log")),
+            listen: self.kept.listen.get(name).copied(),
+            disks: Vec::new(),
+            folder: None,
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! Sizes, tables and progress as people read them.
+
+use std::fmt::Write as _;
+use std::io::IsTerminal as _;
+use std::str::FromStr;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+const UNITS: [(&str, u64); 5] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
+
+/// A number of bytes, written `8GiB`, `64MiB` or `4096`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ByteSize(pub u64);
+
+impl FromStr for ByteSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let expected = || format!("`{text}` is not a size; write for example 8GiB, 512MiB or 4096");
+        let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let (number, unit) = text.split_at(digits);
+        let number: u64 = number.parse().map_err(|_| expected())?;
+        let factor = match unit.trim() {
+            "" => 1,
+            unit => UNITS
+                .iter()
+                .find(|(name, _)| name.eq_ignore_ascii_case(unit) || name[..1].eq_ignore_ascii_case(unit))
+                .map(|(_, factor)| *factor)
+                .ok_or_else(expected)?,
+        };
+        number.checked_mul(factor).map(Self).ok_or_else(expected)
+    }
+}
+
+/// `1.5 GiB`.
+pub fn bytes(count: u64) -> String {
+    for (unit, factor) in UNITS {
+        if count >= factor && factor > 1 {
+            return format!("{:.1} {unit}", count as f64 / factor as f64);
+        }
+    }
+    format!("{count} B")
+}
+
+/// Columns as wide as their widest cell; the first row is the heading.
+pub fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut out = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            // Writing into a String cannot fail.
+            let _ = write!(line, "{cell:width$}  ");
+        }
+        out.push_str(line.trim_end());
+        out.push('\n');
+    }
+    out
+}
+
+/// A name as it can be shown on one line: control characters escaped.
+pub fn name(text: &str) -> String {
+    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
+}
+
+/// A progress bar over bytes on a terminal, nothing elsewhere.
+pub fn progress(total_bytes: u64, what: &str) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(total_bytes);
+    let style = "{msg} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+    if let Ok(style) = ProgressStyle::with_template(style) {
+        bar.set_style(style);
+    }
+    bar.set_message(what.to_owned());
+    bar
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ByteSize, bytes, name, table};
+
+    #[test]
+    fn sizes_are_read_with_and_without_units() {
+        assert_eq!("8GiB".parse(), Ok(ByteSize(8 << 30)));
+        assert_eq!("64m".parse(), Ok(ByteSize(64 << 20)));
+        assert_eq!("4096".parse(), Ok(ByteSize(4096)));
+        assert!("8 parsecs".parse::<ByteSize>().unwrap_err().contains("8GiB"));
+        assert!("99999999999TiB".parse::<ByteSize>().is_err());
+    }
+
+    #[test]
+    fn tables_align_and_names_stay_on_one_line() {
+        assert_eq!(bytes(1536), "1.5 KiB");
+        let rows = vec![vec!["a".to_owned(), "b".to_owned()], vec!["long".to_owned(), "c".to_owned()]];
+        assert_eq!(table(&rows), "a     b\nlong  c\n");
+        assert_eq!(name("a\nb"), "a\\nb");
+    }
+}
