@@ -1,0 +1,611 @@
+//! The three trees together, and what is still to be looked at.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use holdfast_metadata_client::{Entry, EntryId};
+
+use crate::decide::Decisions;
+use crate::local::{Local, LocalId, Node};
+use crate::names::TRANSIT_PREFIX;
+use crate::operation::Operation;
+use crate::remote::Remote;
+use crate::stat::{Inode, NodeKind, Stat};
+use crate::synced::{Synced, SyncedEntry, Whereabouts};
+
+/// Passes of one plan: each may settle what another waits for without any I/O. More are left to the next plan.
+const MAX_PASSES: usize = 16;
+
+/// What a decision is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Subject {
+    /// An entry that the server or the synced tree knows.
+    Entry(EntryId),
+    /// A file that only this disk knows.
+    Local(LocalId),
+}
+
+/// The trees, the subjects that changed since they were last decided about, and those with an operation under way.
+#[derive(Debug)]
+pub struct Trees {
+    pub(crate) remote: Remote,
+    pub(crate) local: Local,
+    pub(crate) synced: Synced,
+    candidates: BTreeSet<Subject>,
+    /// Decided: something else comes first.
+    waiting: BTreeSet<Subject>,
+    /// Failed: again later.
+    deferred: BTreeSet<Subject>,
+    /// Agreed entries whose local file vanished and may turn up elsewhere.
+    limbo: BTreeSet<EntryId>,
+    busy_entries: HashMap<EntryId, usize>,
+    busy_locals: BTreeSet<LocalId>,
+    busy_inodes: HashMap<Inode, LocalId>,
+    /// Entries about which nothing is decided until the pull has reached a sequence.
+    held: BTreeMap<EntryId, u64>,
+    faults: BTreeMap<Subject, String>,
+    pub(crate) wants_pull: bool,
+    pub(crate) settled_something: bool,
+}
+
+impl Trees {
+    /// Takes the persisted trees. The local one knows only its root: everything has to be observed.
+    pub fn new(remote: Remote, synced: Synced, root: Stat) -> Self {
+        let limbo = synced.iter().map(|(id, _)| id).collect();
+        let candidates = remote.iter().map(|(id, _)| Subject::Entry(id)).collect();
+        Self {
+            remote,
+            local: Local::new(root),
+            synced,
+            candidates,
+            waiting: BTreeSet::new(),
+            deferred: BTreeSet::new(),
+            limbo,
+            busy_entries: HashMap::new(),
+            busy_locals: BTreeSet::new(),
+            busy_inodes: HashMap::new(),
+            held: BTreeMap::new(),
+            faults: BTreeMap::new(),
+            wants_pull: false,
+            settled_something: false,
+        }
+    }
+
+    /// The server's last word.
+    pub fn remote(&self) -> &Remote {
+        &self.remote
+    }
+
+    /// The disk's last word.
+    pub fn local(&self) -> &Local {
+        &self.local
+    }
+
+    /// What was agreed on.
+    pub fn synced(&self) -> &Synced {
+        &self.synced
+    }
+
+    /// Entries whose rows changed since the last call: of the remote and of the synced tree.
+    pub fn take_changed(&mut self) -> (BTreeSet<EntryId>, BTreeSet<EntryId>) {
+        (self.remote.take_changed(), self.synced.take_changed())
+    }
+
+    /// Whether a pull is needed before something can be decided; asking resets it.
+    pub fn take_wants_pull(&mut self) -> bool {
+        std::mem::take(&mut self.wants_pull)
+    }
+
+    /// Subjects that are not settled: to be decided, waiting, failed or under way.
+    pub fn unsettled(&self) -> usize {
+        self.candidates.len()
+            + self.waiting.len()
+            + self.deferred.len()
+            + self.busy_entries.len()
+            + self.busy_locals.len()
+    }
+
+    /// Whether something changed since the last plan.
+    pub fn has_candidates(&self) -> bool {
+        !self.candidates.is_empty()
+    }
+
+    /// Subjects that wait for something else.
+    pub fn waiting(&self) -> &BTreeSet<Subject> {
+        &self.waiting
+    }
+
+    /// Failed subjects.
+    pub fn deferred(&self) -> usize {
+        self.deferred.len()
+    }
+
+    /// What cannot be synced, and why.
+    pub fn faults(&self) -> impl Iterator<Item = (Subject, &str)> {
+        self.faults.iter().map(|(subject, reason)| (*subject, reason.as_str()))
+    }
+
+    /// Records why a subject cannot be synced. It is cleared when it is decided about again.
+    pub fn fault(&mut self, subject: Subject, reason: String) {
+        self.faults.insert(subject, reason);
+    }
+
+    /// Lets what failed be tried again.
+    pub fn retry(&mut self) {
+        self.candidates.append(&mut self.deferred);
+    }
+
+    /// Lets everything that has a fault be decided again.
+    pub fn retry_faults(&mut self) {
+        self.candidates.extend(std::mem::take(&mut self.faults).into_keys());
+    }
+
+    /// How many agreed entries are known to be gone from the disk while the server still has them.
+    pub fn vanished(&self) -> usize {
+        let gone =
+            |(id, entry): (EntryId, &SyncedEntry)| entry.local == Whereabouts::Gone && self.remote.get(id).is_some();
+        self.synced.iter().filter(|(id, entry)| gone((*id, entry))).count()
+    }
+
+    // --- what the disk says ---------------------------------------------------------------------------------
+
+    /// Takes in a stat of a place; none when nothing stands there. Answers the node, and whether it is a new one
+    /// (a new folder has to be listed).
+    pub fn observe(&mut self, parent: LocalId, name: &str, stat: Option<Stat>) -> Option<(LocalId, bool)> {
+        if !self.local.get(parent).is_some_and(|folder| folder.stat.kind == NodeKind::Folder) {
+            return None;
+        }
+        let known = self.local.child(parent, name);
+        let Some(stat) = stat else {
+            if let Some(known) = known {
+                self.remove_local(known);
+            }
+            return None;
+        };
+        if let Some(known) = known {
+            if let Some(node) = self.local.get_mut(known)
+                && node.stat.inode == stat.inode
+                && node.stat.kind == stat.kind
+            {
+                if !node.stat.unchanged(&stat) {
+                    node.stat = stat;
+                    self.touch_local(known);
+                }
+                return Some((known, false));
+            }
+            self.remove_local(known);
+        }
+        let id = self.local.insert(parent, name, stat);
+        self.touch_local(id);
+        Some((id, true))
+    }
+
+    /// Takes in a whole listing of a folder: what is not in it is gone. Answers the folders that are new.
+    pub fn observe_folder(&mut self, folder: LocalId, listing: Vec<(String, Stat)>) -> Vec<LocalId> {
+        let Some(node) = self.local.get_mut(folder) else { return Vec::new() };
+        if std::mem::replace(&mut node.opaque, false) {
+            self.touch_local(folder);
+        }
+        let names: BTreeSet<&str> = listing.iter().map(|(name, _)| name.as_str()).collect();
+        let gone: Vec<LocalId> = match self.local.get(folder) {
+            Some(node) => {
+                let left = |(name, id): (&String, &LocalId)| (!names.contains(name.as_str())).then_some(*id);
+                node.children.iter().filter_map(left).collect()
+            }
+            None => Vec::new(),
+        };
+        for id in gone {
+            self.remove_local(id);
+        }
+        let mut folders = Vec::new();
+        for (name, stat) in listing {
+            let is_folder = stat.kind == NodeKind::Folder;
+            if let Some((id, true)) = self.observe(folder, &name, Some(stat))
+                && is_folder
+            {
+                folders.push(id);
+            }
+        }
+        folders
+    }
+
+    /// A folder cannot be listed: what was known of it stays, and nothing that should be in it counts as gone.
+    pub fn observe_opaque(&mut self, folder: LocalId, reason: String) {
+        if let Some(node) = self.local.get_mut(folder) {
+            node.opaque = true;
+            let subject = node.entry.map_or(Subject::Local(folder), Subject::Entry);
+            self.fault(subject, reason);
+        }
+    }
+
+    /// A hint says that the file's bytes changed although its stat may look the same. Compares the bytes again when
+    /// the agreed stat was taken too soon after a change to tell.
+    pub fn suspect(&mut self, id: LocalId) {
+        let Some(entry) = self.local.get(id).and_then(|node| node.entry) else { return };
+        if self.synced.get(entry).is_some_and(|synced| synced.racy) {
+            self.synced.change(entry, |synced| synced.stat.ctime = Default::default());
+            self.touch(entry);
+        }
+    }
+
+    /// After the engine itself moved a node: the place is agreed on at once, or a later move on the server would look
+    /// like one made here. A step out of the way agrees on nothing.
+    pub fn relocated(&mut self, id: LocalId, parent: LocalId, name: &str, stat: Stat) {
+        let Some(node) = self.local.get_mut(id) else { return };
+        let (old, entry) = (std::mem::replace(&mut node.stat, stat.clone()), node.entry);
+        self.local.relocate(id, parent, name);
+        self.touch_local(id);
+        if let (Some(entry), Some(parent)) = (entry, self.local.get(parent).and_then(|folder| folder.entry))
+            && !name.starts_with(TRANSIT_PREFIX)
+        {
+            self.synced.change(entry, |synced| (synced.parent, synced.name) = (parent, name.to_owned()));
+        }
+        // The rename moved the change time; that is no edit.
+        if let Some(entry) = entry
+            && old.unchanged_but_for_ctime(&stat)
+            && self.synced.get(entry).is_some_and(|synced| synced.stat.unchanged(&old))
+        {
+            self.synced.change(entry, |synced| synced.stat = stat);
+        }
+    }
+
+    fn remove_local(&mut self, id: LocalId) {
+        let parent = self.local.get(id).map(|node| node.parent);
+        for (id, node) in self.local.remove(id) {
+            self.candidates.remove(&Subject::Local(id));
+            self.waiting.remove(&Subject::Local(id));
+            self.deferred.remove(&Subject::Local(id));
+            self.faults.remove(&Subject::Local(id));
+            if let Some(entry) = node.entry {
+                self.synced.set_local(entry, Whereabouts::Unknown);
+                self.limbo.insert(entry);
+            }
+        }
+        // A folder that was deleted on the server goes once it is empty.
+        if let Some(parent) = parent
+            && let Some(entry) = self.local.get(parent).and_then(|node| node.entry)
+            && entry != EntryId::ROOT
+        {
+            self.touch(entry);
+        }
+    }
+
+    // --- what the server says -------------------------------------------------------------------------------
+
+    /// Takes in entries of a pull.
+    pub fn apply_remote(&mut self, entries: &[Entry]) {
+        for entry in entries {
+            self.apply_entry(entry);
+        }
+    }
+
+    /// The pull is complete up to `sequence`.
+    pub fn finish_pull(&mut self, sequence: u64) {
+        let touched = self.remote.finish_pull(sequence);
+        self.touch_all(touched);
+        self.held.retain(|_, until| *until > sequence);
+    }
+
+    /// Forgets the server's tree, to list it anew. What was agreed on stays, and is compared with the new listing.
+    pub fn forget_remote(&mut self) {
+        let gone = self.remote.clear();
+        self.touch_all(gone);
+    }
+
+    /// After a complete relisting: an agreed entry that the server does not have is no delete, since the server may
+    /// have been restored. Its local file becomes a new one.
+    pub fn forget_agreements_without_entry(&mut self) {
+        let lost: Vec<_> = self.synced.iter().map(|(id, _)| id).filter(|id| self.remote.get(*id).is_none()).collect();
+        for id in lost {
+            self.drop_synced(id);
+        }
+    }
+
+    /// Forgets the agreements about files that are gone from the disk: they are fetched again instead of deleted.
+    pub fn restore_vanished(&mut self) {
+        let gone: Vec<_> =
+            self.synced.iter().filter(|(_, entry)| entry.local == Whereabouts::Gone).map(|(id, _)| id).collect();
+        for id in gone {
+            self.drop_synced(id);
+        }
+    }
+
+    pub(crate) fn apply_entry(&mut self, entry: &Entry) {
+        let touched = self.remote.apply(entry);
+        self.touch_all(touched);
+    }
+
+    pub(crate) fn bury(&mut self) {
+        let touched = self.remote.bury();
+        self.touch_all(touched);
+    }
+
+    /// Nothing is decided about an entry before the pull has reached `sequence`.
+    pub(crate) fn hold(&mut self, entry: EntryId, sequence: u64) {
+        if sequence > self.remote.sequence() {
+            self.held.insert(entry, sequence);
+            self.wants_pull = true;
+        }
+        self.touch(entry);
+    }
+
+    pub(crate) fn is_held(&self, entry: EntryId) -> bool {
+        self.held.contains_key(&entry)
+    }
+
+    // --- agreements -----------------------------------------------------------------------------------------
+
+    /// Both sides agree on `row` for an entry, which is at `local` if that still stands, else wherever it turns up.
+    pub fn agree(&mut self, id: EntryId, row: SyncedEntry, local: Option<LocalId>) {
+        if let Some(SyncedEntry { local: Whereabouts::Present(old), .. }) = self.synced.get(id)
+            && Some(*old) != local
+        {
+            let old = *old;
+            self.unpair(old);
+        }
+        let kind = row.content.kind();
+        self.synced.insert(id, SyncedEntry { local: Whereabouts::Unknown, ..row });
+        self.settled_something = true;
+        let fits = |node: &Node| node.stat.kind == kind && node.entry.is_none_or(|entry| entry == id);
+        match local {
+            Some(local) if self.local.get(local).is_some_and(fits) => self.pair(id, local),
+            _ => {
+                self.limbo.insert(id);
+                self.touch(id);
+            }
+        }
+    }
+
+    pub(crate) fn change_synced(&mut self, id: EntryId, change: impl FnOnce(&mut SyncedEntry)) {
+        self.synced.change(id, change);
+        self.settled_something = true;
+        self.touch(id);
+    }
+
+    /// Forgets an agreement: the entry is new here, its local file is new to the server.
+    pub(crate) fn drop_synced(&mut self, id: EntryId) {
+        if let Some(old) = self.synced.remove(id) {
+            self.settled_something = true;
+            self.limbo.remove(&id);
+            self.touch(id);
+            if let Whereabouts::Present(local) = old.local {
+                self.unpair(local);
+            }
+        }
+    }
+
+    fn unpair(&mut self, local: LocalId) {
+        if let Some(node) = self.local.get_mut(local) {
+            node.entry = None;
+            self.touch_local(local);
+            self.touch_children(local);
+        }
+    }
+
+    fn pair(&mut self, id: EntryId, local: LocalId) {
+        if let Some(node) = self.local.get_mut(local) {
+            node.entry = Some(id);
+            self.candidates.remove(&Subject::Local(local));
+            self.waiting.remove(&Subject::Local(local));
+            self.deferred.remove(&Subject::Local(local));
+            self.faults.remove(&Subject::Local(local));
+            self.synced.set_local(id, Whereabouts::Present(local));
+            self.limbo.remove(&id);
+            self.touch(id);
+            self.touch_children(local);
+        }
+    }
+
+    /// The place of what is in a folder changes with the folder's entry.
+    fn touch_children(&mut self, folder: LocalId) {
+        let children: Vec<_> =
+            self.local.get(folder).map(|node| node.children.values().copied().collect()).unwrap_or_default();
+        for child in children {
+            self.touch_local(child);
+        }
+    }
+
+    /// Finds agreed entries whose files vanished: by inode, which finds renames; else at their place, which finds
+    /// files written anew under the old name. The rest is gone.
+    pub(crate) fn resolve(&mut self) {
+        if self.limbo.is_empty() {
+            return;
+        }
+        let mut lost: Vec<(usize, EntryId)> =
+            std::mem::take(&mut self.limbo).into_iter().map(|id| (self.synced_depth(id), id)).collect();
+        lost.sort_unstable();
+        lost.retain(|(_, id)| match self.find_by_inode(*id) {
+            Some(local) => {
+                self.pair(*id, local);
+                false
+            }
+            None => true,
+        });
+        for (_, id) in lost {
+            let Some(row) = self.synced.get(id) else { continue };
+            let (kind, parent) = (row.content.kind(), self.synced_folder(row.parent));
+            let there = match parent {
+                Ok(parent) => self.local.child(parent, &row.name),
+                Err(Whereabouts::Gone) => None,
+                Err(_) => {
+                    self.limbo.insert(id);
+                    self.synced.set_local(id, Whereabouts::Unknown);
+                    continue;
+                }
+            };
+            let fits = |node: &Node| node.entry.is_none() && node.stat.kind == kind;
+            match there.filter(|there| self.local.get(*there).is_some_and(fits)) {
+                Some(there) => self.pair(id, there),
+                None => {
+                    self.synced.set_local(id, Whereabouts::Gone);
+                    self.touch(id);
+                }
+            }
+        }
+    }
+
+    fn find_by_inode(&self, id: EntryId) -> Option<LocalId> {
+        let row = self.synced.get(id)?;
+        let kind = row.content.kind();
+        let free =
+            |local: &LocalId| self.local.get(*local).is_some_and(|node| node.entry.is_none() && node.stat.kind == kind);
+        let found: Vec<_> = self.local.with_inode(row.stat.inode).filter(free).collect();
+        // A file with several names: the one it was agreed under.
+        let here = |local: &&LocalId| self.local.get(**local).is_some_and(|node| node.name == row.name);
+        found.iter().find(here).or(found.first()).copied()
+    }
+
+    /// The node of a folder of the synced tree; or why there is none.
+    fn synced_folder(&self, id: EntryId) -> Result<LocalId, Whereabouts> {
+        if id == EntryId::ROOT {
+            return Ok(LocalId::ROOT);
+        }
+        match self.synced.get(id).map(|row| row.local) {
+            Some(Whereabouts::Present(local)) if self.local.get(local).is_some_and(|node| node.opaque) => {
+                Err(Whereabouts::Unknown)
+            }
+            Some(Whereabouts::Present(local)) => Ok(local),
+            Some(other) => Err(other),
+            None => Err(Whereabouts::Gone),
+        }
+    }
+
+    fn synced_depth(&self, id: EntryId) -> usize {
+        let mut depth = 0;
+        let mut at = id;
+        while let Some(row) = self.synced.get(at)
+            && depth <= self.synced.len()
+        {
+            depth += 1;
+            at = row.parent;
+        }
+        depth
+    }
+
+    /// The place of a node: its folder's entry, if that has one, and its name.
+    pub fn place_of(&self, id: LocalId) -> Option<(Option<EntryId>, &str)> {
+        let node = self.local.get(id)?;
+        Some((self.local.get(node.parent)?.entry, &node.name))
+    }
+
+    // --- plans ----------------------------------------------------------------------------------------------
+
+    /// What to do about everything that changed. Each operation is under way until [`Self::done`] or
+    /// [`Self::failed`] says otherwise. Call it only when the disk's changes were observed completely, both ends of a
+    /// rename, and between pulls.
+    pub fn plan(&mut self) -> Vec<Operation> {
+        self.resolve();
+        let mut operations = Vec::new();
+        for _ in 0..MAX_PASSES {
+            self.settled_something = false;
+            self.candidates.append(&mut self.waiting);
+            let subjects = std::mem::take(&mut self.candidates);
+            let mut decisions = Decisions::new(self);
+            for subject in subjects {
+                decisions.decide(subject);
+            }
+            operations.extend(decisions.operations);
+            self.resolve();
+            if !self.settled_something {
+                break;
+            }
+        }
+        // What was touched by a decision alone, without a state that changed, was decided in the same pass.
+        operations
+    }
+
+    /// An operation ended well, and its outcome was taken in.
+    pub fn done(&mut self, operation: &Operation) {
+        for subject in self.release(operation) {
+            self.candidates.insert(subject);
+        }
+    }
+
+    /// An operation failed; its subject is tried again after [`Self::retry`].
+    pub fn failed(&mut self, operation: &Operation) {
+        for subject in self.release(operation) {
+            self.deferred.insert(subject);
+        }
+    }
+
+    /// An operation will not work as things are: its subject rests, with a reason, until something about it changes or
+    /// [`Self::retry_faults`].
+    pub fn park(&mut self, operation: &Operation, reason: &str) {
+        for subject in self.release(operation) {
+            self.fault(subject, reason.to_owned());
+        }
+    }
+
+    pub(crate) fn begin(&mut self, operation: &Operation) {
+        if let Some(entry) = operation.entry() {
+            *self.busy_entries.entry(entry).or_default() += 1;
+        }
+        if let Some(local) = operation.unpaired_local()
+            && let Some(node) = self.local.get(local)
+        {
+            self.busy_locals.insert(local);
+            self.busy_inodes.insert(node.stat.inode, local);
+        }
+    }
+
+    fn release(&mut self, operation: &Operation) -> Vec<Subject> {
+        let mut subjects = Vec::new();
+        if let Some(entry) = operation.entry() {
+            if let Some(count) = self.busy_entries.get_mut(&entry) {
+                *count -= 1;
+                if *count == 0 {
+                    self.busy_entries.remove(&entry);
+                }
+            }
+            subjects.push(Subject::Entry(entry));
+        }
+        if let Some(local) = operation.unpaired_local() {
+            self.busy_locals.remove(&local);
+            self.busy_inodes.retain(|_, busy| *busy != local);
+            if let Some(node) = self.local.get(local) {
+                subjects.push(node.entry.map_or(Subject::Local(local), Subject::Entry));
+            }
+        }
+        subjects
+    }
+
+    pub(crate) fn is_busy(&self, entry: EntryId) -> bool {
+        self.busy_entries.contains_key(&entry)
+    }
+
+    pub(crate) fn is_busy_local(&self, local: LocalId) -> bool {
+        self.busy_locals.contains(&local)
+    }
+
+    pub(crate) fn is_busy_inode(&self, inode: Inode) -> bool {
+        self.busy_inodes.contains_key(&inode)
+    }
+
+    pub(crate) fn wait(&mut self, subject: Subject) {
+        self.candidates.remove(&subject);
+        self.waiting.insert(subject);
+    }
+
+    pub(crate) fn clear_fault(&mut self, subject: Subject) {
+        self.faults.remove(&subject);
+    }
+
+    /// Lets an entry be decided about.
+    pub fn touch(&mut self, entry: EntryId) {
+        self.waiting.remove(&Subject::Entry(entry));
+        self.candidates.insert(Subject::Entry(entry));
+    }
+
+    pub(crate) fn touch_local(&mut self, local: LocalId) {
+        if let Some(node) = self.local.get(local) {
+            let subject = node.entry.map_or(Subject::Local(local), Subject::Entry);
+            self.waiting.remove(&subject);
+            self.candidates.insert(subject);
+        }
+    }
+
+    fn touch_all(&mut self, entries: Vec<EntryId>) {
+        for entry in entries {
+            self.touch(entry);
+        }
+    }
+}
