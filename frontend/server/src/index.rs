@@ -71,7 +71,9 @@ impl Index {
     pub(crate) async fn keys(&self) -> Result<Vec<WrappedKey>, IndexError> {
         Ok(self.0.lock().unwrap_or_else(PoisonError::into_inner).1.clone())
     }
-    pub(crate) async fn locations(&self, _: VolumeId) -> Result<Vec<Replica>, IndexError> {
-        Ok(Vec::new())
+    pub(crate) async fn locations(&self, volume: VolumeId) -> Result<Vec<Replica>, IndexError> {
+        let leases = LEASES.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(leases.iter().find(|lease| lease.volume == volume).map(|lease| lease.replicas.clone()).unwrap_or_default())
     }
 }
+pub(crate) static LEASES: Mutex<Vec<holdfast_volume_manager_client::LeasedVolume>> = Mutex::new(Vec::new());

@@ -48,6 +48,8 @@ struct Inner {
     idle: usize,
     /// Writers that hold a volume.
     leased: usize,
+    /// A writer is asking for a volume.
+    leasing: bool,
     closed: bool,
 }
 
@@ -81,8 +83,9 @@ impl Queue {
         self.changed.notify_waiters();
     }
 
-    /// Waits for blocks. A writer without a volume leaves them to one that has a volume and is idle, so that a volume
-    /// is leased only when it is needed. `false` when the queue is closed and empty.
+    /// Waits for blocks. A writer without a volume leaves them to one that is idle with a volume, or is about to get one,
+    /// so that a volume is leased only when it is needed; when it comes back with `true`, it is the one that leases, and
+    /// must say so with `leased`. `false` when the queue is closed and empty.
     pub(crate) async fn wait(&self, has_volume: bool) -> bool {
         let _idle = has_volume.then(|| {
             self.lock().idle += 1;
@@ -93,8 +96,9 @@ impl Queue {
             tokio::pin!(changed);
             changed.as_mut().enable();
             {
-                let inner = self.lock();
-                if !inner.jobs.is_empty() && (has_volume || inner.idle == 0) {
+                let mut inner = self.lock();
+                if !inner.jobs.is_empty() && (has_volume || (inner.idle == 0 && !inner.leasing)) {
+                    inner.leasing |= !has_volume;
                     return true;
                 }
                 if inner.closed && inner.jobs.is_empty() {
@@ -125,14 +129,19 @@ impl Queue {
         self.lock().jobs.is_empty()
     }
 
-    /// Says that one more (or one less) writer holds a volume.
-    pub(crate) fn note_lease(&self, holds: bool) {
+    /// Ends the attempt to lease that `wait` began; `true` when the writer holds a volume now.
+    pub(crate) fn leased(&self, holds: bool) {
         let mut inner = self.lock();
-        if holds {
-            inner.leased += 1;
-        } else {
-            inner.leased = inner.leased.saturating_sub(1);
-        }
+        inner.leasing = false;
+        inner.leased += usize::from(holds);
+        drop(inner);
+        self.changed.notify_waiters();
+    }
+
+    /// A writer does not hold its volume any more.
+    pub(crate) fn gave_up(&self) {
+        let mut inner = self.lock();
+        inner.leased = inner.leased.saturating_sub(1);
     }
 
     /// No volume could be leased. Blocks that have waited for `patience` are failed; with no writer left that holds a

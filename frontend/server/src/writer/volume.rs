@@ -36,6 +36,8 @@ pub(crate) struct OpenVolume {
     tail: u64,
     records: u32,
     fenced: Arc<AtomicBool>,
+    /// The queue does not know of it yet: it has taken no block since it was leased.
+    fresh: bool,
 }
 
 /// A writer.
@@ -78,6 +80,7 @@ impl VolumeWriter {
         while self.queue.wait(self.volume.is_some()).await {
             if self.volume.as_ref().is_some_and(|volume| volume.fenced.load(Ordering::Relaxed)) {
                 self.give_up(None, "its index rows are fenced".to_owned());
+                continue;
             }
             match self.volume.take() {
                 Some(volume) => self.write_batch(volume).await,
@@ -91,15 +94,16 @@ impl VolumeWriter {
     async fn lease(&mut self) {
         match self.leases.take().await {
             Ok(lease) => {
-                self.queue.note_lease(true);
                 self.lease_wait = LEASE_WAIT_MIN;
-                self.volume = Some(OpenVolume { lease, tail: 0, records: 0, fenced: Arc::new(AtomicBool::new(false)) });
+                let fenced = Arc::new(AtomicBool::new(false));
+                self.volume = Some(OpenVolume { lease, tail: 0, records: 0, fenced, fresh: true });
             }
             Err(error) => {
                 tracing::warn!(%error, "no volume could be leased");
                 let (failure, may_pass) = lease_failure(&error);
                 self.queue.no_volume(if may_pass { LEASE_PATIENCE } else { Duration::ZERO }, &failure);
                 tokio::time::sleep(self.lease_wait).await;
+                self.queue.leased(false);
                 self.lease_wait = (self.lease_wait * 2).min(LEASE_WAIT_MAX);
             }
         }
@@ -120,6 +124,10 @@ impl VolumeWriter {
             }
             fits
         });
+        if std::mem::take(&mut volume.fresh) {
+            // Not before: until the blocks it was leased for are taken, another writer would lease one more for them.
+            self.queue.leased(true);
+        }
         if jobs.is_empty() {
             // Another writer was faster, or the next block does not fit into what is left of the volume.
             let empty = volume.tail == 0;
@@ -169,7 +177,7 @@ impl VolumeWriter {
 
     fn give_up(&mut self, disk: Option<holdfast_libs_types::DiskId>, reason: String) {
         if let Some(volume) = self.volume.take() {
-            self.queue.note_lease(false);
+            self.queue.gave_up();
             self.leases.give_up(&volume.lease, disk, reason);
         }
     }

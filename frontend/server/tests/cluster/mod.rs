@@ -1,0 +1,340 @@
+//! A cell in this process: real nodes on real disk files, a volume manager, a frontend, TLS between all of them.
+//!
+//! Each daemon has a runtime of its own, so that it can be killed: its sockets close and nothing of it runs on.
+
+#![allow(dead_code, missing_docs)] // Each test file uses its part.
+
+pub mod disk_file;
+pub mod stand_in;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use holdfast_frontend_client::{FrontendClient, FrontendStatus, ListReceipts, PutAnswer};
+use holdfast_frontend_server::{CacheConfig, Config, LimitsConfig, WriterConfig};
+use holdfast_libs_presign::{Grant, Method, SigningKeys, Subject, list_digest};
+use holdfast_libs_transport::tls::TlsFiles;
+use holdfast_libs_transport::{CallError, HttpClient, Role, ServiceTokens};
+use holdfast_libs_types::{AccountId, BlockHash, CellId, DiskId};
+use holdfast_node_client::NodeClient;
+use holdfast_node_server::DiskPath;
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+
+pub const CELL: CellId = CellId([0xce; 16]);
+pub const ACCOUNT: AccountId = AccountId([0xac; 16]);
+const SECRET: [u8; 32] = [7; 32];
+const SLOT_BYTES: u64 = 16 << 20;
+const DISK_BYTES: u64 = 136 << 20;
+
+/// Zones of the four nodes: one zone has two, so that the cell can lose a node and still write.
+const ZONES: [&str; 4] = ["zone-1", "zone-2", "zone-3", "zone-1"];
+
+/// Polls until `condition` gives something, for at most twenty seconds.
+pub async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
+    for _ in 0..1000 {
+        if let Some(found) = condition().await {
+            return found;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("did not come to pass within twenty seconds: {what}");
+}
+
+pub fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+/// Bytes that no other seed gives.
+pub fn block(seed: u64, length: usize) -> Bytes {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes.into()
+}
+
+fn certificates(dir: &Path) -> TlsFiles {
+    let mut ca = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let ca_key = rcgen::KeyPair::generate().unwrap();
+    let ca_certificate = ca.self_signed(&ca_key).unwrap();
+    let issuer = rcgen::Issuer::new(ca, ca_key);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let leaf = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    let certificate = leaf.signed_by(&key, &issuer).unwrap();
+    let files = TlsFiles { certificate: dir.join("certificate.pem"), key: dir.join("key.pem"), ca: dir.join("ca.pem") };
+    std::fs::write(&files.certificate, certificate.pem()).unwrap();
+    std::fs::write(&files.key, key.serialize_pem()).unwrap();
+    std::fs::write(&files.ca, ca_certificate.pem()).unwrap();
+    files
+}
+
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A daemon with its own runtime.
+pub struct Daemon {
+    pub address: String,
+    shutdown: CancellationToken,
+    kill: CancellationToken,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Daemon {
+    /// Runs what `start` makes of a listening socket, its address and a shutdown token. The port of an earlier life may be kept.
+    pub fn start<F>(
+        address: Option<&str>,
+        start: impl FnOnce(std::net::TcpListener, String, CancellationToken) -> F,
+    ) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let place = address.map_or("127.0.0.1:0", |address| address.strip_prefix("https://").unwrap());
+        let listener = std::net::TcpListener::bind(place).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = format!("https://{}", listener.local_addr().unwrap());
+        let (shutdown, kill) = (CancellationToken::new(), CancellationToken::new());
+        let daemon = start(listener, address.clone(), shutdown.clone());
+        let killed = kill.clone();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+            runtime.block_on(async {
+                tokio::select! {
+                    () = daemon => {}
+                    () = killed.cancelled() => {}
+                }
+            });
+            runtime.shutdown_timeout(Duration::from_secs(5));
+        });
+        Self { address, shutdown, kill, thread: Some(thread) }
+    }
+
+    /// Ends it in order.
+    pub fn stop(&mut self) {
+        self.shutdown.cancel();
+        self.join();
+    }
+
+    /// Ends it at once, whatever it is doing.
+    pub fn kill(&mut self) {
+        self.kill.cancel();
+        self.join();
+    }
+
+    fn join(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.kill.cancel();
+        self.join();
+    }
+}
+
+/// What differs from one test to the next.
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub cache_bytes: usize,
+    pub writer: WriterConfig,
+    pub nodes: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let writer = WriterConfig { append_deadline_ms: 3000, ..WriterConfig::default() };
+        Self { cache_bytes: 0, writer, nodes: 4 }
+    }
+}
+
+pub struct Cluster {
+    pub dir: TempDir,
+    pub tls: TlsFiles,
+    pub keys: SigningKeys,
+    pub volume_manager: stand_in::VolumeManager,
+    pub nodes: Vec<Daemon>,
+    pub frontend: Daemon,
+    pub options: Options,
+    anyone: HttpClient,
+}
+
+impl Cluster {
+    pub async fn start() -> Self {
+        Self::start_with(Options::default()).await
+    }
+
+    pub async fn start_with(options: Options) -> Self {
+        let dir = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let tls = certificates(dir.path());
+        let keys = SigningKeys::parse(&signing_keys()).unwrap();
+        let volume_manager = stand_in::VolumeManager::start(&tls, http(&tls, Some(Role::VolumeManager)));
+        let nodes: Vec<_> =
+            (0..options.nodes).map(|n| start_node(dir.path(), &tls, n, &volume_manager.daemon.address, None)).collect();
+        let frontend = start_frontend(dir.path(), &tls, &volume_manager.daemon.address, &options);
+        let anyone = http(&tls, None);
+        let cluster = Self { dir, tls, keys, volume_manager, nodes, frontend, options, anyone };
+        eventually("all nodes are registered", async || {
+            (cluster.volume_manager.registered() == cluster.nodes.len()).then_some(())
+        })
+        .await;
+        cluster
+    }
+
+    pub async fn restart_node(&mut self, n: usize) {
+        let address = self.nodes[n].address.clone();
+        let before = self.volume_manager.registrations();
+        self.nodes[n].kill();
+        self.nodes[n] = start_node(self.dir.path(), &self.tls, n, &self.volume_manager.daemon.address, Some(&address));
+        eventually("the node registers", async || (self.volume_manager.registrations() > before).then_some(())).await;
+    }
+
+    pub fn restart_frontend(&mut self) {
+        self.frontend.stop();
+        self.frontend = start_frontend(self.dir.path(), &self.tls, &self.volume_manager.daemon.address, &self.options);
+    }
+
+    pub fn disk_file(&self, n: usize) -> PathBuf {
+        disk_file_of(self.dir.path(), n)
+    }
+
+    pub fn http(&self, role: Option<Role>) -> HttpClient {
+        http(&self.tls, role)
+    }
+
+    pub fn client(&self) -> FrontendClient {
+        FrontendClient::new(&self.anyone)
+    }
+
+    pub fn grant(&self, method: Method, subject: Subject) -> Grant {
+        Grant { cell: CELL, method, subject, account: ACCOUNT, max_bytes: 64 << 20, expires: now() + 60 }
+    }
+
+    pub fn url(&self, grant: &Grant) -> String {
+        format!("{}{}", self.frontend.address, grant.sign(&self.keys))
+    }
+
+    pub async fn put(&self, block: &Bytes) -> Result<PutAnswer, CallError> {
+        let hash = BlockHash::of(block);
+        self.client().put(&self.url(&self.grant(Method::Put, Subject::Block(hash))), block.clone()).await
+    }
+
+    pub async fn get(&self, hash: BlockHash) -> Result<Bytes, CallError> {
+        self.client().get(&self.url(&self.grant(Method::Get, Subject::Block(hash))), &hash).await
+    }
+
+    pub async fn put_list(&self, blocks: &[Bytes]) -> Result<ListReceipts, CallError> {
+        let blocks: Vec<_> = blocks.iter().map(|block| (BlockHash::of(block), block.clone())).collect();
+        let digest = list_digest(blocks.iter().map(|(hash, _)| hash));
+        self.client().put_list(&self.url(&self.grant(Method::Put, Subject::List(digest))), &blocks).await
+    }
+
+    pub async fn get_list(&self, hashes: &[BlockHash]) -> Result<Vec<Option<Bytes>>, CallError> {
+        let digest = list_digest(hashes);
+        self.client().get_list(&self.url(&self.grant(Method::Get, Subject::List(digest))), hashes).await
+    }
+
+    pub async fn status(&self) -> FrontendStatus {
+        holdfast_frontend_client::status(&self.http(Some(Role::Admin)), &self.frontend.address).await.unwrap()
+    }
+
+    pub async fn counter(&self, name: &str) -> u64 {
+        self.status().await.counters[name]
+    }
+
+    pub fn node_client(&self, n: usize, role: Role) -> NodeClient {
+        NodeClient::new(self.http(Some(role)), self.nodes[n].address.clone())
+    }
+
+    pub async fn disk_of(&self, n: usize) -> DiskId {
+        self.node_client(n, Role::Admin).status().await.unwrap().disks[0].disk.unwrap()
+    }
+}
+
+pub fn signing_keys() -> String {
+    format!("1:{}", hex(&[9; 32]))
+}
+
+pub fn http(tls: &TlsFiles, role: Option<Role>) -> HttpClient {
+    let token = role.map(|role| ServiceTokens::new(&SECRET).token(role));
+    HttpClient::new(&tls.client().unwrap(), token.as_deref())
+}
+
+fn disk_file_of(dir: &Path, n: usize) -> PathBuf {
+    dir.join(format!("disk-{n}"))
+}
+
+fn start_node(dir: &Path, tls: &TlsFiles, n: usize, volume_manager: &str, address: Option<&str>) -> Daemon {
+    let mut config = holdfast_node_server::Config {
+        listen: String::new(),
+        node: format!("node-{}", n + 1),
+        zone: ZONES[n].to_owned(),
+        cell: CELL,
+        address: String::new(),
+        cell_secret: hex(&SECRET),
+        volume_manager: volume_manager.to_owned(),
+        slot_bytes: SLOT_BYTES,
+        create_size_bytes: Some(DISK_BYTES),
+        tls: tls.clone(),
+        disks: vec![DiskPath { path: disk_file_of(dir, n) }],
+    };
+    Daemon::start(address, |listener, address, shutdown| {
+        config.address = address;
+        async move {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            holdfast_node_server::run_on(listener, config, shutdown).await.unwrap();
+        }
+    })
+}
+
+pub fn frontend_config(dir: &Path, tls: &TlsFiles, volume_manager: &str, options: &Options) -> Config {
+    Config {
+        listen: String::new(),
+        address: String::new(),
+        cell: CELL,
+        cell_secret: hex(&SECRET),
+        signing_keys: signing_keys(),
+        master_key: hex(&[3; 32]),
+        catalog_dir: dir.join("catalog"),
+        volume_manager: volume_manager.to_owned(),
+        hedge_ms: 100,
+        tls: tls.clone(),
+        cache: CacheConfig { bytes: options.cache_bytes },
+        writer: options.writer.clone(),
+        limits: LimitsConfig::default(),
+    }
+}
+
+fn start_frontend(dir: &Path, tls: &TlsFiles, volume_manager: &str, options: &Options) -> Daemon {
+    let mut config = frontend_config(dir, tls, volume_manager, options);
+    Daemon::start(None, |listener, address, shutdown| {
+        config.address = address;
+        async move {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            holdfast_frontend_server::run_on(listener, config, shutdown).await.unwrap();
+        }
+    })
+}
+
+/// Runs `tasks` at the same time, each with a share of the cluster.
+pub async fn at_once<T: Send + 'static, F>(count: u64, task: impl Fn(u64) -> F) -> Vec<T>
+where
+    F: Future<Output = T>,
+{
+    futures_util::future::join_all((0..count).map(task)).await
+}
+
+pub fn shared(cluster: Cluster) -> Arc<Cluster> {
+    Arc::new(cluster)
+}
