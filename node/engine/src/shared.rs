@@ -30,6 +30,7 @@ pub(crate) struct Shared {
     pub(crate) mailbox: Arc<Mailbox>,
     pub(crate) counters: Counters,
     pub(crate) free_slots: AtomicU32,
+    pub(crate) lost_slots: AtomicU32,
     pub(crate) incarnation: AtomicU64,
     pub(crate) state: Mutex<DiskState>,
 }
@@ -104,6 +105,7 @@ impl Shared {
             slot_bytes: self.geometry.slot_bytes,
             slots: self.geometry.slots,
             free_slots: self.free_slots.load(Ordering::Relaxed),
+            lost_slots: self.lost_slots.load(Ordering::Relaxed),
             volume_capacity_bytes: self.geometry.volume_capacity_bytes(),
             incarnation: self.incarnation.load(Ordering::Relaxed),
             io: self.io,

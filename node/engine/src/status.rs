@@ -141,6 +141,8 @@ pub struct DiskStatus {
     pub slots: u32,
     /// Slots that hold no extent.
     pub free_slots: u32,
+    /// Slots kept out of use because both of their header pages are damaged.
+    pub lost_slots: u32,
     /// Bytes of data one extent can hold.
     pub volume_capacity_bytes: u64,
     /// Registrations so far that the catalog confirmed.

@@ -87,6 +87,7 @@ impl Parts {
             mailbox: self.mailbox.clone(),
             counters: Counters::default(),
             free_slots: AtomicU32::new(0),
+            lost_slots: AtomicU32::new(0),
             incarnation: AtomicU64::new(superblock.incarnation),
             state: Mutex::new(DiskState::Healthy),
         })
@@ -134,7 +135,7 @@ pub(crate) fn open(path: &Path, options: OpenOptions) -> Result<Disk, OpenError>
     let last_act = LastAct { mailbox, stopped, shared: None };
     std::thread::Builder::new()
         .name(format!("disk-{}", &parts.superblock.disk.to_string()[..8]))
-        .spawn(move || thread_main(parts, Arc::new(file), &options, &report, last_act))
+        .spawn(move || thread_main(last_act, &parts, Arc::new(file), &options, &report))
         .map_err(|source| OpenError::Io { path: path_text(), what: "starting its thread", source })?;
     match reported.recv() {
         Ok(Ok(shared)) => Ok(Disk::new(shared, life)),
@@ -168,7 +169,8 @@ impl Drop for LastAct {
 
 type Report = SyncSender<Result<Arc<Shared>, OpenError>>;
 
-fn thread_main(parts: Parts, file: Arc<DiskFile>, options: &OpenOptions, report: &Report, mut last_act: LastAct) {
+/// `last_act` is the first parameter because parameters are dropped last to first: it speaks when all else is gone.
+fn thread_main(mut last_act: LastAct, parts: &Parts, file: Arc<DiskFile>, options: &OpenOptions, report: &Report) {
     let bytes = parts.superblock.geometry.disk_bytes;
     let path = parts.path.display().to_string();
     if options.io != IoMode::Threads {
@@ -176,7 +178,7 @@ fn thread_main(parts: Parts, file: Arc<DiskFile>, options: &OpenOptions, report:
             Ok(device) => {
                 let io = if device.arena_registered() { IoPath::UringRegistered } else { IoPath::UringPlain };
                 drop(file);
-                return serve(device, &parts, io, report, &mut last_act);
+                return serve(device, parts, io, report, &mut last_act);
             }
             Err(source) if options.io == IoMode::Uring => {
                 let _ = report.send(Err(OpenError::NoUring { path, source }));
@@ -188,7 +190,7 @@ fn thread_main(parts: Parts, file: Arc<DiskFile>, options: &OpenOptions, report:
     match ThreadsDisk::new(&file, bytes, options.queue_depth) {
         Ok(device) => {
             drop(file);
-            serve(device, &parts, IoPath::Threads, report, &mut last_act);
+            serve(device, parts, IoPath::Threads, report, &mut last_act);
         }
         Err(source) => {
             let _ = report.send(Err(OpenError::Io { path, what: "starting its I/O threads", source }));

@@ -6,6 +6,8 @@
 //! After any mount no extent takes appends. The writer's lease ended with the process, and only the volume manager
 //! can tell what the other replicas hold.
 
+use std::sync::atomic::Ordering;
+
 use holdfast_libs_types::{PAGE_BYTES, VolumeId};
 
 use super::scan::Stop;
@@ -32,6 +34,8 @@ impl Engine {
                 self.find_tail(slot).await;
             }
         }
+        let lost = self.slots.borrow().iter().filter(|slot| slot.lost).count();
+        self.shared.lost_slots.store(lost as u32, Ordering::Relaxed);
         self.count_free();
         Ok(())
     }

@@ -16,7 +16,7 @@ use holdfast_node_engine::{Disk, EngineError, Incarnation};
 use sha2::Digest;
 
 use crate::model::{Batch, Known, Model, Volume};
-use crate::support::{CELL, aligned, batch};
+use crate::support::{CELL, aligned, batch, drive};
 
 const SLOT_BYTES: u64 = 256 * 1024;
 const DISK_BYTES: u64 = 16 << 20;
@@ -92,17 +92,6 @@ fn mutate(disk: &SharedSimDisk, mutation: Mutation) {
         }
         Mutation::HeadersWithoutDsync => disk.ignore_dsync(Box::new(move |offset, _| is_header(offset))),
         Mutation::MountWithoutFlush => disk.ignore_flush(),
-    }
-}
-
-/// Drives one future with the loop until it is done.
-fn drive<T>(engine: &mut SimulatedDisk, future: impl Future<Output = T>) -> T {
-    let mut future = std::pin::pin!(future);
-    loop {
-        if let Poll::Ready(value) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            return value;
-        }
-        engine.turn();
     }
 }
 
