@@ -1,0 +1,196 @@
+//! Reading the table, also from processes that never write it.
+
+use holdfast_libs_types::{DiskId, InstanceId, NodeId, VolumeId, WriteEpoch};
+use rusqlite::types::Type;
+use rusqlite::{OptionalExtension, Row, Transaction};
+
+use super::{Disk, DiskInfo, Node, ReplicaLocation, Volume, VolumeLocations, VolumeState};
+use crate::CatalogError;
+use crate::database::{Database, int};
+
+/// The replication table, for reading only.
+#[derive(Debug, Clone)]
+pub struct TableReader {
+    db: Database,
+}
+
+const VOLUME_COLUMNS: &str =
+    "volume, state, epoch, capacity, length, digest, holder, lease_expires_ms, seal_reason FROM volumes";
+
+impl TableReader {
+    pub(super) fn new(db: Database) -> Self {
+        Self { db }
+    }
+
+    /// One volume.
+    ///
+    /// # Errors
+    /// `Sql`, `Damaged`.
+    pub fn volume(&self, id: VolumeId) -> Result<Option<Volume>, CatalogError> {
+        self.db.read(|tx| volume(tx, id))
+    }
+
+    /// All volumes, in order of their ids.
+    ///
+    /// # Errors
+    /// `Sql`, `Damaged`.
+    pub fn volumes(&self) -> Result<Vec<Volume>, CatalogError> {
+        self.db.read(|tx| many(tx, &format!("SELECT {VOLUME_COLUMNS} ORDER BY volume"), []))
+    }
+
+    /// The volumes in any of these states, in order of their ids.
+    ///
+    /// # Errors
+    /// `Sql`, `Damaged`.
+    pub fn volumes_in(&self, states: &[VolumeState]) -> Result<Vec<Volume>, CatalogError> {
+        self.db.read(|tx| {
+            let mut found = Vec::new();
+            for state in VolumeState::ALL.into_iter().filter(|state| states.contains(state)) {
+                found.extend(many(tx, &format!("SELECT {VOLUME_COLUMNS} WHERE state = '{state}'"), [])?);
+            }
+            found.sort_by_key(|volume| volume.volume);
+            Ok(found)
+        })
+    }
+
+    /// The volumes in state `creating` or `open` whose lease ended at `now_ms` (milliseconds since 1970) or before.
+    ///
+    /// # Errors
+    /// `Sql`, `Damaged`.
+    pub fn expired_leases(&self, now_ms: u64) -> Result<Vec<Volume>, CatalogError> {
+        let now = int("the time", now_ms)?;
+        let sql = format!(
+            "SELECT {VOLUME_COLUMNS} WHERE state IN ('creating', 'open') AND lease_expires_ms <= ?1
+             ORDER BY volume"
+        );
+        self.db.read(|tx| many(tx, &sql, [now]))
+    }
+
+    /// All nodes, in order of their names.
+    ///
+    /// # Errors
+    /// `Sql`, `Damaged`.
+    pub fn nodes(&self) -> Result<Vec<Node>, CatalogError> {
+        self.db.read(|tx| {
+            let mut statement =
+                tx.prepare_cached("SELECT node, zone, address, instance, last_seen_ms FROM nodes ORDER BY node")?;
+            let rows = statement.query_map([], |row| {
+                Ok(Node {
+                    node: NodeId(row.get(0)?),
+                    zone: row.get(1)?,
+                    address: row.get(2)?,
+                    instance: InstanceId(row.get(3)?),
+                    last_seen_ms: number(row, 4)?,
+                })
+            })?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+    }
+
+    /// All disks, in order of their ids.
+    ///
+    /// # Errors
+    /// `Sql`, `Damaged`.
+    pub fn disks(&self) -> Result<Vec<Disk>, CatalogError> {
+        self.db.read(|tx| {
+            let mut statement = tx.prepare_cached(
+                "SELECT disk, node, path, state, reason, slot_bytes, volume_bytes, slots, free_slots, incarnation, nonce
+                 FROM disks ORDER BY disk",
+            )?;
+            let rows = statement.query_map([], disk)?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+    }
+
+    /// Where a volume can be read; None when there is no such volume.
+    ///
+    /// # Errors
+    /// `Sql`, `Damaged`.
+    pub fn locations(&self, id: VolumeId) -> Result<Option<VolumeLocations>, CatalogError> {
+        self.db.read(|tx| {
+            let found = tx
+                .prepare_cached("SELECT state, epoch, length FROM volumes WHERE volume = ?1")?
+                .query_row([id.as_bytes()], |row| Ok((state(row, 0)?, number(row, 1)?, maybe_number(row, 2)?)))
+                .optional()?;
+            let Some((state, epoch, length)) = found else { return Ok(None) };
+            let mut statement = tx.prepare_cached(
+                "SELECT disk, node, zone, address FROM replicas JOIN disks USING (disk) JOIN nodes USING (node)
+                 WHERE volume = ?1 ORDER BY place",
+            )?;
+            let rows = statement.query_map([id.as_bytes()], |row| {
+                Ok(ReplicaLocation {
+                    disk: DiskId(row.get(0)?),
+                    node: NodeId(row.get(1)?),
+                    zone: row.get(2)?,
+                    address: row.get(3)?,
+                })
+            })?;
+            let replicas = rows.collect::<Result<_, _>>()?;
+            Ok(Some(VolumeLocations { state, epoch: WriteEpoch(epoch), length, replicas }))
+        })
+    }
+}
+
+pub(super) fn volume(tx: &Transaction<'_>, id: VolumeId) -> Result<Option<Volume>, CatalogError> {
+    Ok(many(tx, &format!("SELECT {VOLUME_COLUMNS} WHERE volume = ?1"), [id.as_bytes()])?.pop())
+}
+
+/// The volumes that a query on [`VOLUME_COLUMNS`] finds, each with its replicas.
+fn many(tx: &Transaction<'_>, sql: &str, params: impl rusqlite::Params) -> Result<Vec<Volume>, CatalogError> {
+    let mut statement = tx.prepare_cached(sql)?;
+    let mut volumes = statement.query_map(params, row)?.collect::<Result<Vec<Volume>, _>>()?;
+    let mut replicas = tx.prepare_cached("SELECT disk FROM replicas WHERE volume = ?1 ORDER BY place")?;
+    for volume in &mut volumes {
+        let disks = replicas.query_map([volume.volume.as_bytes()], |row| Ok(DiskId(row.get(0)?)))?;
+        volume.replicas = disks.collect::<Result<_, _>>()?;
+    }
+    Ok(volumes)
+}
+
+fn row(row: &Row<'_>) -> rusqlite::Result<Volume> {
+    Ok(Volume {
+        volume: VolumeId(row.get(0)?),
+        state: state(row, 1)?,
+        epoch: WriteEpoch(number(row, 2)?),
+        capacity: number(row, 3)?,
+        length: maybe_number(row, 4)?,
+        digest: row.get(5)?,
+        holder: row.get::<_, Option<[u8; 16]>>(6)?.map(InstanceId),
+        lease_expires_ms: maybe_number(row, 7)?,
+        seal_reason: row.get(8)?,
+        replicas: Vec::new(),
+    })
+}
+
+fn disk(row: &Row<'_>) -> rusqlite::Result<Disk> {
+    let info = DiskInfo {
+        disk: DiskId(row.get(0)?),
+        node: NodeId(row.get(1)?),
+        path: row.get(2)?,
+        state: row.get(3)?,
+        reason: row.get(4)?,
+        slot_bytes: number(row, 5)?,
+        volume_bytes: number(row, 6)?,
+        slots: number(row, 7)?,
+        free_slots: number(row, 8)?,
+    };
+    Ok(Disk { info, incarnation: number(row, 9)?, nonce: row.get::<_, i64>(10)?.cast_unsigned() })
+}
+
+fn state(row: &Row<'_>, column: usize) -> rusqlite::Result<VolumeState> {
+    let text: String = row.get(column)?;
+    VolumeState::parse(&text)
+        .map_err(|error| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error)))
+}
+
+fn number(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    let value: i64 = row.get(column)?;
+    u64::try_from(value).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, value))
+}
+
+fn maybe_number(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<u64>> {
+    match row.get::<_, Option<i64>>(column)? {
+        None => Ok(None),
+        Some(_) => number(row, column).map(Some),
+    }
+}
