@@ -75,13 +75,7 @@ impl Grant {
                 Method::Put => format!("/v1/block-lists/{digest}/put"),
             },
         };
-        format!(
-            "{path}?a={}&l={}&e={}&k={number}&s={}",
-            self.account,
-            self.max_bytes,
-            self.expires,
-            hex::encode(tag)
-        )
+        format!("{path}?a={}&l={}&e={}&k={number}&s={}", self.account, self.max_bytes, self.expires, hex::encode(tag))
     }
 
     /// Checks a request for `method` on `subject` whose query string is `query`, at `now` (Unix seconds).
