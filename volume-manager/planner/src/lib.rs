@@ -1,1 +1,18 @@
-//! volume-manager/planner
+//! The volume manager's decisions: where a volume goes, what is repaired and from where, at which length and digest it is
+//! sealed. Values in, values out: no I/O, no clock, no randomness, so that a simulator can drive them and the same question
+//! always gets the same answer.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod health;
+mod inventory;
+mod placement;
+mod rendezvous;
+mod repair;
+mod seal;
+
+pub use health::{HealthCounts, can_lose, health_counts};
+pub use inventory::{Inventory, InventoryDisk};
+pub use placement::{COPIES, PlacementError, choose_disks, choose_repair_disk};
+pub use repair::{RepairAction, RepairPlan, VolumeReplicas, plan_repairs};
+pub use seal::{DigestAnswer, LengthDecision, SealDecision, Vote, decide_length, decide_seal};

@@ -1,0 +1,70 @@
+//! Which sealed volumes are copied, from where, to where, and in which order.
+
+use holdfast_libs_types::{DiskId, VolumeId};
+
+use crate::{COPIES, Inventory, PlacementError, choose_repair_disk};
+
+/// A sealed volume and the state of its replicas.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeReplicas {
+    /// The volume.
+    pub volume: VolumeId,
+    /// Disks with a verified replica that can be read now.
+    pub live: Vec<DiskId>,
+    /// Disks that must not get one: with a stale extent of this volume, or that failed a copy of it just now.
+    pub avoid: Vec<DiskId>,
+}
+
+/// One copy to make.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RepairAction {
+    /// The volume.
+    pub volume: VolumeId,
+    /// Where it can be read, in the order to try.
+    pub sources: Vec<DiskId>,
+    /// Where the new replica goes.
+    pub target: DiskId,
+}
+
+/// What to do, and what cannot be done now.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RepairPlan {
+    /// Copies to make, the most endangered volume first. A volume that lacks two replicas gets its second copy from the
+    /// next plan, once the first is committed.
+    pub actions: Vec<RepairAction>,
+    /// Volumes that lack replicas and have no place for one.
+    pub blocked: Vec<(VolumeId, PlacementError)>,
+    /// Volumes without a live replica: nothing can be copied until a disk comes back.
+    pub unreadable: Vec<VolumeId>,
+}
+
+/// Plans one copy for each volume with fewer than [`COPIES`] live replicas: fewest live replicas first, then by id. Slots
+/// that earlier actions of the plan take are counted.
+pub fn plan_repairs(inventory: &Inventory, volumes: &[VolumeReplicas]) -> RepairPlan {
+    let mut inventory = inventory.clone();
+    let mut lacking: Vec<&VolumeReplicas> = volumes.iter().filter(|volume| volume.live.len() < COPIES).collect();
+    lacking.sort_by_key(|volume| (volume.live.len(), volume.volume));
+    let mut plan = RepairPlan::default();
+    for VolumeReplicas { volume, live, avoid } in lacking {
+        if live.is_empty() {
+            plan.unreadable.push(*volume);
+            continue;
+        }
+        match choose_repair_disk(&inventory, *volume, live, avoid) {
+            Ok(target) => {
+                inventory.take_slot(target);
+                plan.actions.push(RepairAction { volume: *volume, sources: sources(*volume, live), target });
+            }
+            Err(error) => plan.blocked.push((*volume, error)),
+        }
+    }
+    plan
+}
+
+/// Starts at a place that differs from volume to volume, so that not every copy reads the same disk.
+fn sources(volume: VolumeId, live: &[DiskId]) -> Vec<DiskId> {
+    let mut sources = live.to_vec();
+    let start = usize::from(volume.as_bytes()[15]) % live.len();
+    sources.rotate_left(start);
+    sources
+}
