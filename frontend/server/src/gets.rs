@@ -15,7 +15,7 @@ use crate::Frontend;
 use crate::answers::{hash_mismatch, too_large};
 use crate::budget::{Held, HeldBytes};
 use crate::index::Row;
-use crate::reader::{not_found, plain_len};
+use crate::reader::not_found;
 use crate::receive::{receive, refuse};
 use crate::routes::grant;
 
@@ -37,16 +37,22 @@ pub(crate) async fn block(
         }
         None => {
             let row = reader.rows(vec![hash]).await?.pop().flatten().ok_or_else(|| not_found(&hash))?;
-            let held = frontend.get_budget.take(plain_len(&row)).await?;
+            allowed(row.plain_len as usize, grant.max_bytes)?;
+            let held = frontend.get_budget.take(row.plain_len as usize).await?;
             (reader.read(&row).await?, held)
         }
     };
-    if block.len() as u64 > grant.max_bytes {
-        return Err(too_large(format!("the block has {} bytes, the URL grants {}", block.len(), grant.max_bytes)));
-    }
+    allowed(block.len(), grant.max_bytes)?;
     frontend.counters.gets.one();
     frontend.counters.get_bytes.add(block.len() as u64);
     Ok(HeldBytes::tie(block, held))
+}
+
+fn allowed(length: usize, granted: u64) -> Result<(), ApiError> {
+    if length as u64 > granted {
+        return Err(too_large(format!("the block has {length} bytes, the URL grants {granted}")));
+    }
+    Ok(())
 }
 
 /// `POST /v1/block-lists/DIGEST/get?…`
@@ -96,7 +102,7 @@ impl Found {
     fn len(&self) -> usize {
         match self {
             Self::Cached(block) => block.len(),
-            Self::Stored(row) => plain_len(row),
+            Self::Stored(row) => row.plain_len as usize,
             Self::Nothing => 0,
         }
     }

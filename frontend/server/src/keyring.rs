@@ -79,7 +79,7 @@ impl Keyring {
     /// # Errors
     /// Also when a key does not unwrap: then the master key is not that of the cell.
     pub(crate) async fn load(&self) -> Result<(), KeyError> {
-        for wrapped in self.index.keys().await? {
+        for wrapped in self.index.keys().await?.1 {
             if self.find(wrapped.id).is_some() {
                 continue;
             }
@@ -89,9 +89,9 @@ impl Keyring {
         Ok(())
     }
 
-    /// The wrapped keyring, for the disks. Keys are only ever added, so their number orders its generations.
+    /// The wrapped keyring, for the disks.
     pub(crate) async fn wrapped(&self) -> Result<KeyringBody, IndexError> {
-        let keys = self.index.keys().await?;
+        let (generation, keys) = self.index.keys().await?;
         let pair = |key: &WrappedKey| {
             let mut hex = String::with_capacity(key.bytes.len() * 2);
             for byte in &key.bytes {
@@ -99,7 +99,7 @@ impl Keyring {
             }
             (key.id.to_string(), hex)
         };
-        Ok(KeyringBody { generation: keys.len() as u64, keys: keys.iter().map(pair).collect() })
+        Ok(KeyringBody { generation, keys: keys.iter().map(pair).collect() })
     }
 }
 

@@ -103,7 +103,7 @@ pub async fn run_on(listener: TcpListener, config: Config, shutdown: Cancellatio
     let server_tls = config.tls.server()?;
     let http = HttpClient::new(&config.tls.client()?, Some(&tokens.token(Role::Frontend)));
     let instance = InstanceId(holdfast_libs_crypto::random().map_err(|_| ServerError::Random)?);
-    let index = Index::open(&config.catalog_dir).await.map_err(|error| ServerError::Catalog {
+    let index = Index::open(&config.catalog_dir, config.cell).await.map_err(|error| ServerError::Catalog {
         folder: config.catalog_dir.display().to_string(),
         detail: error.to_string(),
     })?;

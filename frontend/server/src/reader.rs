@@ -10,7 +10,7 @@ use futures_util::stream::FuturesUnordered;
 use holdfast_frontend_client::code;
 use holdfast_libs_transport::{ApiError, CallError, HttpClient};
 use holdfast_libs_types::BlockHash;
-use holdfast_libs_types::record::{CheckedRecord, RECORD_HEADER_BYTES, TAG_BYTES};
+use holdfast_libs_types::record::{CheckedRecord, RECORD_HEADER_BYTES};
 use holdfast_node_client::{NodeClient, code as node_code};
 use holdfast_volume_manager_client::Replica;
 use http::StatusCode;
@@ -66,11 +66,6 @@ impl Miss {
             Self::Damaged(text) | Self::Moved(text) | Self::Away(text) | Self::Catalog(text) => text,
         }
     }
-}
-
-/// Bytes of the block that an index row points to.
-pub(crate) fn plain_len(row: &Row) -> usize {
-    (row.length as usize).saturating_sub(RECORD_HEADER_BYTES + TAG_BYTES)
 }
 
 /// 404.

@@ -99,6 +99,21 @@ async fn a_flipped_bit_is_never_answered_and_counted_whenever_it_is_read() {
 }
 
 #[tokio::test]
+async fn a_replica_whose_checksums_are_right_and_whose_bytes_are_not_is_caught_by_the_frontend() {
+    let cluster = Cluster::start().await;
+    let block = block(1, 9000);
+    cluster.put(&block).await.unwrap();
+    let hash = BlockHash::of(&block);
+    for n in 0..4 {
+        if disk_file::find_record(&cluster.disk_file(n), &hash).is_some() {
+            disk_file::forge(&cluster.disk_file(n), &hash);
+        }
+    }
+    assert_eq!(code_of(cluster.get(hash).await), code::UNREADABLE);
+    assert_eq!(cluster.counter("damaged_records_detected").await, 3);
+}
+
+#[tokio::test]
 async fn a_block_damaged_on_all_disks_is_an_error_and_never_bytes() {
     let cluster = Cluster::start().await;
     let (bad, good) = (block(1, 9000), block(2, 9000));
@@ -147,4 +162,37 @@ async fn a_put_waits_for_a_volume_manager_that_is_not_ready() {
     };
     let (answer, ()) = tokio::join!(put, relent);
     answer.unwrap();
+}
+
+#[tokio::test]
+async fn blocks_whose_index_rows_are_fenced_go_into_another_volume() {
+    let cluster = Cluster::start().await;
+    let first = block(1, 5000);
+    cluster.put(&first).await.unwrap();
+    let volume = cluster.status().await.open_volumes[0];
+    cluster.volume_manager.close_fence(volume);
+    let blocks: Vec<_> = (2..12).map(|n| block(n, 5000)).collect();
+    assert_eq!(cluster.put_list(&blocks).await.unwrap().receipts.len(), 10);
+    for block in blocks.iter().chain([&first]) {
+        assert_eq!(cluster.get(BlockHash::of(block)).await.unwrap(), *block);
+    }
+    let counters = cluster.status().await.counters;
+    assert!(counters["fenced_inserts"] >= 1 && counters["volumes_leased"] >= 2, "{counters:?}");
+    assert!(!cluster.status().await.open_volumes.contains(&volume));
+    let seals = cluster.volume_manager.seals();
+    assert!(seals.iter().any(|seal| seal.volume == volume && seal.failed_disk.is_none()), "{seals:?}");
+}
+
+#[tokio::test]
+async fn a_restarted_frontend_reads_and_knows_what_the_one_before_it_stored() {
+    let mut cluster = Cluster::start().await;
+    let blocks: Vec<_> = (0..5).map(|n| block(n, 40_000)).collect();
+    cluster.put_list(&blocks).await.unwrap();
+    cluster.frontend.kill();
+    cluster.restart_frontend();
+    for block in &blocks {
+        assert_eq!(cluster.get(BlockHash::of(block)).await.unwrap(), *block);
+    }
+    assert_eq!(cluster.put_list(&blocks).await.unwrap().deduplicated, 5);
+    assert_eq!(cluster.counter("volumes_leased").await, 0);
 }

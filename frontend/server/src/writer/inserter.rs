@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use holdfast_volume_manager_catalog::VolumeInsert;
 use tokio::sync::mpsc;
 
 use crate::answers::PutFailure;
 use crate::counters::Counters;
 use crate::in_flight::Stored;
-use crate::index::{BatchRows, Index, Inserted};
+use crate::index::{Index, Inserted};
 use crate::writer::queue::{Job, Queue};
 
 /// A volume's blocks are put elsewhere so many times before their puts fail.
@@ -23,7 +24,7 @@ const TRIES: u32 = 4;
 
 /// A batch that all replicas have.
 pub(crate) struct FinishedBatch {
-    pub(crate) rows: BatchRows,
+    pub(crate) insert: VolumeInsert,
     pub(crate) jobs: Vec<Job>,
     /// Set when the volume turns out to be fenced.
     pub(crate) fenced: Arc<AtomicBool>,
@@ -54,7 +55,7 @@ impl Inserter {
 
     async fn insert(&self, group: Vec<FinishedBatch>) {
         let (rows, rest): (Vec<_>, Vec<_>) =
-            group.into_iter().map(|batch| (batch.rows, (batch.jobs, batch.fenced))).unzip();
+            group.into_iter().map(|batch| (batch.insert, (batch.jobs, batch.fenced))).unzip();
         let rows = Arc::new(rows);
         let mut tries = 1;
         let results = loop {

@@ -67,7 +67,6 @@ impl Leases {
             lease = self.volume_manager.lease(&LeaseRequest { frontend: self.instance, avoid: Vec::new() }).await;
         }
         let lease = lease?;
-        crate::index::LEASES.lock().unwrap_or_else(PoisonError::into_inner).push(lease.clone());
         self.counters.volumes_leased.one();
         self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(lease.volume, lease.lease_ms);
         tracing::info!(volume = %lease.volume, epoch = %lease.epoch, "volume leased");

@@ -9,6 +9,7 @@ use holdfast_libs_transport::HttpClient;
 use holdfast_libs_types::batch::{BATCH_HEADER_BYTES, BatchBuilder};
 use holdfast_libs_types::record::{RECORD_HEADER_BYTES, RecordHeader};
 use holdfast_libs_types::{MAX_BATCH_BYTES, MAX_VOLUME_RECORDS, PAGE_BYTES, VolumeId, WriteEpoch};
+use holdfast_volume_manager_catalog::{NewRow, VolumeInsert};
 use holdfast_volume_manager_client::LeasedVolume;
 use tokio::sync::mpsc;
 
@@ -16,7 +17,6 @@ use crate::WriterConfig;
 use crate::answers::PutFailure;
 use crate::counters::Counters;
 use crate::cpu::on_cpu;
-use crate::index::{BatchRows, Row};
 use crate::writer::append::append_to_all;
 use crate::writer::inserter::{FinishedBatch, again};
 use crate::writer::leases::{Leases, lease_failure};
@@ -159,11 +159,11 @@ impl VolumeWriter {
         self.counters.batches.one();
         self.counters.appends.add(count.into());
         self.counters.append_bytes.add(batch.len() as u64);
-        let rows = BatchRows { volume: id, epoch, end: volume.tail, rows };
+        let insert = VolumeInsert { volume: id, epoch, end: volume.tail, rows };
         let fenced = volume.fenced.clone();
         self.volume = Some(volume);
         // The inserter outlives the writers; if it panicked, the tickets in the batch answer for themselves.
-        let _ = self.finished.send(FinishedBatch { rows, jobs, fenced }).await;
+        let _ = self.finished.send(FinishedBatch { insert, jobs, fenced }).await;
     }
 
     /// A block that is larger than an empty volume would go from volume to volume for ever.
@@ -184,7 +184,13 @@ impl VolumeWriter {
 }
 
 /// Lays the blocks out as one batch at `offset`; `len` is its length before padding.
-fn build(volume: VolumeId, epoch: WriteEpoch, offset: u64, len: usize, jobs: Vec<Job>) -> (Bytes, Vec<Row>, Vec<Job>) {
+fn build(
+    volume: VolumeId,
+    epoch: WriteEpoch,
+    offset: u64,
+    len: usize,
+    jobs: Vec<Job>,
+) -> (Bytes, Vec<NewRow>, Vec<Job>) {
     let mut builder = BatchBuilder::new(volume, epoch, offset, offset);
     builder.reserve(len);
     let mut rows = Vec::with_capacity(jobs.len());
@@ -203,7 +209,7 @@ fn build(volume: VolumeId, epoch: WriteEpoch, offset: u64, len: usize, jobs: Vec
             payload_crc: 0,
         };
         let (offset, length) = builder.push(header, &job.sealed.payload);
-        rows.push(Row { hash: job.hash, volume, offset, length });
+        rows.push(NewRow { hash: job.hash, offset, length, plain_len: job.plain_len });
     }
     (Bytes::from(builder.finish()), rows, jobs)
 }

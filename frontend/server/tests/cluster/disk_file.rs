@@ -40,6 +40,24 @@ pub fn flip(path: &Path, hash: &BlockHash, bit: usize) {
     file.sync_all().unwrap();
 }
 
+/// Changes the payload of a block's record and makes its checksums right again, as no disk would.
+pub fn forge(path: &Path, hash: &BlockHash) {
+    let at = find_record(path, hash).expect("the record is on the disk");
+    let file = std::fs::File::options().read(true).write(true).open(path).unwrap();
+    let mut bytes = vec![0; 128];
+    file.read_exact_at(&mut bytes, at).unwrap();
+    let mut header = RecordHeader::decode(&bytes).unwrap();
+    let mut payload = vec![0; header.stored_len as usize];
+    file.read_exact_at(&mut payload, at + 128).unwrap();
+    payload[0] ^= 1;
+    header.payload_crc = crc32fast::hash(&payload);
+    bytes.clear();
+    header.encode(&mut bytes);
+    bytes.extend_from_slice(&payload);
+    file.write_all_at(&bytes, at).unwrap();
+    file.sync_all().unwrap();
+}
+
 /// Whether the bytes stand anywhere in a file.
 pub fn contains(path: &Path, needle: &[u8]) -> bool {
     let all = std::fs::read(path).unwrap();

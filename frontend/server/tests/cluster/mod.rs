@@ -179,7 +179,8 @@ impl Cluster {
         let dir = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let tls = certificates(dir.path());
         let keys = SigningKeys::parse(&signing_keys()).unwrap();
-        let volume_manager = stand_in::VolumeManager::start(&tls, http(&tls, Some(Role::VolumeManager)));
+        let volume_manager =
+            stand_in::VolumeManager::start(&dir.path().join("catalog"), &tls, http(&tls, Some(Role::VolumeManager)));
         let nodes: Vec<_> =
             (0..options.nodes).map(|n| start_node(dir.path(), &tls, n, &volume_manager.daemon.address, None)).collect();
         let frontend = start_frontend(dir.path(), &tls, &volume_manager.daemon.address, &options);

@@ -1,6 +1,7 @@
-//! A volume manager that leases and seals, and nothing else.
+//! A volume manager that leases and takes wishes to seal, over the real catalog, and does nothing else.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use axum::routing::post;
@@ -9,6 +10,7 @@ use holdfast_libs_transport::tls::TlsFiles;
 use holdfast_libs_transport::{ApiError, HttpClient};
 use holdfast_libs_types::{VolumeId, WriteEpoch};
 use holdfast_node_client::{CreateExtent, NodeClient};
+use holdfast_volume_manager_catalog::{BlockIndex, DiskInfo, NewVolume, Node, ReplicationTable, Term};
 use holdfast_volume_manager_client::{
     Heartbeat, HeartbeatAnswer, LeaseRequest, LeasedVolume, Register, RegisterAnswer, RegisteredDisk, Replica, SealAsk,
     SealState, code,
@@ -16,10 +18,12 @@ use holdfast_volume_manager_client::{
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::Daemon;
+use super::{CELL, Daemon, now};
 
-#[derive(Default)]
 pub struct State {
+    table: ReplicationTable,
+    index: BlockIndex,
+    term: Term,
     nodes: BTreeMap<String, Register>,
     registrations: usize,
     pub leases: Vec<LeasedVolume>,
@@ -32,9 +36,67 @@ pub struct VolumeManager {
     pub state: Arc<Mutex<State>>,
 }
 
+impl State {
+    fn enter(&self, register: &Register) {
+        let node = Node {
+            node: register.node.clone(),
+            zone: register.zone.clone(),
+            address: register.address.clone(),
+            instance: register.instance,
+            last_seen_ms: now() * 1000,
+        };
+        self.table.upsert_node(self.term, &node).unwrap();
+        for disk in &register.disks {
+            let info = DiskInfo {
+                disk: disk.disk,
+                node: register.node.clone(),
+                path: disk.path.clone(),
+                state: disk.state.clone(),
+                reason: disk.reason.clone(),
+                slot_bytes: disk.slot_bytes,
+                volume_bytes: disk.volume_bytes,
+                slots: disk.slots,
+                free_slots: disk.free_slots,
+            };
+            let (previous, incarnation, nonce) = (disk.previous_nonce, disk.incarnation, disk.nonce);
+            self.table.register_disk_incarnation(self.term, &info, previous, incarnation, nonce).unwrap();
+        }
+    }
+
+    fn enter_volume(&self, lease: &LeasedVolume, request: &LeaseRequest) {
+        let new = NewVolume {
+            volume: lease.volume,
+            epoch: lease.epoch,
+            disks: lease.replicas.iter().map(|replica| replica.disk).collect(),
+            holder: request.frontend,
+            lease_expires_ms: now() * 1000 + 60_000,
+            capacity: lease.capacity,
+        };
+        self.table.create_volume(self.term, &new).unwrap();
+        self.index.create_fence(lease.volume, lease.epoch).unwrap();
+        self.table.open_volume(self.term, lease.volume).unwrap();
+    }
+}
+
 impl VolumeManager {
-    pub fn start(tls: &TlsFiles, http: HttpClient) -> Self {
-        let state = Arc::new(Mutex::new(State::default()));
+    /// Step b of a seal.
+    pub fn close_fence(&self, volume: VolumeId) {
+        self.state.lock().unwrap().index.close_fence(volume, WriteEpoch(2)).unwrap();
+    }
+
+    pub fn start(folder: &Path, tls: &TlsFiles, http: HttpClient) -> Self {
+        std::fs::create_dir(folder).unwrap();
+        let table = ReplicationTable::open(folder, CELL).unwrap();
+        let state = Arc::new(Mutex::new(State {
+            term: table.take_leadership().unwrap(),
+            index: BlockIndex::open(folder, CELL).unwrap(),
+            table,
+            nodes: BTreeMap::new(),
+            registrations: 0,
+            leases: Vec::new(),
+            seals: Vec::new(),
+            refuse: None,
+        }));
         let router = router(state.clone(), http);
         let tls = tls.server().unwrap();
         let daemon = Daemon::start(None, |listener, _, shutdown| async move {
@@ -71,6 +133,7 @@ fn router(state: Arc<Mutex<State>>, http: HttpClient) -> Router {
                 let disks = register.disks.iter().map(|report| answer(report.disk)).collect();
                 let mut state = for_register.lock().unwrap();
                 state.registrations += 1;
+                state.enter(&register);
                 state.nodes.insert(register.node.0.clone(), register);
                 Json(RegisterAnswer { disks, term: 1, heartbeat_ms: 200 })
             }),
@@ -127,6 +190,8 @@ async fn lease(state: &Mutex<State>, http: &HttpClient, request: &LeaseRequest) 
         node.create_extent(&order).await.map_err(|error| unavailable(error.to_string()))?;
     }
     let lease = LeasedVolume { volume, epoch, replicas, capacity: 13 << 20, lease_ms: 1000 };
-    state.lock().unwrap().leases.push(lease.clone());
+    let mut state = state.lock().unwrap();
+    state.enter_volume(&lease, request);
+    state.leases.push(lease.clone());
     Ok(lease)
 }
