@@ -179,7 +179,7 @@ impl Decision {
     }
 
     /// The device's wish, carried out.
-    pub(crate) fn applied(act: Act) -> Self {
+    pub fn applied(act: Act) -> Self {
         Self::new(act, Answer::Applied)
     }
 }

@@ -23,6 +23,12 @@ use crate::wake::Wakes;
 /// Passwords hashed at once: each takes 19 MiB and tens of milliseconds of a core.
 const HASHING: usize = 2;
 
+/// Blocks of API v2's uploads in memory at once, of 4 MiB each: 256 MiB.
+const BLOCK_PLACES: usize = 64;
+
+/// Downloads of API v2 at once; each holds up to three blocks for its reader.
+const DOWNLOAD_PLACES: usize = 64;
+
 /// The server's parts.
 pub(crate) struct App {
     pub store: Store,
@@ -33,6 +39,10 @@ pub(crate) struct App {
     pub sealer: Sealer,
     pub metrics: Metrics,
     pub hashing: Semaphore,
+    /// Blocks of API v2's uploads in memory at once.
+    pub block_places: Arc<Semaphore>,
+    /// Downloads of API v2 at once.
+    pub download_places: Arc<Semaphore>,
     pub quota_bytes: u64,
     /// Cancelled when the server stops: waiting requests answer at once.
     pub shutdown: CancellationToken,
@@ -59,6 +69,8 @@ impl App {
             sealer,
             metrics: Metrics::new(),
             hashing: Semaphore::new(HASHING),
+            block_places: Arc::new(Semaphore::new(BLOCK_PLACES)),
+            download_places: Arc::new(Semaphore::new(DOWNLOAD_PLACES)),
             quota_bytes: config.quota_bytes,
             shutdown,
         }

@@ -11,6 +11,7 @@ mod metrics;
 mod seal;
 mod signing;
 mod v1;
+mod v2;
 mod wake;
 
 use std::sync::Arc;
@@ -92,7 +93,12 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Serv
 fn router(app: Arc<App>, tokens: ServiceTokens) -> Router {
     let guard = Guard { tokens, accepted: &Role::ALL };
     let inner = Router::new().route("/metrics", get(metrics_text)).layer(from_fn_with_state(guard, require_role));
-    Router::new().route("/healthz", get(|| async { "ok" })).merge(inner).merge(v1::routes()).with_state(app)
+    Router::new()
+        .route("/healthz", get(|| async { "ok" }))
+        .merge(inner)
+        .merge(v1::routes())
+        .merge(v2::routes(&app))
+        .with_state(app)
 }
 
 async fn metrics_text(State(app): State<Arc<App>>) -> impl IntoResponse {

@@ -10,20 +10,18 @@
 
 mod accounts;
 mod commit;
-//X mod files;
+mod files;
 mod listing;
-//X mod mutate;
+mod mutate;
 mod namespace;
 mod password;
-//X mod paths;
+mod paths;
 mod possession;
 mod reader;
-//X mod revisions;
+mod revisions;
 mod rows;
 mod schema;
-//X #[cfg(test)]
-//X mod tests;
-//X mod uploads;
+mod uploads;
 mod view;
 mod writer;
 
@@ -35,13 +33,13 @@ use holdfast_metadata_model::{ContentError, NamespaceId, VersionVectorError};
 
 pub use accounts::{Linked, NewUser};
 pub use commit::{BatchItem, BatchParent, BatchWish, Commit, Committed, ItemAnswer, ItemOutcome};
-//X pub use files::{FileAt, Usage};
-pub use listing::{Changed, Page, PageRequest};
-//X pub use mutate::{Relocation, Upload};
-//X pub use paths::{LookupFailure, PathEntry, PathRef, WriteFailure};
+pub use files::{FileAt, Usage};
+pub use listing::{Changed, FolderPage, ListedItem, Page, PageRequest};
+pub use mutate::{Relocation, Upload};
+pub use paths::{LookupFailure, PathEntry, PathRef, WriteFailure};
 pub use possession::KnownBlock;
-//X pub use revisions::RevisionList;
-//X pub use uploads::{SessionFailure, SessionState};
+pub use revisions::RevisionList;
+pub use uploads::{SessionFailure, SessionState};
 
 /// Whose token a request carries.
 #[derive(Debug, Clone, PartialEq, Eq)]

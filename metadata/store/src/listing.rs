@@ -8,9 +8,9 @@ use holdfast_metadata_model::{Cursor, EntryId, EntryState, NamespaceId, Position
 use crate::view::NamespaceView;
 use crate::{Actor, Store, StoreError};
 
-//X mod folder;
+mod folder;
 
-//X pub use folder::ListedItem;
+pub use folder::{FolderPage, ListedItem};
 
 /// One page of a listing.
 #[derive(Debug, Clone, PartialEq)]

@@ -64,9 +64,34 @@ impl Store {
         T: Send + 'static,
         W: FnOnce(&Write<'_>) -> Result<T, StoreError> + Send + 'static,
     {
+        self.write_if(work, |_| true)
+    }
+
+    /// As [`Self::write`], but nothing is kept when the work answers a refusal.
+    pub(crate) fn write_unless_refused<T, E, W>(
+        &self,
+        work: W,
+    ) -> impl Future<Output = Result<Result<T, E>, StoreError>> + Send + use<T, E, W>
+    where
+        T: Send + 'static,
+        E: Send + 'static,
+        W: FnOnce(&Write<'_>) -> Result<Result<T, E>, StoreError> + Send + 'static,
+    {
+        self.write_if(work, Result::is_ok)
+    }
+
+    fn write_if<T, W>(
+        &self,
+        work: W,
+        keep: fn(&T) -> bool,
+    ) -> impl Future<Output = Result<T, StoreError>> + Send + use<T, W>
+    where
+        T: Send + 'static,
+        W: FnOnce(&Write<'_>) -> Result<T, StoreError> + Send + 'static,
+    {
         let (tell, told) = oneshot::channel();
         let job: Job = Box::new(move |write| {
-            let result = in_savepoint(write, work);
+            let result = in_savepoint(write, work, keep);
             Box::new(move |committed| {
                 // The caller may have stopped waiting.
                 let _ = tell.send(committed.and(result));
@@ -86,11 +111,15 @@ impl Store {
     }
 }
 
-fn in_savepoint<T>(write: &Write<'_>, work: impl FnOnce(&Write<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
+fn in_savepoint<T>(
+    write: &Write<'_>,
+    work: impl FnOnce(&Write<'_>) -> Result<T, StoreError>,
+    keep: impl FnOnce(&T) -> bool,
+) -> Result<T, StoreError> {
     let before = write.changed.borrow().len();
     write.db.prepare_cached("SAVEPOINT job")?.execute([])?;
     let result = work(write);
-    if result.is_err() {
+    if !result.as_ref().is_ok_and(keep) {
         write.changed.borrow_mut().truncate(before);
         write.db.prepare_cached("ROLLBACK TO job")?.execute([])?;
     }
