@@ -18,7 +18,7 @@ async fn sdk() {
     let directory = bench.directory.path().to_owned();
     let status = tokio::task::spawn_blocking(move || {
         std::process::Command::new(python)
-            .args(["-m", "pytest", "-q", "-x"])
+            .args(["-m", "pytest", "-q", "-p", "no:cacheprovider"])
             .args(std::env::var("HOLDFAST_SDK_ARGS").unwrap_or_default().split_whitespace())
             .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/compatibility"))
             .env("HOLDFAST_DEV", directory)

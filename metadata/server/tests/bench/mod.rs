@@ -147,6 +147,8 @@ pub struct Bench {
 
 fn make_certificates(directory: &Path) -> TlsFiles {
     let mut ca = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    // Another name than the server's, or OpenSSL takes the server's certificate for a self-signed one.
+    ca.distinguished_name.push(rcgen::DnType::CommonName, "test CA");
     ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     ca.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign, rcgen::KeyUsagePurpose::CrlSign];
     let ca_key = rcgen::KeyPair::generate().unwrap();
