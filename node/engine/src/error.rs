@@ -246,6 +246,14 @@ pub enum FormatError {
         /// The cell it belongs to.
         cell: CellId,
     },
+    /// Something else stands there: a file system, somebody's data.
+    #[error("{path} is not blank: something stands at byte {at}; zero its first 2 MiB if it may be erased")]
+    NotBlank {
+        /// The file or device.
+        path: String,
+        /// The first byte that is not zero.
+        at: u64,
+    },
     /// Not even one slot fits.
     #[error("{path} is too small: {have} bytes, need at least {need} bytes for one slot of {slot_bytes} bytes")]
     TooSmall {
@@ -279,7 +287,7 @@ pub enum FormatError {
         max: u64,
     },
     /// In use by another process.
-    #[error("{path} is in use by another process")]
+    #[error("{path} is in use: open in another process, or mounted")]
     InUse {
         /// The file or device.
         path: String,
@@ -342,7 +350,7 @@ pub enum OpenError {
         known: u32,
     },
     /// Open already, here or in another process.
-    #[error("{path} is already open, here or in another process")]
+    #[error("{path} is in use already: open here or in another process, or mounted")]
     AlreadyOpen {
         /// The file or device.
         path: String,

@@ -17,6 +17,9 @@ use crate::thread::read_superblocks;
 /// Bytes zeroed by one write.
 const ZERO_CHUNK_BYTES: u64 = 1 << 20;
 
+/// Where something would stand if a file or device were in use: its first bytes must be zero.
+const BLANK_BYTES: u64 = 2 << 20;
+
 /// Media as the superblock names it.
 const MEDIA_UNKNOWN: u8 = 0;
 const MEDIA_FILE: u8 = 1;
@@ -34,6 +37,7 @@ pub(crate) fn format_path(path: &Path, options: &FormatOptions) -> Result<DiskId
     })?;
     let before = file.size().map_err(io("reading its size"))?;
     refuse_a_disk(path, &file)?;
+    refuse_data(path, &file, before)?;
     let size = before.max(options.size_bytes.filter(|_| !file.is_block_device).unwrap_or(0));
     let geometry = plan(path, size, options.slot_bytes)?;
     if size > before {
@@ -101,6 +105,23 @@ fn refuse_a_disk(path: &Path, file: &DiskFile) -> Result<(), FormatError> {
             }
             Err(_) => {}
         }
+    }
+    Ok(())
+}
+
+/// Refuses to erase what is none of ours.
+fn refuse_data(path: &Path, file: &DiskFile, size: u64) -> Result<(), FormatError> {
+    let mut offset = 0;
+    while offset < BLANK_BYTES.min(size) {
+        let chunk = file.read_pages(offset, ZERO_CHUNK_BYTES as usize).map_err(|source| FormatError::Io {
+            path: path.display().to_string(),
+            what: "looking at it",
+            source,
+        })?;
+        if let Some(at) = chunk.iter().position(|byte| *byte != 0) {
+            return Err(FormatError::NotBlank { path: path.display().to_string(), at: offset + at as u64 });
+        }
+        offset += ZERO_CHUNK_BYTES;
     }
     Ok(())
 }

@@ -180,9 +180,14 @@ impl Shared {
             })
         }));
         if !sent {
-            return Err(EngineError::Stopped { disk: self.id });
+            return Err(self.gone());
         }
-        answered.await.unwrap_or(Err(EngineError::Stopped { disk: self.id }))
+        answered.await.unwrap_or_else(|_| Err(self.gone()))
+    }
+
+    /// Why nobody answers.
+    fn gone(&self) -> EngineError {
+        self.readable().err().unwrap_or(EngineError::Stopped { disk: self.id })
     }
 }
 

@@ -206,12 +206,14 @@ fn one_bad_header_page_costs_nothing_and_two_keep_the_slot_out_of_use() {
 
 #[test]
 fn either_superblock_is_enough_and_none_is_said_to_be_none() {
-    let bench = Bench::new(6);
+    let mut bench = Bench::new(6);
+    let proposal = bench.run(|disk| async move { disk.propose_incarnation().await }).unwrap();
+    bench.run(|disk| async move { disk.confirm_incarnation(proposal).await }).unwrap();
     let Bench { disk, engine, .. } = bench;
     drop(engine);
     for offset in [0, 1 << 20] {
         disk.borrow_mut().flip_bit(offset + 30, 0);
-        drop(mounted(&disk));
+        assert_eq!(mounted(&disk).handle().status().incarnation, 1, "each copy has the newest state");
         disk.borrow_mut().flip_bit(offset + 30, 0);
     }
     disk.borrow_mut().flip_bit(30, 0);

@@ -244,6 +244,15 @@ fn a_slot_that_was_freed_and_taken_again_has_a_new_generation_and_shows_nothing_
     let error = bench.run(|disk| async move { disk.finish_copy(volume(1)).await }).unwrap_err();
     assert!(matches!(error, EngineError::CopyMismatch { .. }), "{error}");
     bench.run(|disk| async move { disk.abort_copy(volume(1)).await }).unwrap();
+    let free = bench.handle().status().free_slots;
+    let headers = bench.engine.data_range(0).start - 8192;
+    for page in [0, 1] {
+        bench.disk.borrow_mut().flip_bit(headers + page * 4096 + 60, 0);
+        bench.restart();
+        assert_eq!(bench.handle().status().free_slots, free, "free, by whichever page is left");
+        bench.disk.borrow_mut().flip_bit(headers + page * 4096 + 60, 0);
+    }
+    bench.restart();
     bench.create(volume(2));
     let info = bench.run(|disk| async move { disk.extent(volume(2)).await }).unwrap();
     assert_eq!((info.slot, info.slot_generation), (0, 2));

@@ -7,8 +7,8 @@ use std::os::unix::fs::FileExt;
 
 use holdfast_libs_types::{CellId, WriteEpoch};
 use holdfast_node_engine::{
-    Disk, DiskState, EngineError, ExtentState, FormatError, FormatOptions, IoMode, IoPath, OpenError, OpenOptions,
-    format,
+    Disk, DiskState, EngineError, ExtentState, FormatError, FormatOptions, Incarnation, IoMode, IoPath, OpenError,
+    OpenOptions, format,
 };
 use support::{CELL, EPOCH, aligned, batch, block_on, directory, make_disk, open, options, volume};
 
@@ -107,6 +107,24 @@ fn a_disk_is_told_from_what_is_none_and_from_another_cells() {
     let path = make_disk(dir.path(), "disk", SIZE, SLOT);
     let again = format(&path, &FormatOptions { cell: CELL, slot_bytes: SLOT, size_bytes: None }).unwrap_err();
     assert!(matches!(again, FormatError::AlreadyFormatted { .. }), "{again}");
+
+    let foreign = dir.path().join("foreign");
+    let mut data = vec![0; 16 << 20];
+    data[1_500_000] = 7;
+    std::fs::write(&foreign, &data).unwrap();
+    let error = format(&foreign, &FormatOptions { cell: CELL, slot_bytes: SLOT, size_bytes: None }).unwrap_err();
+    assert!(error.to_string().contains("something stands at byte 1500000"), "{error}");
+    assert_eq!(std::fs::read(&foreign).unwrap(), data, "it was left alone");
+    data[1_500_000] = 0;
+    data[9 << 20..].fill(0xff);
+    std::fs::write(&foreign, &data).unwrap();
+    format(&foreign, &FormatOptions { cell: CELL, slot_bytes: SLOT, size_bytes: None }).unwrap();
+    let disk = open(&foreign, IoMode::Auto);
+    assert_eq!(
+        (disk.status().free_slots, disk.status().lost_slots),
+        (disk.status().slots, 0),
+        "old bytes are no slots"
+    );
 
     let other = CellId([1; 16]);
     let error = Disk::open(&path, OpenOptions::new(other)).unwrap_err();
@@ -216,4 +234,37 @@ fn the_handle_and_its_futures_can_be_sent_to_other_threads() {
     drop(sendable(disk.append(volume(1), EPOCH, 0, aligned(&[0; 4096]))));
     drop(sendable(disk.read_record(volume(1), 0, 1)));
     drop(sendable(disk.seal(volume(1), EPOCH, 0, 1)));
+}
+
+/// What the catalog does with a registration (design section 5, Identity).
+fn catalog_accepts(known: &mut (u64, [u8; 16]), shown: &Incarnation) -> bool {
+    let repeated = (shown.incarnation, shown.nonce) == *known;
+    let next = shown.incarnation == known.0 + 1 && shown.previous_nonce == known.1;
+    if next {
+        *known = (shown.incarnation, shown.nonce);
+    }
+    next || repeated
+}
+
+#[test]
+fn a_clone_and_an_old_disk_put_back_are_told_apart_by_their_incarnation() {
+    let dir = directory();
+    let (path, snapshot) = (make_disk(dir.path(), "disk", SIZE, SLOT), dir.path().join("snapshot"));
+    let mut known = (0, [0; 16]);
+    let mut register = |path: &std::path::Path, confirm: bool| {
+        let disk = open(path, IoMode::Auto);
+        let shown = block_on(disk.propose_incarnation()).unwrap();
+        let accepted = catalog_accepts(&mut known, &shown);
+        if accepted && confirm {
+            block_on(disk.confirm_incarnation(shown)).unwrap();
+        }
+        accepted
+    };
+    assert!(register(&path, true));
+    assert!(register(&path, false), "the answer is lost");
+    assert!(register(&path, true), "the same proposal again");
+    std::fs::copy(&path, &snapshot).unwrap();
+    assert!(register(&path, true), "the disk goes on");
+    assert!(!register(&snapshot, true), "its clone does not");
+    assert!(register(&path, true));
 }

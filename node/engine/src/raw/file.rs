@@ -34,14 +34,17 @@ impl DiskFile {
     /// Opens and locks; `create` makes a missing file.
     pub(crate) fn open(path: &Path, create: bool) -> Result<Self, FileError> {
         let io = |what| move |source| FileError::Io { what, source };
+        // A device that is mounted, or part of an array, is refused with EBUSY. (Files know O_EXCL only with O_CREAT.)
+        let is_device = std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_block_device());
+        let exclusive = if is_device { libc::O_EXCL } else { 0 };
         let open = |flags: i32| {
             std::fs::OpenOptions::new()
                 .read(true)
                 .write(true)
-                .create(create)
+                .create(create && !is_device)
                 .truncate(false)
                 .mode(0o600)
-                .custom_flags(flags)
+                .custom_flags(flags | exclusive)
                 .open(path)
         };
         let (file, o_direct) = match open(libc::O_DIRECT) {
@@ -50,6 +53,7 @@ impl DiskFile {
                 tracing::warn!(path = %path.display(), "this file system refuses O_DIRECT; I/O goes through the page cache");
                 (open(0).map_err(io("opening it"))?, false)
             }
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => return Err(FileError::InUse),
             Err(error) => return Err(io("opening it")(error)),
         };
         let metadata = file.metadata().map_err(io("reading its metadata"))?;

@@ -256,3 +256,31 @@ impl Drop for UringDisk {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::UringDisk;
+    use crate::buffer::{AlignedBuf, BufferPool};
+    use crate::raw::Work;
+    use crate::raw::file::DiskFile;
+
+    #[test]
+    fn every_write_is_given_to_the_kernel_as_durable() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = Arc::new(DiskFile::open(&dir.path().join("file"), true).ok().unwrap());
+        let pool = BufferPool::new(1 << 16, 1 << 20);
+        let disk = UringDisk::new(file, 0, pool.clone(), 4).unwrap();
+        let registered = pool.take(4096).unwrap();
+        assert!(registered.is_in_arena_of(&pool));
+        for buffer in [registered, AlignedBuf::copy_of(&[1; 4096])] {
+            let entry = disk.entry(0, 0, &mut Work::Write { buffer });
+            // SAFETY: an entry is the kernel's io_uring_sqe, 64 bytes of plain data.
+            let sqe: [u8; 64] = unsafe { std::mem::transmute(entry) };
+            // `rw_flags` stands at byte 28 of the struct.
+            let flags = i32::from_le_bytes([sqe[28], sqe[29], sqe[30], sqe[31]]);
+            assert_eq!(flags, libc::RWF_DSYNC);
+        }
+    }
+}
