@@ -30,6 +30,9 @@ pub fn format(path: &Path, options: &FormatOptions) -> Result<DiskId, FormatErro
 
 /// An open disk: a handle to the disk's own OS thread. The thread ends when the last handle is dropped.
 ///
+/// That last drop waits until the thread has let go of the disk, for at most ten seconds; if a disk may hang, drop it
+/// off the async runtime.
+///
 /// Every method that does I/O answers `Busy` at once when the disk's bounded queue is full; none of them blocks.
 /// Dropping a returned future abandons the answer, not the operation.
 #[derive(Clone)]

@@ -143,6 +143,7 @@ impl Engine {
 
     /// Whether the durable batch that covers `offset` starts right there, as far as headers can be read.
     async fn starts_a_batch(&self, slot: u32, offset: u64) -> bool {
+        let _alone = self.scan_lock.lock().await;
         let scan = self.scan_batches(slot, offset, None).await;
         scan.tail == offset
     }

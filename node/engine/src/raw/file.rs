@@ -5,10 +5,17 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::buffer::AlignedBuf;
+
+/// How long a file that is in use is waited for: the kernel lets go of the rings of a killed process, and of the
+/// files they hold, only after the process is gone, so that its successor can come too early.
+const IN_USE_WAIT: Duration = Duration::from_secs(2);
+/// How often it is tried in that time.
+const IN_USE_PAUSE: Duration = Duration::from_millis(20);
 
 /// Why the file could not be had.
 #[derive(Debug)]
@@ -31,8 +38,18 @@ pub(crate) struct DiskFile {
 }
 
 impl DiskFile {
-    /// Opens and locks; `create` makes a missing file.
+    /// Opens and locks; `create` makes a missing file. Waits a little for a file that is in use.
     pub(crate) fn open(path: &Path, create: bool) -> Result<Self, FileError> {
+        let deadline = Instant::now() + IN_USE_WAIT;
+        loop {
+            match Self::try_open(path, create) {
+                Err(FileError::InUse) if Instant::now() < deadline => std::thread::sleep(IN_USE_PAUSE),
+                result => return result,
+            }
+        }
+    }
+
+    fn try_open(path: &Path, create: bool) -> Result<Self, FileError> {
         let io = |what| move |source| FileError::Io { what, source };
         // A device that is mounted, or part of an array, is refused with EBUSY. (Files know O_EXCL only with O_CREAT.)
         let is_device = std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_block_device());

@@ -254,6 +254,10 @@ impl Drop for UringDisk {
             }
             self.collect(&mut done);
         }
+        // Closing a ring lets go of what it registered some time later; the lock on the file must go now. If this
+        // fails, it goes then.
+        let _ = self.ring.submitter().unregister_files();
+        let _ = self.ring.submitter().unregister_buffers();
     }
 }
 

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod model;
+mod operations;
 mod simulation;
 #[path = "../support/mod.rs"]
 mod support;
