@@ -68,7 +68,8 @@ pub enum EngineError {
         /// Where the append started, bytes.
         offset: u64,
     },
-    /// The extent takes no more appends on this disk: it was open across a restart, or a write to it failed.
+    /// The extent takes no more appends on this disk: it was open across a restart, or a write to it failed. A copy
+    /// takes parts again once it is begun anew.
     #[error("the extent of volume {volume} takes no more appends: {reason}")]
     NoAppends {
         /// The volume.

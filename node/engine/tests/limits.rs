@@ -260,3 +260,27 @@ fn a_slot_that_was_freed_and_taken_again_has_a_new_generation_and_shows_nothing_
     let info = bench.run(|disk| async move { disk.extent(volume(2)).await }).unwrap();
     assert_eq!((info.slot_generation, info.length, info.state), (2, 0, ExtentState::Open));
 }
+
+#[test]
+fn a_copy_whose_seal_could_not_be_written_is_not_written_over_until_it_is_begun_anew() {
+    let mut bench = Bench::new(12);
+    let (bytes, _) = batch(volume(1), EPOCH, 0, 0, &[vec![1; 9000]]);
+    let digest: [u8; 32] = sha2::Digest::finalize(sha2::Digest::chain_update(sha2::Sha256::default(), &bytes)).into();
+    let length = bytes.len() as u64;
+    let begin =
+        |bench: &mut Bench| bench.run(|disk| async move { disk.begin_copy(volume(1), EPOCH, length, digest).await });
+    let write = |bench: &mut Bench| {
+        let part = aligned(&bytes);
+        bench.run(|disk| async move { disk.copy_write(volume(1), 0, part).await })
+    };
+    let finish = |bench: &mut Bench| bench.run(|disk| async move { disk.finish_copy(volume(1)).await });
+    begin(&mut bench).unwrap();
+    write(&mut bench).unwrap();
+    bench.disk.borrow_mut().set_faults(Faults { write_errors: 1000, ..Faults::default() });
+    assert!(matches!(finish(&mut bench).unwrap_err(), EngineError::Io { .. }));
+    bench.disk.borrow_mut().set_faults(Faults::default());
+    assert!(matches!(write(&mut bench).unwrap_err(), EngineError::NoAppends { .. }));
+    begin(&mut bench).unwrap();
+    write(&mut bench).unwrap();
+    finish(&mut bench).unwrap();
+}

@@ -45,13 +45,24 @@ impl Engine {
             return Err(EngineError::AlreadyExists { volume, state });
         }
         // Also when nothing differs: an earlier attempt may have got only one page written.
-        self.write_header(slot, SlotHeader { slot_generation: old.slot_generation, ..header }).await
+        self.change_header(slot, SlotHeader { slot_generation: old.slot_generation, ..header }).await?;
+        self.with_slot(slot, |slot| {
+            if let Some(live) = slot.live.as_mut() {
+                live.no_appends = None;
+            }
+        });
+        Ok(())
     }
 
     /// Writes a part of a copy.
     pub(crate) async fn copy_write(&self, volume: VolumeId, offset: u64, part: AlignedBuf) -> Result<(), EngineError> {
         self.shared.writable()?;
         let (slot, _guard, header) = self.lock_copy(volume).await?;
+        // A header that could not be written may stand on the disk all the same and say "sealed": what it vouches
+        // for must not be written over before a newer one says "copying" again.
+        if let Some(reason) = self.with_slot(slot, |slot| slot.live.as_ref().and_then(|live| live.no_appends.clone())) {
+            return Err(EngineError::NoAppends { volume, reason });
+        }
         let len = part.len() as u64;
         if !offset.is_multiple_of(PAGE) || !len.is_multiple_of(PAGE) || len == 0 {
             return Err(EngineError::InvalidArgument(format!("a part of {len} bytes at {offset} is not whole pages")));
@@ -80,7 +91,7 @@ impl Engine {
         if found != header.digest {
             return Err(EngineError::CopyMismatch { volume, found: hex(&found), expected: hex(&header.digest) });
         }
-        self.write_header(slot, SlotHeader { state: SlotState::Sealed, ..header }).await?;
+        self.change_header(slot, SlotHeader { state: SlotState::Sealed, ..header }).await?;
         self.with_slot(slot, |slot| slot.live = None);
         Ok(())
     }
@@ -93,9 +104,9 @@ impl Engine {
             SlotHeader { state: SlotState::Free, slot_generation: header.slot_generation, ..SlotHeader::blank() };
         // The page that is not the newest goes first. Should the second write fail, the slot stays out of use.
         let shown = |generation| SlotHeader { generation, ..header.clone() };
-        self.write_header(slot, freed.clone()).await?;
+        self.change_header(slot, freed.clone()).await?;
         self.with_slot(slot, |slot| slot.header = shown(slot.header.generation));
-        self.write_header(slot, freed).await?;
+        self.change_header(slot, freed).await?;
         self.with_slot(slot, |slot| slot.live = None);
         self.index.borrow_mut().remove(&volume);
         self.free.borrow_mut().insert(slot);

@@ -61,7 +61,7 @@ struct Live {
     records: u64,
     /// End of what may be read: the tail, or beyond damage the end of the last batch seen, bytes.
     readable_end: u64,
-    /// Why appends are refused; `None` takes them.
+    /// Why appends (or parts of a copy) are refused; `None` takes them.
     no_appends: Option<String>,
     /// What is wrong below or behind the tail.
     damaged: bool,

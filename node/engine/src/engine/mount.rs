@@ -119,7 +119,9 @@ impl Engine {
         self.index.borrow_mut().insert(volume, slot);
         if entry.header.state != SlotState::Sealed {
             let mut live = Live::empty(TaskLock::new(&self.io));
-            live.no_appends = Some("it was open across a restart".to_owned());
+            if entry.header.state != SlotState::Copying {
+                live.no_appends = Some("it was open across a restart".to_owned());
+            }
             entry.live = Some(Box::new(live));
         }
     }

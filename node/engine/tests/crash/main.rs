@@ -92,6 +92,11 @@ fn headers_written_without_dsync_are_noticed() {
 }
 
 #[test]
+fn superblocks_and_keys_written_without_dsync_are_noticed() {
+    must_be_noticed(Mutation::AreasWithoutDsync);
+}
+
+#[test]
 fn a_mount_that_does_not_flush_is_noticed() {
     must_be_noticed(Mutation::MountWithoutFlush);
 }

@@ -29,6 +29,8 @@ pub enum Mutation {
     None,
     DataWithoutDsync,
     HeadersWithoutDsync,
+    /// Superblocks and key area.
+    AreasWithoutDsync,
     MountWithoutFlush,
 }
 
@@ -89,6 +91,7 @@ fn mutate(disk: &SharedSimDisk, mutation: Mutation) {
             disk.ignore_dsync(Box::new(move |offset, _| is_slot(offset) && !is_header(offset)));
         }
         Mutation::HeadersWithoutDsync => disk.ignore_dsync(Box::new(move |offset, _| is_header(offset))),
+        Mutation::AreasWithoutDsync => disk.ignore_dsync(Box::new(move |offset, _| !is_slot(offset))),
         Mutation::MountWithoutFlush => disk.ignore_flush(),
     }
 }
@@ -129,7 +132,8 @@ impl Simulation {
             let end = volume.sealed.unwrap_or_else(|| volume.sent());
             let bytes = drive(engine, disk.read(volume.id, 0, end as u32)).map_err(|error| error.to_string())?;
             if bytes[..] != volume.bytes(end)[..] {
-                return Err(format!("volume {} reads back other bytes than were acknowledged", volume.id));
+                let at = bytes.iter().zip(volume.bytes(end)).position(|(found, sent)| *found != sent);
+                return Err(format!("reads back other bytes than were acknowledged, from {at:?}: {volume:?}"));
             }
             let past = drive(engine, disk.read(volume.id, end, 1));
             if !matches!(past, Err(EngineError::OutOfRange { .. })) {
@@ -196,7 +200,8 @@ impl Simulation {
         if self.ops.chance(600) {
             return Faults { stalls: 30, write_back: 5, ..Faults::default() };
         }
-        Faults { read_errors: 5, write_errors: 5, short: 10, stalls: 30, write_back: 5 }
+        let write_errors = if self.ops.chance(500) { 5 } else { 40 };
+        Faults { read_errors: 5, write_errors, short: 10, stalls: 30, write_back: 5 }
     }
 }
 
