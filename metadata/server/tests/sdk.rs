@@ -1,5 +1,7 @@
 //! Runs the official SDK's tests against this server, when told which Python has it.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 mod bench;
 
 use bench::Bench;

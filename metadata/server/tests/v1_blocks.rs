@@ -1,5 +1,7 @@
 //! Possession: what must be delivered, what may be fetched, which receipts count.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 mod bench;
 
 use std::sync::atomic::Ordering;

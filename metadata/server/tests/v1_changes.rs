@@ -1,5 +1,7 @@
 //! Cursors: listing, replaying, waiting, and the ones that do not count.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 mod bench;
 
 use std::collections::BTreeSet;

@@ -1,5 +1,7 @@
 //! Commits over real TLS against a real database.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 mod bench;
 
 use bench::{Bench, applied, block, named, put_file, refused};

@@ -85,15 +85,15 @@ pub struct BatchItem {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ItemOutcome {
     /// Done.
-    Applied(EntryState),
+    Applied(Box<EntryState>),
     /// The same was there.
-    Merged(EntryState),
+    Merged(Box<EntryState>),
     /// `stands` stands, the content is in `copy`.
     ConflictCopy {
         /// The entry that stands.
-        stands: EntryState,
+        stands: Box<EntryState>,
         /// The copy.
-        copy: EntryState,
+        copy: Box<EntryState>,
     },
     /// Not done.
     Refused(Refusal),
@@ -244,8 +244,11 @@ impl<'a> Batch<'a> {
             return Ok(ItemOutcome::NoSpace { quota: u64::try_from(self.quota).unwrap_or(0) });
         }
         let Done { answer, entry, stands } = self.tx.carry_out(decision)?;
+        let entry = Box::new(entry);
         Ok(match (answer, stands) {
-            (Answer::ConflictCopy(_), Some(stands)) => ItemOutcome::ConflictCopy { stands, copy: entry },
+            (Answer::ConflictCopy(_), Some(stands)) => {
+                ItemOutcome::ConflictCopy { stands: Box::new(stands), copy: entry }
+            }
             (Answer::Merged, _) => ItemOutcome::Merged(entry),
             (Answer::Applied | Answer::ConflictCopy(_), _) => ItemOutcome::Applied(entry),
         })

@@ -263,10 +263,10 @@ impl<'a> Change<'a> {
         let PathRef::Under(start, names) = to else { return Ok(false) };
         for length in 0..names.len() {
             let above = PathRef::Under(*start, names[..length].to_vec());
-            if let Some(above) = live(*self.tx, &above)? {
-                if path_ids(&self.tx, above.id)?.iter().any(|above| above.id == folder) {
-                    return Ok(true);
-                }
+            if let Some(above) = live(*self.tx, &above)?
+                && path_ids(&self.tx, above.id)?.iter().any(|above| above.id == folder)
+            {
+                return Ok(true);
             }
         }
         Ok(false)

@@ -16,7 +16,7 @@ const CHUNK: usize = 1000;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ListedItem {
     /// It is there.
-    There(PathEntry),
+    There(Box<PathEntry>),
     /// Nothing is at this path any more.
     Gone {
         /// The last name of the path.
@@ -31,7 +31,7 @@ pub enum ListedItem {
 pub enum FolderPage {
     /// The page.
     Page(Page<ListedItem>),
-    /// The cursor is not of this journal.
+    /// The cursor is not of this journal, or the folder was moved since: list anew.
     Reset,
     /// The folder is gone.
     NotFound,
@@ -59,7 +59,7 @@ impl Store {
             let limit = limit as usize;
             let lister =
                 Lister { view, paths: Paths::new(view), folder, recursive, include_deleted, limit, items: Vec::new() };
-            lister.page(cursor).map(FolderPage::Page)
+            Ok(lister.page(cursor)?.map_or(FolderPage::Reset, FolderPage::Page))
         })
         .await
     }
@@ -76,7 +76,8 @@ struct Lister<'a> {
 }
 
 impl Lister<'_> {
-    fn page(mut self, mut cursor: Cursor) -> Result<Page<ListedItem>, StoreError> {
+    /// The next page; `None` when the folder itself was moved: the paths told before are no longer its.
+    fn page(mut self, mut cursor: Cursor) -> Result<Option<Page<ListedItem>>, StoreError> {
         match cursor.position.clone() {
             Position::ByKey { after } => {
                 let next = self.by_key(after.as_deref())?;
@@ -93,11 +94,15 @@ impl Lister<'_> {
                     self.advance(&mut cursor)?;
                 }
             },
-            Position::Replay => self.replay(&mut cursor)?,
+            Position::Replay => {
+                if !self.replay(&mut cursor)? {
+                    return Ok(None);
+                }
+            }
         }
         let (head, _) = self.view.head()?;
         let has_more = cursor.position != Position::Replay || cursor.sequence < head;
-        Ok(Page { items: self.items, cursor, has_more })
+        Ok(Some(Page { items: self.items, cursor, has_more }))
     }
 
     /// The cursor moves past the next journal item.
@@ -157,7 +162,8 @@ impl Lister<'_> {
         Ok(Some(after))
     }
 
-    fn replay(&mut self, cursor: &mut Cursor) -> Result<(), StoreError> {
+    /// Tells changes until the page is full; answers `false` when the folder that is listed was itself moved or deleted.
+    fn replay(&mut self, cursor: &mut Cursor) -> Result<bool, StoreError> {
         let mut statement = self.view.db.prepare_cached(
             "SELECT entry, kind, from_parent, from_name FROM journal
              WHERE namespace = ? AND sequence > ? ORDER BY sequence LIMIT ?",
@@ -173,15 +179,18 @@ impl Lister<'_> {
                 (Some(parent), Some(name)) => Some(Origin { parent: EntryId(parent), name }),
                 _ => None,
             };
+            if matches!(kind, ChangeKind::Move | ChangeKind::Delete) && self.paths.is_below(self.folder, entry)? {
+                return Ok(false);
+            }
             let arrived = self.item(cursor.sequence + 1, entry, kind, from)?;
             if arrived {
                 // What is below the folder comes on the next pages, before the item counts as told.
                 cursor.position = Position::Below { folder: entry, after: EntryId::ROOT };
-                return Ok(());
+                return Ok(true);
             }
             self.advance(cursor)?;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Tells one change; answers whether a folder arrived whose content must be told too.
@@ -189,7 +198,9 @@ impl Lister<'_> {
         if let Some(from) = from
             && self.in_scope(from.parent)?
         {
-            self.gone(from.parent, &from.name)?;
+            // Told even if something else stands there by now: with a folder went all below it, and what stands there
+            // came later, so a later item tells it again.
+            self.tell_gone(from.parent, &from.name)?;
         }
         let entry = self.view.entry(id)?.ok_or_else(|| StoreError::Damaged(format!("entry {} is missing", id.0)))?;
         // A later item tells what has become of it.
@@ -211,7 +222,7 @@ impl Lister<'_> {
 
     fn there(&mut self, entry: EntryState) -> Result<(), StoreError> {
         let entry = self.paths.entry(entry)?;
-        self.items.push(ListedItem::There(entry));
+        self.items.push(ListedItem::There(Box::new(entry)));
         Ok(())
     }
 
@@ -220,11 +231,13 @@ impl Lister<'_> {
         if self.view.is_taken(parent, &key(name))? {
             return Ok(());
         }
+        self.tell_gone(parent, name)
+    }
+
+    fn tell_gone(&mut self, parent: EntryId, name: &str) -> Result<(), StoreError> {
         let path = self.paths.of(parent, name)?;
         let item = ListedItem::Gone { name: name.to_owned(), path };
-        if !self.items.contains(&item) {
-            self.items.push(item);
-        }
+        self.items.push(item);
         Ok(())
     }
 }
