@@ -1,1 +1,68 @@
-//! volume-manager/server
+//! The volume manager: it places volumes, seals them, and repairs what lost a replica. It is off the data path: bytes go
+//! between frontends and nodes, and from node to node.
+//!
+//! - `liveness`: who was heard of when, and what that makes of every disk
+//! - `registration`, `leases`, `status`: the calls
+//! - `seal`: the seal protocol, steps a to f of `docs/protocols.md`, each repeatable
+//! - `repair`: copies for sealed volumes that lack a replica; audits of what nodes really hold
+//! - `reconcile`: the loop that starts both wherever the table says so
+//!
+//! What must stay true: every order to a node, and every write to the table, carries the term that was taken at start.
+//! Nothing here remembers what the table does not: a volume manager that dies is replaced by one that reads the table.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod config;
+mod error;
+mod inventory;
+mod keyring;
+mod leases;
+mod liveness;
+mod manager;
+mod metrics;
+mod reconcile;
+mod registration;
+mod repair;
+mod routes;
+mod seal;
+mod status;
+
+use std::sync::Arc;
+
+use holdfast_libs_transport::{HttpClient, Role, ServiceTokens};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+pub use config::{Config, Copies, Timing};
+pub use error::ServerError;
+
+use crate::manager::Manager;
+
+/// Runs the daemon until `shutdown` is cancelled and the last request has ended.
+///
+/// # Errors
+/// When it cannot start: see [`ServerError`].
+pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), ServerError> {
+    let listener = TcpListener::bind(&config.listen)
+        .await
+        .map_err(|source| ServerError::Listen { listen: config.listen.clone(), source })?;
+    run_on(listener, config, shutdown).await
+}
+
+/// As [`run`], on a socket that listens already (`config.listen` is not looked at).
+///
+/// # Errors
+/// See [`run`].
+pub async fn run_on(listener: TcpListener, config: Config, shutdown: CancellationToken) -> Result<(), ServerError> {
+    let secret = holdfast_libs_crypto::key_from_hex(&config.cell_secret).map_err(|_| ServerError::CellSecret)?;
+    let tokens = ServiceTokens::new(&secret);
+    let server_tls = config.tls.server()?;
+    let http = HttpClient::new(&config.tls.client()?, Some(&tokens.token(Role::VolumeManager)));
+    let manager = Arc::new(Manager::open(config, http, shutdown.clone()).await?);
+    tracing::info!(cell = %manager.config.cell, term = manager.term.0, "volume manager leads");
+    let reconciling = tokio::spawn(reconcile::run(Arc::clone(&manager)));
+    holdfast_libs_transport::serve(listener, server_tls, routes::router(&manager, &tokens), shutdown).await;
+    // It ends by itself on shutdown; a panic in it has been printed.
+    let _ = reconciling.await;
+    Ok(())
+}

@@ -1,0 +1,105 @@
+//! The daemon's configuration file.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use holdfast_libs_transport::config::{ConfigError, load};
+use holdfast_libs_transport::tls::TlsFiles;
+use holdfast_libs_types::CellId;
+use serde::Deserialize;
+
+/// `holdfast volume-manager --config FILE`. Every key can also be set as `HOLDFAST__KEY`, the secret as
+/// `cell_secret_file`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where to listen, `HOST:PORT`.
+    pub listen: String,
+    /// Its cell.
+    pub cell: CellId,
+    /// The cell's secret, 64 hex digits.
+    pub cell_secret: String,
+    /// The folder of the catalog's databases.
+    pub data_dir: PathBuf,
+    /// Certificate, key and CA.
+    pub tls: TlsFiles,
+    /// How long things may take.
+    #[serde(default)]
+    pub timing: Timing,
+    /// How much is copied at once.
+    #[serde(default)]
+    pub copies: Copies,
+}
+
+/// The `[timing]` section, all in milliseconds.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Timing {
+    /// How often nodes send heartbeats.
+    pub heartbeat_ms: u64,
+    /// A node that was not heard of for so long is suspect: nothing new goes there.
+    pub suspect_ms: u64,
+    /// A disk that was not reported for so long is lost: its volumes are repaired.
+    pub lost_ms: u64,
+    /// A lease lives so long after its last renewal.
+    pub lease_ms: u64,
+    /// A seal waits so long for replicas that do not answer, since a node that restarts is common.
+    pub seal_grace_ms: u64,
+    /// How often the extents of every disk are compared with the table.
+    pub audit_ms: u64,
+}
+
+/// The `[copies]` section.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Copies {
+    /// Volumes copied at once.
+    pub max_parallel: usize,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            heartbeat_ms: 1000,
+            suspect_ms: 3000,
+            lost_ms: 15 * 60 * 1000,
+            lease_ms: 15_000,
+            seal_grace_ms: 3000,
+            audit_ms: 60_000,
+        }
+    }
+}
+
+impl Timing {
+    pub(crate) fn suspect(&self) -> Duration {
+        Duration::from_millis(self.suspect_ms)
+    }
+
+    pub(crate) fn lost(&self) -> Duration {
+        Duration::from_millis(self.lost_ms.max(self.suspect_ms))
+    }
+
+    pub(crate) fn seal_grace(&self) -> Duration {
+        Duration::from_millis(self.seal_grace_ms)
+    }
+
+    pub(crate) fn audit(&self) -> Duration {
+        Duration::from_millis(self.audit_ms)
+    }
+}
+
+impl Default for Copies {
+    fn default() -> Self {
+        Self { max_parallel: 2 }
+    }
+}
+
+impl Config {
+    /// Reads the file at `path`.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        load(path, &["cell_secret"])
+    }
+}

@@ -1,0 +1,99 @@
+//! The cell's disks with everything known of them at one moment.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use holdfast_libs_types::{DiskId, NodeId};
+use holdfast_volume_manager_catalog::{CatalogError, Disk, Node, Volume};
+use holdfast_volume_manager_client::Replica;
+use holdfast_volume_manager_planner::{Inventory, InventoryDisk};
+
+use crate::liveness::{NodeStanding, Standing};
+use crate::manager::Manager;
+
+/// One disk.
+#[derive(Debug, Clone)]
+pub(crate) struct DiskView {
+    pub disk: Disk,
+    pub zone: String,
+    pub address: String,
+    pub standing: Standing,
+    pub free_slots: u64,
+}
+
+/// One node.
+#[derive(Debug, Clone)]
+pub(crate) struct NodeView {
+    pub node: Node,
+    pub standing: NodeStanding,
+    pub silence_ms: u64,
+}
+
+/// All of them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Snapshot {
+    pub nodes: Vec<NodeView>,
+    pub disks: Vec<DiskView>,
+    by_id: HashMap<DiskId, usize>,
+}
+
+impl Snapshot {
+    pub fn disk(&self, disk: DiskId) -> Option<&DiskView> {
+        self.by_id.get(&disk).map(|index| &self.disks[*index])
+    }
+
+    /// The planner's view of it.
+    pub fn planner(&self) -> Inventory {
+        let disks = self.disks.iter().map(|view| InventoryDisk {
+            disk: view.disk.info.disk,
+            node: view.disk.info.node.clone(),
+            zone: view.zone.clone(),
+            slots: view.disk.info.slots,
+            free_slots: view.free_slots,
+            eligible: view.standing == Standing::Healthy,
+        });
+        Inventory { disks: disks.collect() }
+    }
+
+    /// Those of a volume's replicas that still count.
+    pub fn live(&self, volume: &Volume) -> Vec<DiskId> {
+        let holds = |disk: &DiskId| self.disk(*disk).is_some_and(|view| view.standing.holds_replicas());
+        volume.replicas.iter().copied().filter(holds).collect()
+    }
+
+    pub fn replica(&self, disk: DiskId) -> Option<Replica> {
+        let view = self.disk(disk)?;
+        Some(Replica {
+            disk,
+            node: view.disk.info.node.clone(),
+            zone: view.zone.clone(),
+            address: view.address.clone(),
+        })
+    }
+}
+
+impl Manager {
+    pub async fn snapshot(&self) -> Result<Snapshot, CatalogError> {
+        let (nodes, disks) = self.catalog(|catalog, _| Ok((catalog.table.nodes()?, catalog.table.disks()?))).await?;
+        let now = Instant::now();
+        let liveness = self.liveness();
+        let places: HashMap<NodeId, (String, String)> =
+            nodes.iter().map(|node| (node.node.clone(), (node.zone.clone(), node.address.clone()))).collect();
+        let mut snapshot = Snapshot::default();
+        for disk in disks {
+            let Some((zone, address)) = places.get(&disk.info.node).cloned() else { continue };
+            let id = disk.info.disk;
+            let standing = liveness.disk_standing(id, now, &self.config.timing);
+            let free_slots = liveness.report(id).map_or(disk.info.free_slots, |report| report.free_slots);
+            snapshot.by_id.insert(id, snapshot.disks.len());
+            snapshot.disks.push(DiskView { disk, zone, address, standing, free_slots });
+        }
+        for node in nodes {
+            let standing = liveness.node_standing(&node.node, now, &self.config.timing);
+            let silence = liveness.silence(&node.node, now).as_millis();
+            let silence_ms = u64::try_from(silence).unwrap_or(u64::MAX);
+            snapshot.nodes.push(NodeView { node, standing, silence_ms });
+        }
+        Ok(snapshot)
+    }
+}

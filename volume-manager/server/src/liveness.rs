@@ -1,0 +1,228 @@
+//! Who was heard of when. In memory only: after a restart every node and disk gets its full time again, counted from
+//! the start, before anything counts as lost.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use holdfast_libs_types::{DiskId, InstanceId, NodeId};
+use holdfast_volume_manager_client::DiskReport;
+
+use crate::config::Timing;
+
+/// A node as it was heard of last.
+#[derive(Debug, Clone)]
+pub(crate) struct Heard {
+    pub instance: InstanceId,
+    pub address: String,
+    pub at: Instant,
+}
+
+/// A disk as it was reported last.
+#[derive(Debug, Clone)]
+struct Reported {
+    report: DiskReport,
+    at: Instant,
+    /// Why its incarnation was refused, if it was.
+    refused: Option<String>,
+}
+
+/// What can be done with a disk now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Reads and writes.
+    Healthy,
+    /// Not heard of for a while; may come back at any moment.
+    Suspect,
+    /// Reads.
+    ReadOnly(String),
+    /// Its node says it is broken, or it is not the disk it claims to be.
+    Failed(String),
+    /// Away for too long.
+    Lost(String),
+}
+
+impl Standing {
+    /// The word for it in `admin status`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::Suspect => "suspect",
+            Self::ReadOnly(_) => "read_only",
+            Self::Failed(_) => "failed",
+            Self::Lost(_) => "lost",
+        }
+    }
+
+    /// Why it is not healthy.
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            Self::Healthy => None,
+            Self::Suspect => Some("its node is silent"),
+            Self::ReadOnly(reason) | Self::Failed(reason) | Self::Lost(reason) => Some(reason),
+        }
+    }
+
+    /// Whether a replica there still counts as one.
+    pub fn holds_replicas(&self) -> bool {
+        matches!(self, Self::Healthy | Self::Suspect | Self::ReadOnly(_))
+    }
+}
+
+/// The state of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NodeStanding {
+    Up,
+    Suspect,
+    Down,
+}
+
+impl NodeStanding {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Suspect => "suspect",
+            Self::Down => "down",
+        }
+    }
+}
+
+/// Everything that was heard since the start.
+#[derive(Debug)]
+pub(crate) struct Liveness {
+    started: Instant,
+    nodes: HashMap<NodeId, Heard>,
+    disks: HashMap<DiskId, Reported>,
+}
+
+impl Liveness {
+    pub fn new(now: Instant) -> Self {
+        Self { started: now, nodes: HashMap::new(), disks: HashMap::new() }
+    }
+
+    /// Notes a sign of life of a node, with what it says of its disks.
+    pub fn hear(&mut self, node: &NodeId, heard: Heard, disks: &[DiskReport]) {
+        for report in disks {
+            let refused = self.disks.get(&report.disk).and_then(|known| known.refused.clone());
+            self.disks.insert(report.disk, Reported { report: report.clone(), at: heard.at, refused });
+        }
+        self.nodes.insert(node.clone(), heard);
+    }
+
+    /// Notes what became of a disk's incarnation.
+    pub fn judge(&mut self, disk: DiskId, refused: Option<String>) {
+        if let Some(known) = self.disks.get_mut(&disk) {
+            known.refused = refused;
+        }
+    }
+
+    pub fn node(&self, node: &NodeId) -> Option<&Heard> {
+        self.nodes.get(node)
+    }
+
+    /// A disk's last report.
+    pub fn report(&self, disk: DiskId) -> Option<&DiskReport> {
+        self.disks.get(&disk).map(|reported| &reported.report)
+    }
+
+    /// How long a node has been silent.
+    pub fn silence(&self, node: &NodeId, now: Instant) -> Duration {
+        let last = self.nodes.get(node).map_or(self.started, |heard| heard.at);
+        now.saturating_duration_since(last)
+    }
+
+    pub fn node_standing(&self, node: &NodeId, now: Instant, timing: &Timing) -> NodeStanding {
+        let silence = self.silence(node, now);
+        if silence > timing.lost() {
+            NodeStanding::Down
+        } else if silence > timing.suspect() || !self.nodes.contains_key(node) {
+            NodeStanding::Suspect
+        } else {
+            NodeStanding::Up
+        }
+    }
+
+    pub fn disk_standing(&self, disk: DiskId, now: Instant, timing: &Timing) -> Standing {
+        let Some(known) = self.disks.get(&disk) else {
+            let away = now.saturating_duration_since(self.started);
+            return if away > timing.lost() { Standing::Lost(lost(away)) } else { Standing::Suspect };
+        };
+        if let Some(reason) = &known.refused {
+            return Standing::Failed(reason.clone());
+        }
+        let away = now.saturating_duration_since(known.at);
+        let reason = || known.report.reason.clone().unwrap_or_else(|| "its node gave no reason".to_owned());
+        match known.report.state.as_str() {
+            "failed" => Standing::Failed(reason()),
+            _ if away > timing.lost() => Standing::Lost(lost(away)),
+            _ if away > timing.suspect() => Standing::Suspect,
+            "healthy" => Standing::Healthy,
+            _ => Standing::ReadOnly(reason()),
+        }
+    }
+}
+
+fn lost(away: Duration) -> String {
+    format!("not reported for {} s", away.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use holdfast_libs_types::{DiskId, InstanceId, NodeId};
+    use holdfast_volume_manager_client::DiskReport;
+
+    use super::{Heard, Liveness, NodeStanding, Standing};
+    use crate::config::Timing;
+
+    const DISK: DiskId = DiskId([1; 16]);
+
+    fn report(state: &str) -> DiskReport {
+        DiskReport {
+            disk: DISK,
+            path: "/dev/x".to_owned(),
+            incarnation: 1,
+            nonce: 1,
+            previous_nonce: 0,
+            state: state.to_owned(),
+            reason: Some("because".to_owned()),
+            slot_bytes: 1,
+            volume_bytes: 1,
+            slots: 1,
+            free_slots: 1,
+        }
+    }
+
+    #[test]
+    fn silence_makes_suspect_then_lost_and_a_report_makes_healthy_again() {
+        let timing = Timing { suspect_ms: 3000, lost_ms: 10_000, ..Timing::default() };
+        let start = Instant::now();
+        let node = NodeId("node-1".to_owned());
+        let at = |seconds: u64| start + Duration::from_secs(seconds);
+        let heard = |seconds| Heard { instance: InstanceId([1; 16]), address: String::new(), at: at(seconds) };
+        let mut liveness = Liveness::new(start);
+        assert_eq!(liveness.disk_standing(DISK, at(9), &timing), Standing::Suspect);
+        assert!(matches!(liveness.disk_standing(DISK, at(11), &timing), Standing::Lost(_)));
+        liveness.hear(&node, heard(11), &[report("healthy")]);
+        assert_eq!(liveness.disk_standing(DISK, at(12), &timing), Standing::Healthy);
+        assert_eq!(liveness.disk_standing(DISK, at(15), &timing), Standing::Suspect);
+        assert!(matches!(liveness.disk_standing(DISK, at(22), &timing), Standing::Lost(_)));
+        assert_eq!(liveness.node_standing(&node, at(12), &timing), NodeStanding::Up);
+        assert_eq!(liveness.node_standing(&node, at(22), &timing), NodeStanding::Down);
+        // The node lives on without the disk: the disk is lost all the same.
+        liveness.hear(&node, heard(22), &[]);
+        assert!(matches!(liveness.disk_standing(DISK, at(23), &timing), Standing::Lost(_)));
+        liveness.hear(&node, heard(24), &[report("failed")]);
+        assert_eq!(liveness.disk_standing(DISK, at(24), &timing), Standing::Failed("because".to_owned()));
+    }
+
+    #[test]
+    fn a_refused_disk_holds_no_replicas() {
+        let start = Instant::now();
+        let mut liveness = Liveness::new(start);
+        let heard = Heard { instance: InstanceId([1; 16]), address: String::new(), at: start };
+        liveness.hear(&NodeId("n".to_owned()), heard, &[report("healthy")]);
+        liveness.judge(DISK, Some("a clone".to_owned()));
+        assert!(!liveness.disk_standing(DISK, start, &Timing::default()).holds_replicas());
+    }
+}

@@ -1,0 +1,178 @@
+//! What all calls and workers share.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use holdfast_libs_transport::{CallError, HttpClient};
+use holdfast_libs_types::{DiskId, InstanceId, NodeId, VolumeId};
+use holdfast_node_client::NodeClient;
+use holdfast_volume_manager_catalog::{BlockIndex, CatalogError, ReplicationTable, Term};
+use holdfast_volume_manager_client::Work;
+use tokio::sync::{Notify, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::Config;
+use crate::error::ServerError;
+use crate::liveness::Liveness;
+use crate::metrics::Metrics;
+
+/// Volumes that are sealed at once.
+const PARALLEL_SEALS: usize = 4;
+
+/// Both files of the catalog.
+#[derive(Debug, Clone)]
+pub(crate) struct Catalog {
+    pub index: BlockIndex,
+    pub table: ReplicationTable,
+}
+
+/// The volume manager.
+pub(crate) struct Manager {
+    pub config: Config,
+    pub catalog: Catalog,
+    pub term: Term,
+    /// The catalog's generation, for new volume ids.
+    pub generation: u32,
+    pub shutdown: CancellationToken,
+    pub metrics: Metrics,
+    /// Wakes the reconciler before its time.
+    pub wake: Notify,
+    pub tasks: TaskTracker,
+    pub seals: Arc<Semaphore>,
+    pub copies: Arc<Semaphore>,
+    http: HttpClient,
+    liveness: Mutex<Liveness>,
+    progress: Mutex<Progress>,
+}
+
+/// What is being done, for the status and so that nothing is begun twice.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    /// Seals and repairs under way or waiting, by volume.
+    pub work: BTreeMap<VolumeId, Work>,
+    /// Disks that failed a copy of a volume, and when that may be forgotten.
+    pub failed_copies: HashMap<(VolumeId, DiskId), Instant>,
+    /// The start of a node's process that has a generation of the keyring.
+    pub keyrings: HashMap<NodeId, (InstanceId, u64)>,
+    /// Nodes whose disks are to be compared with the table.
+    pub audits: HashSet<NodeId>,
+}
+
+impl Manager {
+    pub async fn open(config: Config, http: HttpClient, shutdown: CancellationToken) -> Result<Self, ServerError> {
+        let (folder, cell) = (config.data_dir.clone(), config.cell);
+        let opened = blocking(move || -> Result<_, ServerError> {
+            std::fs::create_dir_all(&folder).map_err(|source| ServerError::Folder { path: folder.clone(), source })?;
+            let index = BlockIndex::open(&folder, cell)?;
+            let table = ReplicationTable::open(&folder, cell)?;
+            let term = table.take_leadership()?;
+            let generation = table.generation()?;
+            Ok((Catalog { index, table }, term, generation))
+        });
+        let (catalog, term, generation) = opened.await?;
+        let copies = Arc::new(Semaphore::new(config.copies.max_parallel.max(1)));
+        Ok(Self {
+            config,
+            catalog,
+            term,
+            generation,
+            shutdown,
+            metrics: Metrics::default(),
+            wake: Notify::new(),
+            tasks: TaskTracker::new(),
+            seals: Arc::new(Semaphore::new(PARALLEL_SEALS)),
+            copies,
+            http,
+            liveness: Mutex::new(Liveness::new(Instant::now())),
+            progress: Mutex::default(),
+        })
+    }
+
+    /// Runs catalog work, which waits for a disk, off the async threads.
+    pub async fn catalog<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Catalog, Term) -> Result<T, CatalogError> + Send + 'static,
+    ) -> Result<T, CatalogError> {
+        let (catalog, term) = (self.catalog.clone(), self.term);
+        blocking(move || work(&catalog, term)).await
+    }
+
+    pub fn liveness(&self) -> MutexGuard<'_, Liveness> {
+        self.liveness.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn node(&self, address: &str) -> NodeClient {
+        NodeClient::new(self.http.clone(), address)
+    }
+
+    /// Says in the status what goes on with a volume.
+    pub fn note(&self, volume: VolumeId, kind: &str, detail: impl Into<String>) {
+        let work = Work { kind: kind.to_owned(), volume, detail: detail.into() };
+        self.progress().work.insert(volume, work);
+    }
+
+    /// Takes a volume's work for one task. `None` when somebody has it.
+    pub fn claim(self: &Arc<Self>, volume: VolumeId, kind: &str, detail: &str) -> Option<Claim> {
+        let mut progress = self.progress();
+        if progress.work.contains_key(&volume) {
+            return None;
+        }
+        let work = Work { kind: kind.to_owned(), volume, detail: detail.to_owned() };
+        progress.work.insert(volume, work);
+        Some(Claim { manager: Arc::clone(self), volume })
+    }
+
+    /// Waits, or answers false at once when the daemon stops.
+    pub async fn pause(&self, time: Duration) -> bool {
+        tokio::select! {
+            () = self.shutdown.cancelled() => false,
+            () = tokio::time::sleep(time) => true,
+        }
+    }
+}
+
+/// The right to work on a volume; given back when dropped.
+pub(crate) struct Claim {
+    manager: Arc<Manager>,
+    pub volume: VolumeId,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.manager.progress().work.remove(&self.volume);
+    }
+}
+
+/// Unix milliseconds.
+pub(crate) fn now_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A call to a node, cut off after `limit`: an order that hangs must not hold up a volume.
+pub(crate) async fn within<T>(
+    limit: Duration,
+    call: impl Future<Output = Result<T, CallError>>,
+) -> Result<T, CallError> {
+    match tokio::time::timeout(limit, call).await {
+        Ok(answer) => answer,
+        Err(_) => Err(CallError::Timeout { url: "node".to_owned(), after: limit }),
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // Blocking tasks are cancelled only when the runtime ends, and then nobody waits here.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}

@@ -1,0 +1,31 @@
+//! Counters, and how they are served.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::IntoResponse;
+use holdfast_libs_telemetry::{METRICS_CONTENT_TYPE, render_metrics};
+use http::header::CONTENT_TYPE;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::registry::Registry;
+
+use crate::manager::Manager;
+
+/// What was done since the start.
+#[derive(Debug, Default)]
+pub(crate) struct Metrics {
+    pub leases: Counter,
+    pub seals: Counter,
+    pub repairs: Counter,
+    pub failed_repairs: Counter,
+}
+
+pub(crate) async fn metrics(State(manager): State<Arc<Manager>>) -> impl IntoResponse {
+    let metrics = &manager.metrics;
+    let mut registry = Registry::with_prefix("holdfast_volume_manager");
+    registry.register("leases", "Volumes leased", metrics.leases.clone());
+    registry.register("seals", "Volumes sealed", metrics.seals.clone());
+    registry.register("repairs", "Replicas made again", metrics.repairs.clone());
+    registry.register("failed_repairs", "Copies that failed", metrics.failed_repairs.clone());
+    ([(CONTENT_TYPE, METRICS_CONTENT_TYPE)], render_metrics(&registry))
+}

@@ -1,0 +1,174 @@
+//! The seal protocol of one volume. Each step can be repeated, by this volume manager or by the next: the table says
+//! which one comes next.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use holdfast_libs_transport::CallError;
+use holdfast_libs_types::{DiskId, VolumeId};
+use holdfast_node_client::{FenceRequest, SealRequest, code};
+use holdfast_volume_manager_catalog::{CatalogError, Volume, VolumeState};
+use holdfast_volume_manager_planner::{LengthDecision, SealDecision, Vote, decide_length, decide_seal};
+
+use crate::inventory::Snapshot;
+use crate::manager::{Manager, within};
+
+/// A fence is one small write.
+const FENCE_LIMIT: Duration = Duration::from_secs(5);
+
+/// A seal reads the volume back.
+const SEAL_LIMIT: Duration = Duration::from_secs(120);
+
+/// Between attempts at replicas that do not answer.
+const RETRY: Duration = Duration::from_millis(200);
+
+/// How far a seal came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Sealed {
+    /// To its end.
+    Done,
+    /// It must wait; why.
+    Waits(String),
+}
+
+/// Carries a volume that is `sealing` to `sealed`.
+pub(crate) async fn seal(manager: &Arc<Manager>, id: VolumeId) -> Result<Sealed, CatalogError> {
+    let Some(volume) = manager.catalog(move |catalog, _| catalog.table.volume(id)).await? else {
+        return Err(CatalogError::UnknownVolume(id));
+    };
+    if volume.state == VolumeState::Sealed {
+        return Ok(Sealed::Done);
+    }
+    // Step b.
+    let epoch = volume.epoch;
+    let floor = manager.catalog(move |catalog, _| catalog.index.close_fence(id, epoch)).await?;
+    let length = match volume.length {
+        Some(length) => length,
+        None => match agree_on_length(manager, &volume, floor).await? {
+            Ok(length) => length,
+            Err(why) => return Ok(Sealed::Waits(why)),
+        },
+    };
+    commit_digest(manager, &volume, length).await
+}
+
+/// Steps c, d and e.
+async fn agree_on_length(manager: &Manager, volume: &Volume, floor: u64) -> Result<Result<u64, String>, CatalogError> {
+    manager.note(volume.volume, "seal", "fencing the replicas");
+    let votes = ask(manager, volume, |snapshot, disk| fence(manager, volume, snapshot, disk)).await?;
+    match decide_length(&votes, floor) {
+        LengthDecision::Wait { why } => Ok(Err(why)),
+        LengthDecision::Length { length, .. } => {
+            let (id, epoch) = (volume.volume, volume.epoch);
+            let committed =
+                manager.catalog(move |catalog, term| catalog.table.commit_length(term, id, epoch, length)).await?;
+            Ok(Ok(committed.0))
+        }
+    }
+}
+
+async fn fence(manager: &Manager, volume: &Volume, snapshot: Arc<Snapshot>, disk: DiskId) -> Answer<Vote> {
+    let lacking = |damaged| Vote { disk, tail: None, damaged };
+    let Some(view) = snapshot.disk(disk).filter(|view| view.standing.holds_replicas()) else {
+        return Answer::Final(lacking(false));
+    };
+    let request = FenceRequest { disk, volume: volume.volume, epoch: volume.epoch, term: manager.term.0 };
+    match within(FENCE_LIMIT, manager.node(&view.address).fence(&request)).await {
+        Ok(tail) => Answer::Final(Vote { disk, tail: Some(tail.tail), damaged: false }),
+        Err(CallError::Api(error)) if error.code == code::DAMAGED => {
+            Answer::Final(Vote { disk, tail: Some(0), damaged: true })
+        }
+        Err(CallError::Api(error)) if error.code == code::UNKNOWN_VOLUME => Answer::Final(lacking(false)),
+        Err(error) => {
+            tracing::debug!(volume = %volume.volume, %disk, %error, "no fence yet");
+            Answer::Later(lacking(false))
+        }
+    }
+}
+
+/// Step f.
+async fn commit_digest(manager: &Manager, volume: &Volume, length: u64) -> Result<Sealed, CatalogError> {
+    manager.note(volume.volume, "seal", format!("verifying replicas at {length} bytes"));
+    let answers = ask(manager, volume, |snapshot, disk| digest(manager, volume, length, snapshot, disk)).await?;
+    match decide_seal(&answers) {
+        SealDecision::Wait { why } => Ok(Sealed::Waits(why)),
+        SealDecision::Digest { digest, holders, dropped } => {
+            for (disk, why) in dropped {
+                tracing::warn!(volume = %volume.volume, %disk, why, "replica dropped at the seal");
+            }
+            let id = volume.volume;
+            manager.catalog(move |catalog, term| catalog.table.commit_seal(term, id, digest, &holders)).await?;
+            manager.metrics.seals.inc();
+            tracing::info!(volume = %volume.volume, length, reason = volume.seal_reason, "volume sealed");
+            Ok(Sealed::Done)
+        }
+    }
+}
+
+type Digest = (DiskId, Result<[u8; 32], String>);
+
+async fn digest(
+    manager: &Manager,
+    volume: &Volume,
+    length: u64,
+    snapshot: Arc<Snapshot>,
+    disk: DiskId,
+) -> Answer<Digest> {
+    let Some(view) = snapshot.disk(disk).filter(|view| view.standing.holds_replicas()) else {
+        return Answer::Final((disk, Err("the disk is out of service".to_owned())));
+    };
+    let request = SealRequest { disk, volume: volume.volume, epoch: volume.epoch, length, term: manager.term.0 };
+    match within(SEAL_LIMIT, manager.node(&view.address).seal(&request)).await {
+        Ok(sealed) => {
+            let mut bytes = [0; 32];
+            let decoded = hex::decode_to_slice(&sealed.digest, &mut bytes);
+            Answer::Final((disk, decoded.map(|()| bytes).map_err(|_| "the digest is no SHA-256".to_owned())))
+        }
+        Err(CallError::Api(error)) if is_final(&error.code) => Answer::Final((disk, Err(error.message))),
+        Err(error) => Answer::Later((disk, Err(error.to_string()))),
+    }
+}
+
+/// Answers that asking again will not change.
+fn is_final(answered: &str) -> bool {
+    [code::TOO_SHORT, code::DAMAGED, code::UNKNOWN_VOLUME, code::UNKNOWN_DISK].contains(&answered)
+}
+
+/// One replica's answer.
+enum Answer<T> {
+    /// It stands.
+    Final(T),
+    /// It may be better when asked again within the grace.
+    Later(T),
+}
+
+/// Asks every replica, and those that did not answer again until the grace is over.
+async fn ask<T, F>(
+    manager: &Manager,
+    volume: &Volume,
+    call: impl Fn(Arc<Snapshot>, DiskId) -> F,
+) -> Result<Vec<T>, CatalogError>
+where
+    F: Future<Output = Answer<T>>,
+{
+    let until = Instant::now() + manager.config.timing.seal_grace();
+    let mut answers: Vec<Option<Answer<T>>> = volume.replicas.iter().map(|_| None).collect();
+    loop {
+        let snapshot = Arc::new(manager.snapshot().await?);
+        let open: Vec<usize> =
+            (0..answers.len()).filter(|index| !matches!(answers[*index], Some(Answer::Final(_)))).collect();
+        let asked = join_all(open.iter().map(|index| call(Arc::clone(&snapshot), volume.replicas[*index]))).await;
+        for (index, answer) in open.into_iter().zip(asked) {
+            answers[index] = Some(answer);
+        }
+        let waiting = answers.iter().any(|answer| !matches!(answer, Some(Answer::Final(_))));
+        if !waiting || Instant::now() >= until || !manager.pause(RETRY).await {
+            break;
+        }
+    }
+    let kept = answers.into_iter().flatten().map(|answer| match answer {
+        Answer::Final(answer) | Answer::Later(answer) => answer,
+    });
+    Ok(kept.collect())
+}

@@ -1,0 +1,143 @@
+//! The cell's state, for the operator.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use holdfast_libs_transport::ApiError;
+use holdfast_libs_types::{DiskId, VolumeId};
+use holdfast_volume_manager_catalog::{Volume, VolumeState};
+use holdfast_volume_manager_client::{CellStatus, DiskRow, NodeRow, VolumeCounts, VolumeRow, code};
+use holdfast_volume_manager_planner::{COPIES, health_counts};
+use http::StatusCode;
+
+use crate::error::answer;
+use crate::inventory::Snapshot;
+use crate::liveness::{NodeStanding, Standing};
+use crate::manager::Manager;
+
+pub(crate) async fn status(State(manager): State<Arc<Manager>>) -> Result<Json<CellStatus>, ApiError> {
+    let snapshot = manager.snapshot().await.map_err(|error| answer(&error))?;
+    let volumes = manager.catalog(|catalog, _| catalog.table.volumes()).await.map_err(|error| answer(&error))?;
+    let counted: Vec<&Volume> = volumes.iter().filter(|volume| holds_something(volume)).collect();
+    let counts = health_counts(counted.iter().map(|volume| snapshot.live(volume).len()));
+    let work: Vec<_> = manager.progress().work.values().cloned().collect();
+    let (health, reasons) = health(&snapshot, &counted, &work);
+    let can_lose = counts.can_lose.iter().enumerate().map(|(n, count)| (n.to_string(), *count)).collect();
+    Ok(Json(CellStatus {
+        health: health.to_owned(),
+        reasons,
+        cell: manager.config.cell,
+        term: manager.term.0,
+        volumes: VolumeCounts { total: counts.total, can_lose },
+        nodes: snapshot.nodes.iter().map(node_row).collect(),
+        disks: disk_rows(&snapshot, &volumes),
+        work,
+    }))
+}
+
+/// A volume that failed, or was sealed empty, has nothing to lose.
+fn holds_something(volume: &Volume) -> bool {
+    match volume.state {
+        VolumeState::Open | VolumeState::Sealing => true,
+        VolumeState::Sealed => volume.length.is_some_and(|length| length > 0),
+        VolumeState::Creating | VolumeState::Failed => false,
+    }
+}
+
+fn health(
+    snapshot: &Snapshot,
+    volumes: &[&Volume],
+    work: &[holdfast_volume_manager_client::Work],
+) -> (&'static str, Vec<String>) {
+    let live = |volume: &&&Volume| snapshot.live(volume).len();
+    let last = volumes.iter().filter(|volume| live(volume) == 1).count();
+    let unreadable = volumes.iter().filter(|volume| live(volume) == 0).count();
+    let short = volumes.iter().filter(|volume| (2..COPIES).contains(&live(volume))).count();
+    let mut reasons = Vec::new();
+    let mut say = |count: usize, what: &str| {
+        if count > 0 {
+            reasons.push(format!("{count} volumes {what}"));
+        }
+    };
+    say(unreadable, "have no live replica");
+    say(last, "have one live replica left");
+    say(short, "lack a replica");
+    let nodes = snapshot.nodes.iter().filter(|view| view.standing != NodeStanding::Up);
+    reasons.extend(nodes.map(|view| format!("node {} is {}", view.node.node, view.standing.name())));
+    for view in snapshot.disks.iter().filter(|view| view.standing != Standing::Healthy) {
+        let reason = view.standing.reason().unwrap_or("no reason given");
+        reasons.push(format!("disk {} is {}: {reason}", view.disk.info.disk, view.standing.name()));
+    }
+    let waiting = work.iter().filter(|work| work.detail.starts_with("waits"));
+    reasons.extend(waiting.map(|work| format!("volume {}: {} {}", work.volume, work.kind, work.detail)));
+    let health = if unreadable + last > 0 {
+        "critical"
+    } else if reasons.is_empty() {
+        "ok"
+    } else {
+        "degraded"
+    };
+    (health, reasons)
+}
+
+fn node_row(view: &crate::inventory::NodeView) -> NodeRow {
+    NodeRow {
+        node: view.node.node.clone(),
+        zone: view.node.zone.clone(),
+        address: view.node.address.clone(),
+        state: view.standing.name().to_owned(),
+        last_heartbeat_ms: Some(view.silence_ms),
+    }
+}
+
+fn disk_rows(snapshot: &Snapshot, volumes: &[Volume]) -> Vec<DiskRow> {
+    let mut held: HashMap<DiskId, u64> = HashMap::new();
+    for disk in volumes.iter().filter(|volume| holds_something(volume)).flat_map(|volume| &volume.replicas) {
+        *held.entry(*disk).or_default() += 1;
+    }
+    let row = |view: &crate::inventory::DiskView| DiskRow {
+        disk: view.disk.info.disk,
+        node: view.disk.info.node.clone(),
+        path: view.disk.info.path.clone(),
+        state: view.standing.name().to_owned(),
+        reason: view.standing.reason().map(str::to_owned),
+        slots: view.disk.info.slots,
+        free_slots: view.free_slots,
+        slot_bytes: view.disk.info.slot_bytes,
+        volumes: held.get(&view.disk.info.disk).copied().unwrap_or(0),
+    };
+    snapshot.disks.iter().map(row).collect()
+}
+
+pub(crate) async fn volumes(State(manager): State<Arc<Manager>>) -> Result<Json<Vec<VolumeRow>>, ApiError> {
+    let snapshot = manager.snapshot().await.map_err(|error| answer(&error))?;
+    let volumes = manager.catalog(|catalog, _| catalog.table.volumes()).await.map_err(|error| answer(&error))?;
+    Ok(Json(volumes.iter().map(|volume| volume_row(&snapshot, volume)).collect()))
+}
+
+pub(crate) async fn volume(
+    State(manager): State<Arc<Manager>>,
+    Path(id): Path<String>,
+) -> Result<Json<VolumeRow>, ApiError> {
+    let id: VolumeId =
+        id.parse().map_err(|error: holdfast_libs_types::ids::InvalidId| ApiError::bad_request(error.to_string()))?;
+    let snapshot = manager.snapshot().await.map_err(|error| answer(&error))?;
+    let found = manager.catalog(move |catalog, _| catalog.table.volume(id)).await.map_err(|error| answer(&error))?;
+    match found {
+        Some(volume) => Ok(Json(volume_row(&snapshot, &volume))),
+        None => Err(ApiError::new(StatusCode::NOT_FOUND, code::UNKNOWN_VOLUME, format!("there is no volume {id}"))),
+    }
+}
+
+fn volume_row(snapshot: &Snapshot, volume: &Volume) -> VolumeRow {
+    VolumeRow {
+        volume: volume.volume,
+        state: volume.state.as_str().to_owned(),
+        epoch: volume.epoch,
+        length: volume.length,
+        digest: volume.digest.map(hex::encode),
+        replicas: volume.replicas.iter().filter_map(|disk| snapshot.replica(*disk)).collect(),
+    }
+}
