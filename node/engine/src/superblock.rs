@@ -175,18 +175,19 @@ impl Superblock {
         })
     }
 
-    /// The newer valid copy of the two.
+    /// The newer valid copy of the two, and which one it is: the one that must not be written next.
     pub(crate) fn newest(
         copies: [Result<Self, SuperblockError>; 2],
-    ) -> Result<Self, (SuperblockError, SuperblockError)> {
-        match copies {
-            [Ok(a), Ok(b)] => Ok(if b.generation > a.generation { b } else { a }),
-            [Ok(one), Err(error)] | [Err(error), Ok(one)] => {
-                tracing::warn!(disk = %one.disk, %error, "one of the two superblocks is damaged");
-                Ok(one)
-            }
-            [Err(a), Err(b)] => Err((a, b)),
-        }
+    ) -> Result<(Self, usize), (SuperblockError, SuperblockError)> {
+        let (one, index, error) = match copies {
+            [Ok(a), Ok(b)] if b.generation > a.generation => return Ok((b, 1)),
+            [Ok(a), Ok(_)] => return Ok((a, 0)),
+            [Ok(a), Err(error)] => (a, 0, error),
+            [Err(error), Ok(b)] => (b, 1, error),
+            [Err(a), Err(b)] => return Err((a, b)),
+        };
+        tracing::warn!(disk = %one.disk, %error, "one of the two superblocks is damaged");
+        Ok((one, index))
     }
 
     /// The incarnation to show to the catalog: the proposal if one waits, else the confirmed one.
@@ -291,10 +292,11 @@ mod tests {
     fn the_newer_copy_wins_and_a_damaged_one_does_not() {
         let old = sample();
         let new = Superblock { generation: 8, incarnation: 9, ..sample() };
-        let newest = |a, b| Superblock::newest([a, b]).unwrap().generation;
-        assert_eq!(newest(Ok(old.clone()), Ok(new.clone())), 8);
-        assert_eq!(newest(Ok(new.clone()), Ok(old.clone())), 8);
-        assert_eq!(newest(Ok(old), Err(SuperblockError::Checksum)), 7);
+        let newest = |a, b| Superblock::newest([a, b]).map(|(one, index)| (one.generation, index)).unwrap();
+        assert_eq!(newest(Ok(old.clone()), Ok(new.clone())), (8, 1));
+        assert_eq!(newest(Ok(new.clone()), Ok(old.clone())), (8, 0));
+        assert_eq!(newest(Ok(old.clone()), Err(SuperblockError::Checksum)), (7, 0));
+        assert_eq!(newest(Err(SuperblockError::Checksum), Ok(old)), (7, 1));
         assert!(Superblock::newest([Err(SuperblockError::Blank), Err(SuperblockError::Magic)]).is_err());
     }
 

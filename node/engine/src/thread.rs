@@ -33,20 +33,21 @@ pub(crate) fn read_superblocks(
     })
 }
 
-/// The superblock of a disk that may be opened: the newer valid copy, of this version, cell and size.
+/// The superblock of a disk that may be opened, and which copy it is: the newer valid one, of this version, cell and
+/// size.
 pub(crate) fn accept_superblock(
     copies: [Result<Superblock, SuperblockError>; 2],
     path: &Path,
     have: u64,
     cell: CellId,
-) -> Result<Superblock, OpenError> {
+) -> Result<(Superblock, usize), OpenError> {
     let path_text = || path.display().to_string();
     for copy in &copies {
         if let Err(SuperblockError::Version(found)) = copy {
             return Err(OpenError::UnknownVersion { path: path_text(), found: *found, known: FORMAT_VERSION });
         }
     }
-    let superblock = Superblock::newest(copies).map_err(|(a, b)| {
+    let (superblock, home) = Superblock::newest(copies).map_err(|(a, b)| {
         let need = SUPERBLOCK_OFFSETS[1] + PAGE_BYTES as u64;
         if have < need {
             return OpenError::TooSmall { path: path_text(), have, need };
@@ -61,13 +62,14 @@ pub(crate) fn accept_superblock(
     if have < need {
         return Err(OpenError::TooSmall { path: path_text(), have, need });
     }
-    Ok(superblock)
+    Ok((superblock, home))
 }
 
 /// What a disk's thread is made from.
 pub(crate) struct Parts {
     pub(crate) path: PathBuf,
-    pub(crate) superblock: Superblock,
+    /// And which copy of it was read.
+    pub(crate) superblock: (Superblock, usize),
     pub(crate) pool: BufferPool,
     pub(crate) mailbox: Arc<Mailbox>,
     pub(crate) o_direct: bool,
@@ -75,7 +77,7 @@ pub(crate) struct Parts {
 
 impl Parts {
     pub(crate) fn shared(&self, io: IoPath) -> Arc<Shared> {
-        let superblock = &self.superblock;
+        let superblock = &self.superblock.0;
         Arc::new(Shared {
             id: superblock.disk,
             cell: superblock.cell,
@@ -98,7 +100,7 @@ impl Parts {
 pub(crate) fn begin_mount<D: RawDisk>(
     device: D,
     shared: &Arc<Shared>,
-    superblock: Superblock,
+    superblock: (Superblock, usize),
     entropy: Entropy,
     mounted: impl FnOnce(Result<(), EngineError>) + 'static,
 ) -> Reactor<D> {
@@ -134,7 +136,7 @@ pub(crate) fn open(path: &Path, options: OpenOptions) -> Result<Disk, OpenError>
     let (report, reported) = sync_channel(1);
     let last_act = LastAct { mailbox, stopped, shared: None };
     std::thread::Builder::new()
-        .name(format!("disk-{}", &parts.superblock.disk.to_string()[..8]))
+        .name(format!("disk-{}", &parts.superblock.0.disk.to_string()[..8]))
         .spawn(move || thread_main(last_act, &parts, Arc::new(file), &options, &report))
         .map_err(|source| OpenError::Io { path: path_text(), what: "starting its thread", source })?;
     match reported.recv() {
@@ -171,7 +173,7 @@ type Report = SyncSender<Result<Arc<Shared>, OpenError>>;
 
 /// `last_act` is the first parameter because parameters are dropped last to first: it speaks when all else is gone.
 fn thread_main(mut last_act: LastAct, parts: &Parts, file: Arc<DiskFile>, options: &OpenOptions, report: &Report) {
-    let bytes = parts.superblock.geometry.disk_bytes;
+    let bytes = parts.superblock.0.geometry.disk_bytes;
     let path = parts.path.display().to_string();
     if options.io != IoMode::Threads {
         match UringDisk::new(file.clone(), bytes, parts.pool.clone(), options.queue_depth) {

@@ -44,20 +44,19 @@ impl Engine {
         self.write_superblock(superblock).await
     }
 
-    /// Writes both copies, one after the other, so that one of them is whole at any time.
+    /// Writes both copies, one after the other, never first the one that is known to be valid: the other may be torn
+    /// by an earlier failure, and then this one is all there is.
     async fn write_superblock(&self, mut superblock: Superblock) -> Result<(), EngineError> {
         superblock.generation = self.superblock.borrow().generation + 1;
+        // Used up even if the writes fail: it may stand on the disk.
+        self.superblock.borrow_mut().generation = superblock.generation;
         let page = superblock.encode();
         let areas = [superblock.geometry.superblock_a, superblock.geometry.superblock_b];
-        // In turns, so that a copy which cannot be written is not always the first to be tried.
-        let first = (superblock.generation % 2) as usize;
-        for area in [areas[first], areas[1 - first]] {
+        let first = 1 - self.superblock_home.get();
+        for copy in [first, 1 - first] {
             let buffer = self.page_buffer(&page[..]);
-            if let Err(error) = self.write("writing a superblock", area.offset, buffer).await {
-                // The generation is used up: it may stand on the disk.
-                self.superblock.borrow_mut().generation = superblock.generation;
-                return Err(error);
-            }
+            self.write("writing a superblock", areas[copy].offset, buffer).await?;
+            self.superblock_home.set(first);
         }
         self.shared.incarnation.store(superblock.incarnation, Ordering::Relaxed);
         *self.superblock.borrow_mut() = superblock;

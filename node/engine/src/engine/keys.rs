@@ -32,6 +32,14 @@ enum Copy {
     Good { generation: u64, content: Vec<u8> },
 }
 
+/// The newer valid copy.
+struct Newest {
+    /// 0 or 1.
+    index: usize,
+    generation: u64,
+    content: Vec<u8>,
+}
+
 impl Engine {
     fn key_copy_offsets(&self) -> [u64; 2] {
         let area = self.geometry().keys;
@@ -42,7 +50,7 @@ impl Engine {
     pub(crate) async fn read_key_area(&self) -> Result<Option<Vec<u8>>, EngineError> {
         self.shared.readable()?;
         let _guard = self.keys_lock.lock().await;
-        Ok(self.newest_keys().await?.map(|(_, content)| content))
+        Ok(self.newest_keys().await?.map(|newest| newest.content))
     }
 
     /// See `Disk::write_key_area`.
@@ -57,26 +65,27 @@ impl Engine {
         }
         let _guard = self.keys_lock.lock().await;
         let newest = self.newest_keys().await?;
-        let generation = newest.map_or(0, |(generation, _)| generation) + 1;
+        let generation = newest.as_ref().map_or(0, |newest| newest.generation) + 1;
         let copy = encode(self.shared.id.as_bytes(), generation, &content);
         let offsets = self.key_copy_offsets();
-        let first = (generation % 2) as usize;
+        // Never first the copy that is valid: the other may be torn by an earlier failure.
+        let first = newest.map_or(0, |newest| 1 - newest.index);
         for offset in [offsets[first], offsets[1 - first]] {
             self.write("writing the key area", offset, AlignedBuf::copy_of(&copy)).await?;
         }
         Ok(())
     }
 
-    async fn newest_keys(&self) -> Result<Option<(u64, Vec<u8>)>, EngineError> {
-        let mut newest: Option<(u64, Vec<u8>)> = None;
+    async fn newest_keys(&self) -> Result<Option<Newest>, EngineError> {
+        let mut newest: Option<Newest> = None;
         let mut bad = Vec::new();
-        for offset in self.key_copy_offsets() {
+        for (index, offset) in self.key_copy_offsets().into_iter().enumerate() {
             match self.read_key_copy(offset).await {
                 Copy::Blank => {}
                 Copy::Bad(detail) => bad.push(detail),
                 Copy::Good { generation, content } => {
-                    if newest.as_ref().is_none_or(|(newer, _)| generation > *newer) {
-                        newest = Some((generation, content));
+                    if newest.as_ref().is_none_or(|newest| generation > newest.generation) {
+                        newest = Some(Newest { index, generation, content });
                     }
                 }
             }

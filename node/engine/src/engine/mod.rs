@@ -17,7 +17,7 @@ mod read;
 mod scan;
 mod seal;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -76,6 +76,8 @@ pub(crate) struct Engine {
     index: RefCell<HashMap<VolumeId, u32>>,
     free: RefCell<BTreeSet<u32>>,
     superblock: RefCell<Superblock>,
+    /// The copy of the superblock (0 or 1) that is known to be valid and newest.
+    superblock_home: Cell<usize>,
     superblock_lock: Rc<TaskLock>,
     keys_lock: Rc<TaskLock>,
     /// One long read (seal, verification of a copy) at a time, so that their memory and their load are bounded.
@@ -84,7 +86,12 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    pub(crate) fn new(shared: Arc<Shared>, io: Rc<Io>, superblock: Superblock, entropy: Entropy) -> Rc<Self> {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        io: Rc<Io>,
+        (superblock, home): (Superblock, usize),
+        entropy: Entropy,
+    ) -> Rc<Self> {
         Rc::new(Self {
             superblock_lock: TaskLock::new(&io),
             keys_lock: TaskLock::new(&io),
@@ -95,6 +102,7 @@ impl Engine {
             index: RefCell::new(HashMap::new()),
             free: RefCell::new(BTreeSet::new()),
             superblock: RefCell::new(superblock),
+            superblock_home: Cell::new(home),
             entropy,
         })
     }

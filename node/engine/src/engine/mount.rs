@@ -119,9 +119,8 @@ impl Engine {
         self.index.borrow_mut().insert(volume, slot);
         if entry.header.state != SlotState::Sealed {
             let mut live = Live::empty(TaskLock::new(&self.io));
-            if entry.header.state != SlotState::Copying {
-                live.no_appends = Some("it was open across a restart".to_owned());
-            }
+            // A copy, too, must be begun anew: its header may be the older of two, the newer being unreadable.
+            live.no_appends = Some("it was open across a restart".to_owned());
             entry.live = Some(Box::new(live));
         }
     }

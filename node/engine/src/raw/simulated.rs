@@ -124,7 +124,7 @@ impl SimulatedDisk {
         };
         let shared = parts.shared(IoPath::Simulated);
         let device = SimDevice { disk: disk.clone(), buffers: std::collections::HashMap::new() };
-        let geometry = parts.superblock.geometry.clone();
+        let geometry = parts.superblock.0.geometry.clone();
         let nonces = RefCell::new(move || rng.bytes());
         let entropy = Box::new(move || (nonces.borrow_mut())());
         let mounted = Rc::new(Cell::new(false));
