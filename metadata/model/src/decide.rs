@@ -3,8 +3,8 @@
 use holdfast_libs_types::DeviceId;
 
 use crate::{
-    Content, EntryId, EntryState, Kind, Refusal, Rev, Timestamp, VersionVector, View, case_conflict_name, check_name,
-    conflict_copy_name, key, path_ids,
+    Content, EntryId, EntryState, Kind, Refusal, Rev, Revision, Timestamp, VersionVector, View, case_conflict_name,
+    check_name, conflict_copy_name, key, path_ids,
 };
 
 /// Who wishes it.
@@ -256,7 +256,7 @@ pub fn decide_put<V: View>(view: &V, editor: &Editor, at: Location, base: Base, 
         }
         refuse!(InvalidItem, "entry {} is a folder; a file cannot be written onto it", entry.id.0);
     }
-    put_onto(view, editor, entry, name, content, vector, base.map(|base| base.content))
+    put_onto(view, editor, entry, name, content, vector, base)
 }
 
 /// A put onto an entry that is there or was.
@@ -267,20 +267,22 @@ fn put_onto<V: View>(
     name: Option<String>,
     content: Content,
     vector: VersionVector,
-    base: Option<Content>,
+    base: Option<Revision>,
 ) -> Decided<V> {
     let current = &entry.revision;
     if entry.deleted {
         return revive_with(view, editor, &entry, name.as_deref(), content, vector);
     }
-    if vector.covers(&current.vector) {
+    // What counts is what the edit started from: an edit from a revision that the device itself has replaced since (its
+    // state was restored) is concurrent too.
+    if base.as_ref().is_some_and(|base| base.vector.covers(&current.vector)) {
         if content == current.content {
             return Ok(Ok(Decision::keep(entry.id)));
         }
         return Ok(Ok(Decision::applied(Act::Revise { entry: entry.id, content, vector, revived_at: None })));
     }
     if content.same_content(&current.content) {
-        let content = merged_attributes(&current.content, content, base.as_ref());
+        let content = merged_attributes(&current.content, content, base.map(|base| base.content).as_ref());
         let vector = vector.joined(&current.vector);
         let act = Act::Revise { entry: entry.id, content, vector, revived_at: None };
         return Ok(Ok(Decision::new(act, Answer::Merged)));

@@ -53,13 +53,13 @@ fn an_edit_that_knew_the_current_version_is_applied() {
 }
 
 #[test]
-fn a_device_may_edit_again_before_it_hears_of_its_own_edit() {
+fn an_edit_from_a_revision_that_the_device_itself_replaced_is_concurrent() {
     let mut bench = Bench::default();
-    let first = bench.put(A, ROOT, "a", file(1));
-    for content in 2..5 {
-        let told = bench.edit(A, first.entry.id, first.entry.revision.rev, file(content));
-        assert_eq!(told.answer, Answer::Applied);
-    }
+    let first = bench.put(A, ROOT, "a", file(1)).entry;
+    bench.edit(A, first.id, first.revision.rev, file(2));
+    // The device's state was restored from before its edit.
+    assert!(matches!(bench.edit(A, first.id, first.revision.rev, file(3)).answer, Answer::ConflictCopy(_)));
+    assert!(matches!(bench.put(A, ROOT, "a", file(4)).answer, Answer::ConflictCopy(_)));
 }
 
 #[test]
@@ -147,8 +147,8 @@ fn case_twins_both_stand_and_the_exact_name_decides_which_is_meant() {
     let small = bench.put(A, ROOT, "a.jpg", file(1)).entry;
     let big = bench.put(A, ROOT, "A.JPG", file(2)).entry;
     assert_eq!((big.name.as_str(), big.exact_name()), ("A (case conflict).JPG", "A.JPG"));
-    assert_eq!(bench.put(A, ROOT, "A.JPG", file(3)).entry.id, big.id);
-    assert_eq!(bench.put(A, ROOT, "a.jpg", file(4)).entry.id, small.id);
+    assert_eq!(bench.put(B, ROOT, "A.JPG", file(2)).entry.id, big.id);
+    assert_eq!(bench.put(B, ROOT, "a.jpg", file(1)).entry.id, small.id);
     let folder = bench.folder(A, ROOT, "Docs").entry.id;
     let twin = bench.folder(A, ROOT, "docs").entry;
     assert_ne!(twin.id, folder);

@@ -90,9 +90,8 @@ impl World {
             (None, _) => Answer::Applied,
             (Some(current), _) if current.deleted => Answer::Applied,
             (Some(current), known) => {
-                let mine = current.revision.device == self.devices[device].id;
                 let newest = known.is_some_and(|(_, rev)| rev == current.revision.rev);
-                match (newest || mine, current.revision.content == file(content)) {
+                match (newest, current.revision.content == file(content)) {
                     (true, true) => Answer::Merged,
                     (true, false) => Answer::Applied,
                     (false, true) => Answer::Merged,

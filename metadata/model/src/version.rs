@@ -1,7 +1,7 @@
 //! Version vectors: device -> counter.
 //!
 //! A counter is the number of edits the server has taken from the device (not of this entry alone), so no two edits of a
-//! device ever carry the same counter and a device's own edits are always in order.
+//! device ever carry the same counter, and no two versions the same vector.
 //!
 //! Stored form: pairs of device u64 and counter u64, big-endian, devices ascending, no zero counters.
 

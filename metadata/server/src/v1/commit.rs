@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use holdfast_libs_presign::Receipt;
+use holdfast_libs_presign::{Receipt, ReceiptError};
 use holdfast_libs_transport::ApiError;
 use holdfast_metadata_client::{CommitAnswer, CommitRequest, ItemResult, code};
 use holdfast_metadata_store::{Actor, Commit, KnownBlock};
@@ -55,26 +55,21 @@ fn check(request: &CommitRequest) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// What the receipts prove. Expired ones prove nothing (their blocks will be asked for); others that do not count are
-/// a mistake of the caller.
+/// What the receipts prove. Those that are expired, altered or signed by a key that is no more prove nothing: their blocks
+/// will be asked for. One of another account is refused, since no honest device has it.
 fn proven(app: &App, actor: &Actor, receipts: &[String]) -> Result<Vec<KnownBlock>, ApiError> {
-    use holdfast_libs_presign::ReceiptError;
     let now = unix_now();
     let mut proven = Vec::with_capacity(receipts.len());
     for (index, text) in receipts.iter().enumerate() {
         match Receipt::verify(text, &app.keys, actor.account, now) {
             Ok(receipt) => proven.push(KnownBlock { hash: receipt.hash, length: receipt.length }),
-            Err(ReceiptError::Expired(_)) => {
-                app.metrics.refused_receipts.inc();
-            }
-            Err(error @ ReceiptError::Account) => {
-                app.metrics.refused_receipts.inc();
-                let message = format!("receipt {index}: {error}");
-                return Err(ApiError::new(StatusCode::FORBIDDEN, code::FORBIDDEN, message));
-            }
             Err(error) => {
                 app.metrics.refused_receipts.inc();
-                return Err(ApiError::bad_request(format!("receipt {index}: {error}")));
+                if error == ReceiptError::Account {
+                    let message = format!("receipt {index}: {error}");
+                    return Err(ApiError::new(StatusCode::FORBIDDEN, code::FORBIDDEN, message));
+                }
+                tracing::debug!(%error, index, "a receipt does not count");
             }
         }
     }
