@@ -370,8 +370,8 @@ impl<'a> Decisions<'a> {
 
     fn move_local(&mut self, id: EntryId, remote: &RemoteEntry, name: String, local: LocalId) {
         let Some(folder) = self.folder_on_disk(remote.parent) else {
-            // A new folder that is to take this one's place.
-            if self.is_visited_above(remote.parent) {
+            // A new folder that is to take this one's place, or that of the folder it is in.
+            if self.is_visited_above(remote.parent) || self.is_in_the_way(local, remote.parent) {
                 self.step_aside(id, local);
             }
             return self.wait(id);
@@ -405,6 +405,20 @@ impl<'a> Decisions<'a> {
         }
         self.free_place_of(local);
         self.emit(Operation::MoveLocal { entry: id, to: Target::Place { parent: remote.parent, name } });
+    }
+
+    /// Whether the topmost folder that is missing above `target` has its place taken by `local` or what that is in.
+    fn is_in_the_way(&self, local: LocalId, target: EntryId) -> bool {
+        let mut missing = target;
+        while let Some(entry) = self.trees.remote.get(missing) {
+            if let Some(Folder::Here(folder)) = self.known_folder(entry.parent) {
+                let name = self.trees.remote.shown_name(missing);
+                let taken = name.and_then(|name| self.trees.local.child(folder, name));
+                return taken.is_some_and(|taken| self.trees.local.is_within(local, taken));
+            }
+            missing = entry.parent;
+        }
+        false
     }
 
     fn is_visited_above(&self, id: EntryId) -> bool {
@@ -456,6 +470,9 @@ impl<'a> Decisions<'a> {
         let Some(node) = self.trees.local.get(local) else { return };
         let (parent, name) = (node.parent, node.name.clone());
         if !self.parent_is_known(parent) {
+            if self.is_in_its_own_place(id, parent) {
+                self.step_aside_on_server(id, true);
+            }
             return self.wait(id);
         }
         if let Some(folder) = self.trees.local.get(parent).and_then(|node| node.entry) {
@@ -464,9 +481,13 @@ impl<'a> Decisions<'a> {
                 && self.is_leaving(other)
             {
                 if self.visiting.contains(&other) {
-                    return self.step_aside_on_server(id);
+                    return self.step_aside_on_server(id, false);
                 }
                 self.entry(other);
+                if self.is_below_on_server(id, other) {
+                    // A folder that was deleted here, and goes once this is out of it.
+                    self.step_aside_on_server(id, false);
+                }
                 return self.wait(id);
             }
             if self.must_move_first(folder, id) {
@@ -480,17 +501,41 @@ impl<'a> Decisions<'a> {
         self.emit(Operation::MoveRemote { entry: id, parent, name });
     }
 
+    fn is_below_on_server(&self, id: EntryId, above: EntryId) -> bool {
+        let mut at = id;
+        while let Some(entry) = self.trees.remote.get(at) {
+            at = entry.parent;
+            if at == above {
+                return true;
+            }
+        }
+        false
+    }
+
     /// A cycle of renames made here: this one goes out of the way on the server, for the moment of a commit or two.
-    fn step_aside_on_server(&mut self, id: EntryId) {
-        if self.trees.is_busy(id)
-            || self.trees.remote.shown_name(id).is_some_and(|name| name.starts_with(TRANSIT_PREFIX))
-        {
+    fn step_aside_on_server(&mut self, id: EntryId, in_its_own_place: bool) {
+        let aside = self.trees.remote.shown_name(id).is_some_and(|name| name.starts_with(TRANSIT_PREFIX));
+        if self.trees.is_busy(id) || (aside && !in_its_own_place) {
             return;
         }
         let taken = |name: &String| self.trees.remote.at_place(EntryId::ROOT, name).is_some();
         if let Some(name) = transit_names(id).find(|name| !taken(name)) {
             self.emit(Operation::MoveRemote { entry: id, parent: LocalId::ROOT, name });
         }
+    }
+
+    /// Whether one of the new folders that an entry moves into stands where the entry itself does on the server.
+    fn is_in_its_own_place(&self, id: EntryId, folder: LocalId) -> bool {
+        let mut at = folder;
+        while let Some(node) = self.trees.local.get(at).filter(|node| node.entry.is_none()) {
+            if let Some((Some(above), name)) = self.trees.place_of(at)
+                && self.trees.remote.at_place(above, name) == Some(id)
+            {
+                return true;
+            }
+            at = node.parent;
+        }
+        false
     }
 
     /// Whether an agreed entry was moved or removed on this disk, so that its place on the server becomes free.
@@ -520,7 +565,7 @@ impl<'a> Decisions<'a> {
         let leaving: Vec<_> = between.into_iter().filter(|entry| self.is_leaving(*entry)).collect();
         for entry in &leaving {
             if self.visiting.contains(entry) {
-                self.step_aside_on_server(*entry);
+                self.step_aside_on_server(*entry, false);
             } else {
                 self.entry(*entry);
             }
@@ -549,7 +594,7 @@ impl<'a> Decisions<'a> {
             if self.is_leaving(other) {
                 if self.visiting.contains(&other) {
                     // It moves into this very folder.
-                    self.step_aside_on_server(other);
+                    self.step_aside_on_server(other, true);
                 } else {
                     self.entry(other);
                 }

@@ -261,3 +261,21 @@ pub fn removed(trees: &mut Trees, id: EntryId) {
         }
     }
 }
+
+/// The engine had moved an entry here before it died.
+pub fn was_moved(trees: &mut Trees, id: EntryId, parent: EntryId, name: &str) {
+    let Some(SyncedEntry { local: Whereabouts::Present(local), .. }) = trees.synced.get(id) else { return };
+    if trees.place_of(*local) == Some((Some(parent), name)) {
+        trees.change_synced(id, |row| (row.parent, row.name) = (parent, name.to_owned()));
+    }
+}
+
+/// The engine had put a file in place before it died, if a file with the inode of `row`'s stat stands.
+pub fn was_written(trees: &mut Trees, id: EntryId, row: SyncedEntry) {
+    let found = trees.local.with_inode(row.stat.inode).next();
+    let Some((local, stat)) = found.and_then(|local| Some((local, trees.local.get(local)?.stat.clone()))) else {
+        return;
+    };
+    let stat = if row.stat.unchanged_but_for_ctime(&stat) { stat } else { row.stat.clone() };
+    trees.agree(id, SyncedEntry { stat, ..row }, Some(local));
+}

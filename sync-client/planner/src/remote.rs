@@ -201,13 +201,6 @@ impl Remote {
         touched
     }
 
-    /// Forgets everything, to list anew.
-    pub(crate) fn clear(&mut self) -> Vec<EntryId> {
-        let gone: Vec<_> = self.entries.keys().copied().collect();
-        *self = Self { changed: gone.iter().copied().collect(), ..Self::default() };
-        gone
-    }
-
     fn detach(&mut self, id: EntryId) -> Vec<EntryId> {
         let mut touched = vec![id];
         let Some(old) = self.entries.remove(&id) else { return touched };

@@ -232,6 +232,10 @@ impl Trees {
     pub fn relocated(&mut self, id: LocalId, parent: LocalId, name: &str, stat: Stat) {
         let Some(node) = self.local.get_mut(id) else { return };
         let (old, entry) = (std::mem::replace(&mut node.stat, stat.clone()), node.entry);
+        if let Some(there) = self.local.child(parent, name).filter(|there| *there != id) {
+            // The place was free on the disk; what the tree had there went unseen.
+            self.remove_local(there);
+        }
         self.local.relocate(id, parent, name);
         self.touch_local(id);
         if let (Some(entry), Some(parent)) = (entry, self.local.get(parent).and_then(|folder| folder.entry))
@@ -283,30 +287,6 @@ impl Trees {
         let touched = self.remote.finish_pull(sequence);
         self.touch_all(touched);
         self.held.retain(|_, until| *until > sequence);
-    }
-
-    /// Forgets the server's tree, to list it anew. What was agreed on stays, and is compared with the new listing.
-    pub fn forget_remote(&mut self) {
-        let gone = self.remote.clear();
-        self.touch_all(gone);
-    }
-
-    /// After a complete relisting: an agreed entry that the server does not have is no delete, since the server may
-    /// have been restored. Its local file becomes a new one.
-    pub fn forget_agreements_without_entry(&mut self) {
-        let lost: Vec<_> = self.synced.iter().map(|(id, _)| id).filter(|id| self.remote.get(*id).is_none()).collect();
-        for id in lost {
-            self.drop_synced(id);
-        }
-    }
-
-    /// Forgets the agreements about files that are gone from the disk: they are fetched again instead of deleted.
-    pub fn restore_vanished(&mut self) {
-        let gone: Vec<_> =
-            self.synced.iter().filter(|(_, entry)| entry.local == Whereabouts::Gone).map(|(id, _)| id).collect();
-        for id in gone {
-            self.drop_synced(id);
-        }
     }
 
     pub(crate) fn apply_entry(&mut self, entry: &Entry) {
@@ -362,7 +342,7 @@ impl Trees {
     }
 
     /// Forgets an agreement: the entry is new here, its local file is new to the server.
-    pub(crate) fn drop_synced(&mut self, id: EntryId) {
+    pub fn drop_synced(&mut self, id: EntryId) {
         if let Some(old) = self.synced.remove(id) {
             self.settled_something = true;
             self.limbo.remove(&id);
@@ -406,7 +386,7 @@ impl Trees {
 
     /// Finds agreed entries whose files vanished: by inode, which finds renames; else at their place, which finds
     /// files written anew under the old name. The rest is gone.
-    pub(crate) fn resolve(&mut self) {
+    pub fn resolve(&mut self) {
         if self.limbo.is_empty() {
             return;
         }
@@ -535,6 +515,27 @@ impl Trees {
         }
     }
 
+    /// Nothing about an entry is tried before [`Self::retry`], for a reason that can be seen meanwhile.
+    pub fn defer(&mut self, entry: EntryId, reason: String) {
+        let subject = Subject::Entry(entry);
+        self.candidates.remove(&subject);
+        self.waiting.remove(&subject);
+        self.deferred.insert(subject);
+        self.fault(subject, reason);
+    }
+
+    /// Compares the bytes of all files whose agreed stat was taken too soon after a change to tell.
+    pub fn suspect_all(&mut self) {
+        let present = |row: &SyncedEntry| match row.local {
+            Whereabouts::Present(local) if row.racy => Some(local),
+            _ => None,
+        };
+        let racy: Vec<_> = self.synced.iter().filter_map(|(_, row)| present(row)).collect();
+        for local in racy {
+            self.suspect(local);
+        }
+    }
+
     pub(crate) fn begin(&mut self, operation: &Operation) {
         if let Some(entry) = operation.entry() {
             *self.busy_entries.entry(entry).or_default() += 1;
@@ -587,6 +588,15 @@ impl Trees {
 
     pub(crate) fn clear_fault(&mut self, subject: Subject) {
         self.faults.remove(&subject);
+    }
+
+    /// Looks once more for the file of an entry that vanished, before its delete is committed; whether it turned up.
+    pub fn retake(&mut self, entry: EntryId) -> bool {
+        if self.synced.get(entry).is_some_and(|row| row.local == Whereabouts::Gone) {
+            self.limbo.insert(entry);
+            self.resolve();
+        }
+        self.synced.get(entry).is_some_and(|row| matches!(row.local, Whereabouts::Present(_)))
     }
 
     /// Lets an entry be decided about.

@@ -1,6 +1,6 @@
 //! A tiny model of the metadata server: the tables of `docs/protocols.md` ("Metadata") and nothing else.
 
-#![allow(dead_code, clippy::unwrap_used)]
+#![allow(dead_code, clippy::unwrap_used, clippy::result_large_err)]
 
 use std::collections::BTreeMap;
 

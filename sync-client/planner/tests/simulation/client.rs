@@ -229,7 +229,6 @@ impl Client {
         Some(matches!(verdict, Verdict::Done { .. }))
     }
 
-    #[expect(clippy::type_complexity)]
     fn upload(&mut self, local: LocalId, entry: Option<EntryId>, base: Option<&str>) -> Option<Option<(Change, Sent)>> {
         let (path, stat) = self.untouched(local)?;
         let file = self.disk.get(&path)?.clone();
