@@ -96,3 +96,45 @@ def refuses(tag):
         return caught.value
 
     return check
+
+
+class Device:
+    """A linked device of the same account, over /v1."""
+
+    def __init__(self):
+        self.session = requests.Session()
+        self.session.verify = DEV["ca_cert"]
+        login = {"user": DEV["user"], "password": DEV["password"], "device_name": "compatibility"}
+        self.me = self.post("login", login)
+        self.session.headers["Authorization"] = "Bearer " + self.me["token"]
+        self.op = 0
+
+    def post(self, call, document):
+        answer = self.session.post(DEV["api"] + "/v1/" + call, json=document, timeout=120)
+        answer.raise_for_status()
+        return answer.json()
+
+    def commit(self, change):
+        self.op += 1
+        items = [{"op": self.op, "change": change}]
+        document = {"namespace": self.me["namespace"], "items": items, "receipts": [], "acknowledged_op": 0}
+        return self.post("commit", document)["results"][0]
+
+    def entry(self, name):
+        """The entry of this name in the root folder."""
+        question = {"namespace": self.me["namespace"], "cursor": None, "limit": 5000}
+        while True:
+            page = self.post("changes", question)
+            for entry in page["entries"]:
+                if entry["name"] == name and not entry.get("deleted"):
+                    return entry
+            if not page["has_more"]:
+                return None
+            question["cursor"] = page["cursor"]
+
+
+@pytest.fixture
+def device():
+    linked = Device()
+    yield linked
+    linked.session.close()
