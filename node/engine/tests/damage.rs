@@ -4,7 +4,9 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::task::{Context, Waker};
 
+use holdfast_libs_sim::disk::Faults;
 use holdfast_libs_types::WriteEpoch;
 use holdfast_node_engine::{EngineError, ExtentInfo, ExtentState, IoMode};
 use support::{Appended, Bench, EPOCH, aligned, batch, block_on, directory, make_disk, mounted, open, volume};
@@ -269,5 +271,51 @@ fn a_record_read_at_another_place_or_length_is_refused() {
         let error =
             bench.run(|disk| async move { disk.read_record(volume(1), wrong.0, wrong.1 as u32).await }).unwrap_err();
         assert!(matches!(error, EngineError::Damaged { .. }), "{error}");
+    }
+}
+
+#[test]
+fn a_superblock_torn_by_a_failed_write_is_written_again_before_the_one_that_is_whole() {
+    for seed in 0..60 {
+        let mut bench = Bench::new(seed);
+        bench.create(volume(1));
+        let (records, _) = bench.append(volume(1), &[3000]);
+        let proposal = bench.run(|disk| async move { disk.propose_incarnation().await }).unwrap();
+        bench.disk.borrow_mut().set_faults(Faults { write_errors: 1000, ..Faults::default() });
+        bench.run(|disk| async move { disk.confirm_incarnation(proposal).await }).unwrap_err();
+        bench.disk.borrow_mut().set_faults(Faults::default());
+        // The power goes while the repeat is being written; reads beside it keep it in flight for a while.
+        let disk = bench.handle();
+        let mut repeat = Box::pin(async move { disk.confirm_incarnation(proposal).await });
+        let mut reads: Vec<_> = (0..4)
+            .map(|_| {
+                let (disk, offset) = (bench.handle(), records[0].offset);
+                Box::pin(async move { disk.read(volume(1), offset, 100).await })
+            })
+            .collect();
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(repeat.as_mut().poll(&mut context).is_pending());
+        assert!(reads.iter_mut().all(|read| read.as_mut().poll(&mut context).is_pending()));
+        bench.engine.turn();
+        bench.restart();
+        let again = bench.run(|disk| async move { disk.propose_incarnation().await }).unwrap();
+        assert!(again == proposal || again.previous_nonce == proposal.nonce);
+    }
+}
+
+#[test]
+fn failing_writes_of_the_key_area_never_take_both_copies() {
+    for seed in 0..30 {
+        let mut bench = Bench::new(seed);
+        let write =
+            |bench: &mut Bench, byte: u8| bench.run(|disk| async move { disk.write_key_area(vec![byte; 5000]).await });
+        write(&mut bench, 0).unwrap();
+        bench.disk.borrow_mut().set_faults(Faults { write_errors: 1000, ..Faults::default() });
+        for byte in 1..4 {
+            write(&mut bench, byte).unwrap_err();
+        }
+        bench.disk.borrow_mut().set_faults(Faults::default());
+        let content = bench.run(|disk| async move { disk.read_key_area().await }).unwrap().unwrap();
+        assert!((0..4).any(|byte| content == vec![byte; 5000]));
     }
 }
