@@ -331,20 +331,21 @@ impl Engine {
             && !self.commits.has_unanswered_from_before()
     }
 
-    fn plan_due_at(&self) -> Option<Instant> {
+    fn plan_due_at(&self, now: Instant) -> Option<Instant> {
         match self.disk_changed {
             Some((first, last)) => Some((last + DEBOUNCE).min(first + MAX_DEBOUNCE)),
-            None if self.trees.has_candidates() => Some(self.parts.clock.now()),
+            None if self.trees.has_candidates() => Some(now),
             None => None,
         }
     }
 
     fn has_due_work(&self) -> bool {
-        self.may_plan() && self.plan_due_at().is_some_and(|at| at <= self.parts.clock.now())
+        let now = self.parts.clock.now();
+        self.may_plan() && self.plan_due_at(now).is_some_and(|at| at <= now)
     }
 
     fn plan_when_due(&mut self, now: Instant) {
-        if !self.may_plan() || !self.plan_due_at().is_some_and(|at| at <= now) {
+        if !self.may_plan() || !self.plan_due_at(now).is_some_and(|at| at <= now) {
             return;
         }
         self.disk_changed = None;
@@ -402,7 +403,7 @@ impl Engine {
         let mut deadline = now + Duration::from_secs(30);
         let mut earlier = |at: Instant| deadline = deadline.min(at);
         if self.may_plan()
-            && let Some(at) = self.plan_due_at()
+            && let Some(at) = self.plan_due_at(now)
         {
             earlier(at);
         }
