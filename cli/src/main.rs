@@ -1,5 +1,7 @@
 //! The one binary: every daemon, the operator's commands and the user's.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 mod admin;
 mod arguments;
 mod bench;

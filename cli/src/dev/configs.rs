@@ -53,11 +53,9 @@ pub fn write_servers(layout: &Layout, options: &DevOptions) -> anyhow::Result<()
             ("address", Value::String(layout.url(&name)?)),
             ("volume_manager", volume_manager.clone()),
             ("slot_bytes", Value::Integer(SLOT_BYTES as i64)),
+            ("create_size_bytes", Value::Integer(layout.disk_size() as i64)),
         ]));
-        let disks = disks.iter().map(|path| {
-            let size = Value::Integer(layout.disk_size() as i64);
-            Value::Table(table([("path", text(path)), ("create_size_bytes", size)]))
-        });
+        let disks = disks.iter().map(|path| Value::Table(table([("path", text(path))])));
         config.insert("disks".to_owned(), Value::Array(disks.collect()));
         write(layout, options, "node", &name, config)?;
     }

@@ -46,7 +46,10 @@ pub fn login(options: &LoginOptions) -> anyhow::Result<()> {
 pub fn status(options: &StatusOptions) -> anyhow::Result<()> {
     let mut clients = Vec::new();
     for (folder, state_dir) in state_folders(options)? {
-        let answer = block_on(async { Ok(holdfast_sync_client_engine::query(&state_dir, "status").await?) });
+        let answer = block_on(async {
+            let line = holdfast_sync_client_engine::query(&state_dir, "status").await?;
+            Ok(serde_json::from_str::<Value>(&line)?)
+        });
         clients.push(answer.unwrap_or_else(|error| {
             json!({
                 "folder": folder, "state": "stopped", "reason": format!("{error:#}"), "pending": 0, "conflicts": 0,

@@ -67,7 +67,7 @@ pub async fn put(api: &Api, file: &Path, path: &str) -> anyhow::Result<Value> {
     let mut offset = 0_u64;
     loop {
         let mut chunk = Vec::new();
-        source.by_ref().take(CHUNK_BYTES as u64).read_to_end(&mut chunk)?;
+        (&mut source).take(CHUNK_BYTES as u64).read_to_end(&mut chunk)?;
         let len = chunk.len();
         let chunk = Bytes::from(chunk);
         hash.update(&chunk);
