@@ -57,6 +57,7 @@ counters! {
     fenced_inserts: "Batches whose index rows were refused; their blocks went into another volume",
     index_transactions: "Transactions that inserted index rows",
     volumes_leased: "Volumes leased",
+    failed_leases: "Leases asked for in vain",
     seals_asked: "Volumes asked to be sealed",
     failed_puts: "Blocks that could not be stored",
     damaged_records_detected: "Records found damaged when read, by the node or here",

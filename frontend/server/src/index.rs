@@ -129,11 +129,11 @@ impl Index {
         self.ask(move |databases| databases.blocks.put_key(&key.id, &key.bytes)).await.map(drop)
     }
 
-    /// The keyring's generation and all its keys.
-    pub(crate) async fn keys(&self) -> Result<(u64, Vec<WrappedKey>), IndexError> {
+    /// All wrapped keys.
+    pub(crate) async fn keys(&self) -> Result<Vec<WrappedKey>, IndexError> {
         self.ask(|databases| {
-            let (generation, keys) = databases.blocks.keys()?;
-            Ok((generation, keys.into_iter().map(|(id, bytes)| WrappedKey { id, bytes }).collect()))
+            let (_, keys) = databases.blocks.keys()?;
+            Ok(keys.into_iter().map(|(id, bytes)| WrappedKey { id, bytes }).collect())
         })
         .await
     }

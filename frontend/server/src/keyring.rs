@@ -6,9 +6,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use holdfast_libs_crypto::{CryptoError, DataKey, MasterKey, SealedRecord, WrappedKey};
+use holdfast_libs_crypto::{CryptoError, DataKey, MasterKey, SealedRecord};
 use holdfast_libs_types::{BlockHash, KeyId};
-use holdfast_node_client::KeyringBody;
 
 use crate::index::{Index, IndexError};
 
@@ -79,7 +78,7 @@ impl Keyring {
     /// # Errors
     /// Also when a key does not unwrap: then the master key is not that of the cell.
     pub(crate) async fn load(&self) -> Result<(), KeyError> {
-        for wrapped in self.index.keys().await?.1 {
+        for wrapped in self.index.keys().await? {
             if self.find(wrapped.id).is_some() {
                 continue;
             }
@@ -87,19 +86,6 @@ impl Keyring {
             self.known.write().unwrap_or_else(PoisonError::into_inner).insert(wrapped.id, key);
         }
         Ok(())
-    }
-
-    /// The wrapped keyring, for the disks.
-    pub(crate) async fn wrapped(&self) -> Result<KeyringBody, IndexError> {
-        let (generation, keys) = self.index.keys().await?;
-        let pair = |key: &WrappedKey| {
-            let mut hex = String::with_capacity(key.bytes.len() * 2);
-            for byte in &key.bytes {
-                hex.push_str(&format!("{byte:02x}"));
-            }
-            (key.id.to_string(), hex)
-        };
-        Ok(KeyringBody { generation, keys: keys.iter().map(pair).collect() })
     }
 }
 

@@ -113,7 +113,7 @@ pub async fn run_on(listener: TcpListener, config: Config, shutdown: Cancellatio
     let counters = Arc::new(Counters::default());
     let queue = Arc::new(Queue::default());
     let volume_manager = VolumeManagerClient::new(http.clone(), config.volume_manager.clone());
-    let leases = Arc::new(Leases::new(instance, volume_manager, http.clone(), keyring.clone(), counters.clone()));
+    let leases = Arc::new(Leases::new(instance, volume_manager, counters.clone()));
     let writers = Writers::start(&config.writer, &http, &index, &queue, &leases, &counters);
     let cache = Arc::new(Cache::new(config.cache.bytes));
     let reader = Reader {

@@ -12,6 +12,7 @@ use holdfast_frontend_client::code;
 use holdfast_libs_presign::{Grant, Method, Receipt, Subject, list_digest};
 use holdfast_libs_transport::{CallError, Role};
 use holdfast_libs_types::{BlockHash, CellId, MAX_BLOCK_BYTES};
+use holdfast_volume_manager_catalog::VolumeState;
 use http::{Request, StatusCode};
 use http_body_util::Full;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -232,9 +233,8 @@ async fn volumes_are_leased_at_the_first_put_and_given_back_at_the_end() {
     let status = cluster.status().await;
     assert_eq!(status.counters["volumes_leased"], 1, "one put at a time needs one volume");
     cluster.frontend.stop();
-    let seals = cluster.volume_manager.seals();
-    assert_eq!(seals.iter().map(|seal| seal.volume).collect::<Vec<_>>(), status.open_volumes);
-    assert!(seals.iter().all(|seal| seal.failed_disk.is_none()));
+    let (row, reason) = cluster.sealed(status.open_volumes[0]).await;
+    assert_eq!((row.replicas.len(), reason.as_str()), (3, "the frontend stops"));
 }
 
 #[tokio::test]
@@ -249,21 +249,13 @@ async fn a_full_volume_is_followed_by_another() {
     }
     let leased = cluster.counter("volumes_leased").await;
     assert!(leased >= 3, "{leased} volumes of 13 MiB for 32 MiB");
-    eventually("the full ones are to be sealed", async || {
-        (cluster.volume_manager.seals().len() as u64 >= leased - 2).then_some(())
+    eventually("the full ones are sealed", async || {
+        let sealed = cluster.volumes().into_iter().filter(|row| row.state == VolumeState::Sealed).count() as u64;
+        (sealed >= leased - 2).then_some(())
     })
     .await;
+    for block in &blocks {
+        assert_eq!(cluster.get(BlockHash::of(block)).await.unwrap(), *block, "from sealed volumes too");
+    }
     assert_eq!(cluster.counter("failed_appends").await, 0, "a full volume is no failure");
-}
-
-#[tokio::test]
-async fn the_wrapped_keyring_reaches_the_disks_that_hold_its_records() {
-    let mut cluster = Cluster::start().await;
-    cluster.put(&block(1, 100)).await.unwrap();
-    let disks: Vec<_> =
-        cluster.volume_manager.leases()[0].replicas.iter().map(|replica| replica.node.clone()).collect();
-    assert_eq!(disks.len(), 3);
-    let file = cluster.disk_file(1);
-    eventually("the keyring is there", async || disk_file::contains(&file, b"HFKR").then_some(())).await;
-    cluster.frontend.stop();
 }

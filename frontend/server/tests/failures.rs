@@ -4,10 +4,11 @@
 
 mod cluster;
 
-use cluster::{Cluster, block, disk_file, eventually};
+use cluster::{Cluster, Options, block, disk_file, eventually};
 use holdfast_frontend_client::code;
-use holdfast_libs_transport::{ApiError, CallError};
-use holdfast_libs_types::BlockHash;
+use holdfast_libs_presign::{Method, Subject};
+use holdfast_libs_transport::CallError;
+use holdfast_libs_types::{BlockHash, MAX_BLOCK_BYTES};
 use http::StatusCode;
 
 fn code_of<T: std::fmt::Debug>(result: Result<T, CallError>) -> String {
@@ -24,8 +25,9 @@ async fn puts_go_on_in_another_volume_when_a_node_dies_and_nothing_acknowledged_
     for block in &before {
         cluster.put(block).await.unwrap();
     }
-    let dead = cluster.disk_of(0).await;
-    cluster.nodes[0].kill();
+    let volume = cluster.status().await.open_volumes[0];
+    let (n, dead) = cluster.replica_of(volume).await;
+    cluster.nodes[n].kill();
     let during: Vec<_> = (100..132).map(|n| block(n, 30_000)).collect();
     let answers = cluster::at_once(during.len() as u64, |n| cluster.put(&during[n as usize])).await;
     for answer in answers {
@@ -34,13 +36,13 @@ async fn puts_go_on_in_another_volume_when_a_node_dies_and_nothing_acknowledged_
     for block in before.iter().chain(&during) {
         assert_eq!(cluster.get(BlockHash::of(block)).await.unwrap(), *block);
     }
-    let seals = eventually("its volume is to be sealed", async || {
-        Some(cluster.volume_manager.seals()).filter(|seals| !seals.is_empty())
-    })
-    .await;
-    assert_eq!(seals[0].failed_disk, Some(dead), "the seal names the disk: {seals:?}");
-    let last = cluster.volume_manager.leases().pop().unwrap();
-    assert!(last.replicas.iter().all(|replica| replica.disk != dead), "the next volume avoids it");
+    let (row, reason) = cluster.sealed(volume).await;
+    assert!(row.replicas.len() >= 2 && !row.replicas.contains(&dead), "{row:?}");
+    assert!(reason.contains(&format!("disk {dead} failed the writer")), "the seal names the disk: {reason}");
+    for open in cluster.status().await.open_volumes {
+        let next = cluster.volumes().into_iter().find(|row| row.volume == open).unwrap();
+        assert!(!next.replicas.contains(&dead), "the next volume avoids it");
+    }
     let counters = cluster.status().await.counters;
     assert!(counters["failed_appends"] >= 1 && counters["failed_puts"] == 0, "{counters:?}");
 }
@@ -50,12 +52,14 @@ async fn a_restarted_node_takes_no_more_appends_to_its_open_volumes_and_the_fron
     let mut cluster = Cluster::start().await;
     let first = block(1, 10_000);
     cluster.put(&first).await.unwrap();
+    let volume = cluster.status().await.open_volumes[0];
     cluster.restart_node(1).await;
     let second = block(2, 10_000);
     cluster.put(&second).await.unwrap();
     assert_eq!(cluster.counter("volumes_leased").await, 2);
-    let seals = cluster.volume_manager.seals();
-    assert_eq!((seals.len(), seals[0].failed_disk), (1, None), "the volume is over, the disk is well: {seals:?}");
+    let (row, reason) = cluster.sealed(volume).await;
+    assert_eq!(row.replicas.len(), 3, "all replicas agree: {row:?}");
+    assert!(!reason.contains("failed the writer"), "the volume is over, the disk is well: {reason}");
     for block in [first, second] {
         assert_eq!(cluster.get(BlockHash::of(&block)).await.unwrap(), block);
     }
@@ -66,7 +70,9 @@ async fn gets_go_on_when_a_node_dies() {
     let mut cluster = Cluster::start().await;
     let blocks: Vec<_> = (0..12).map(|n| block(n, 20_000)).collect();
     cluster.put_list(&blocks).await.unwrap();
-    cluster.nodes[1].kill();
+    let volume = cluster.status().await.open_volumes[0];
+    let (dead, _) = cluster.replica_of(volume).await;
+    cluster.nodes[dead].kill();
     for block in &blocks {
         assert_eq!(cluster.get(BlockHash::of(block)).await.unwrap(), *block);
     }
@@ -136,32 +142,51 @@ async fn a_block_damaged_on_all_disks_is_an_error_and_never_bytes() {
 }
 
 #[tokio::test]
-async fn a_full_cell_refuses_puts_with_its_own_code_and_recovers() {
-    let cluster = Cluster::start().await;
-    let full = ApiError::new(StatusCode::INSUFFICIENT_STORAGE, "cell_full", "no three disks have a free slot");
-    cluster.volume_manager.state.lock().unwrap().refuse = Some(full);
-    assert_eq!(code_of(cluster.put(&block(1, 100)).await), code::CELL_FULL);
-    cluster.volume_manager.state.lock().unwrap().refuse = None;
-    cluster.put(&block(1, 100)).await.unwrap();
+async fn a_full_cell_refuses_puts_with_its_own_code_and_still_answers_gets() {
+    let cluster = Cluster::start_with(Options { slots: 2, ..Options::default() }).await;
+    let mut stored = Vec::new();
+    let refused = loop {
+        assert!(stored.len() < 30, "two slots a disk take no thirty blocks of 4 MiB");
+        let block = block(stored.len() as u64, MAX_BLOCK_BYTES);
+        match cluster.put(&block).await {
+            Ok(_) => stored.push(block),
+            refused => break refused,
+        }
+    };
+    assert_eq!(code_of(refused), code::CELL_FULL);
+    assert!(stored.len() >= 3, "{} blocks were stored", stored.len());
+    for block in &stored {
+        assert_eq!(cluster.get(BlockHash::of(block)).await.unwrap(), *block);
+    }
+    assert!(cluster.put(&stored[0]).await.unwrap().deduplicated);
 }
 
 #[tokio::test]
-async fn a_put_waits_for_a_volume_manager_that_is_not_ready() {
-    let cluster = Cluster::start().await;
-    let not_yet = ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "not_leader", "ask again");
-    cluster.volume_manager.state.lock().unwrap().refuse = Some(not_yet);
-    let data = block(1, 100);
-    let put = cluster.put(&data);
-    let relent = async {
-        eventually("the put is being retried", async || {
-            let waiting = cluster.counter("puts").await == 1;
-            waiting.then_some(())
-        })
-        .await;
-        cluster.volume_manager.state.lock().unwrap().refuse = None;
-    };
-    let (answer, ()) = tokio::join!(put, relent);
-    answer.unwrap();
+async fn a_put_waits_for_a_volume_manager_that_is_away_and_gets_do_not_need_one() {
+    let mut cluster = Cluster::start().await;
+    let before = block(1, 5000);
+    cluster.put(&before).await.unwrap();
+    cluster.restart_frontend();
+    cluster.volume_manager.kill();
+    assert_eq!(cluster.get(BlockHash::of(&before)).await.unwrap(), before);
+    let (client, after) = (cluster.client(), block(2, 5000));
+    let url = cluster.url(&cluster.grant(Method::Put, Subject::Block(BlockHash::of(&after))));
+    let put = tokio::spawn(async move { client.put(&url, after).await });
+    eventually("a lease was refused", async || (cluster.counter("failed_leases").await >= 1).then_some(())).await;
+    assert!(!put.is_finished(), "the put waits");
+    cluster.restart_volume_manager();
+    put.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn writes_to_leased_volumes_go_on_while_the_volume_manager_is_away() {
+    let mut cluster = Cluster::start().await;
+    cluster.put(&block(1, 5000)).await.unwrap();
+    cluster.volume_manager.kill();
+    for n in 2..10 {
+        cluster.put(&block(n, 5000)).await.unwrap();
+    }
+    assert_eq!(cluster.counter("volumes_leased").await, 1);
 }
 
 #[tokio::test]
@@ -170,7 +195,7 @@ async fn blocks_whose_index_rows_are_fenced_go_into_another_volume() {
     let first = block(1, 5000);
     cluster.put(&first).await.unwrap();
     let volume = cluster.status().await.open_volumes[0];
-    cluster.volume_manager.close_fence(volume);
+    cluster.close_fence(volume);
     let blocks: Vec<_> = (2..12).map(|n| block(n, 5000)).collect();
     assert_eq!(cluster.put_list(&blocks).await.unwrap().receipts.len(), 10);
     for block in blocks.iter().chain([&first]) {
@@ -179,8 +204,8 @@ async fn blocks_whose_index_rows_are_fenced_go_into_another_volume() {
     let counters = cluster.status().await.counters;
     assert!(counters["fenced_inserts"] >= 1 && counters["volumes_leased"] >= 2, "{counters:?}");
     assert!(!cluster.status().await.open_volumes.contains(&volume));
-    let seals = cluster.volume_manager.seals();
-    assert!(seals.iter().any(|seal| seal.volume == volume && seal.failed_disk.is_none()), "{seals:?}");
+    let (_, reason) = cluster.sealed(volume).await;
+    assert!(reason.contains("fenced"), "{reason}");
 }
 
 #[tokio::test]

@@ -4,13 +4,16 @@
 
 mod cluster;
 
+use std::time::Duration;
+
 use cluster::{Cluster, block, frontend_config, hex};
 use holdfast_frontend_server::{Config, ServerError, run};
 use holdfast_libs_types::CellId;
 use tokio_util::sync::CancellationToken;
 
 async fn start_error(config: Config) -> ServerError {
-    run(Config { listen: "127.0.0.1:0".to_owned(), ..config }, CancellationToken::new()).await.unwrap_err()
+    let run = run(Config { listen: "127.0.0.1:0".to_owned(), ..config }, CancellationToken::new());
+    tokio::time::timeout(Duration::from_secs(10), run).await.expect("it must not start").unwrap_err()
 }
 
 #[tokio::test]
@@ -18,8 +21,7 @@ async fn a_wrong_master_key_cell_or_secret_is_named() {
     let mut cluster = Cluster::start().await;
     cluster.put(&block(1, 100)).await.unwrap();
     cluster.frontend.stop();
-    let good =
-        frontend_config(cluster.dir.path(), &cluster.tls, &cluster.volume_manager.daemon.address, &cluster.options);
+    let good = frontend_config(cluster.dir.path(), &cluster.tls, &cluster.volume_manager.address, &cluster.options);
     let error = start_error(Config { master_key: hex(&[4; 32]), ..good.clone() }).await;
     assert!(matches!(error, ServerError::MasterKey(_)) && error.to_string().contains("`master_key`"), "{error}");
     let error = start_error(Config { cell: CellId([1; 16]), ..good.clone() }).await;

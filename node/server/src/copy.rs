@@ -63,21 +63,28 @@ pub(crate) async fn copy(
 ) -> Result<Json<Sealed>, ApiError> {
     let order: CopyRequest = json(body)?;
     node.heed(order.term)?;
-    let disk = node.disks.get(order.disk)?;
     let mut digest = [0; 32];
     hex::decode_to_slice(&order.digest, &mut digest)
         .map_err(|_| ApiError::bad_request("`digest` must be 64 hex digits"))?;
+    // On its own: a volume manager that stops waiting finds the copy done, or under way, when it asks again.
+    let copied = tokio::spawn(async move { make(&node, &order, digest).await.map(|()| order) });
+    let order = copied.await.map_err(|error| ApiError::internal(error.to_string()))??;
+    Ok(Json(Sealed { length: order.length, digest: order.digest }))
+}
+
+async fn make(node: &Node, order: &CopyRequest, digest: [u8; 32]) -> Result<(), ApiError> {
+    let disk = node.disks.get(order.disk)?;
     let busy = |message: &str| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, code::BUSY, message);
     let _running = node
         .copies
         .enter(order.disk, order.volume)
         .ok_or_else(|| busy("this volume is being copied to this disk already"))?;
     let _place = node.copies.places.try_acquire().map_err(|_| busy("the node makes as many copies as it may"))?;
-    if !is_there_already(disk, &order, &digest).await {
-        pull_from_any(&node.copies.http, disk, &order, digest).await?;
+    if !is_there_already(disk, order, &digest).await {
+        pull_from_any(&node.copies.http, disk, order, digest).await?;
         tracing::info!(volume = %order.volume, disk = %order.disk, length = order.length, "replica copied");
     }
-    Ok(Json(Sealed { length: order.length, digest: order.digest }))
+    Ok(())
 }
 
 /// Whether an earlier copy of the same order was finished.

@@ -4,15 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use holdfast_libs_transport::{CallError, HttpClient};
+use holdfast_libs_transport::CallError;
 use holdfast_libs_types::{DiskId, InstanceId, VolumeId};
-use holdfast_node_client::NodeClient;
 use holdfast_volume_manager_client::{LeaseRequest, LeasedVolume, RenewRequest, SealAsk, VolumeManagerClient, code};
 use tokio_util::sync::CancellationToken;
 
 use crate::answers::PutFailure;
 use crate::counters::Counters;
-use crate::keyring::Keyring;
 use crate::suspects::Suspects;
 
 /// How long a disk that failed us is left out of new leases.
@@ -33,8 +31,6 @@ const RENEW_MAX: Duration = Duration::from_secs(1);
 pub(crate) struct Leases {
     instance: InstanceId,
     volume_manager: VolumeManagerClient,
-    http: HttpClient,
-    keyring: Arc<Keyring>,
     avoid: Suspects,
     /// Open volume -> milliseconds its lease lives.
     open: Mutex<BTreeMap<VolumeId, u64>>,
@@ -42,15 +38,9 @@ pub(crate) struct Leases {
 }
 
 impl Leases {
-    pub(crate) fn new(
-        instance: InstanceId,
-        volume_manager: VolumeManagerClient,
-        http: HttpClient,
-        keyring: Arc<Keyring>,
-        counters: Arc<Counters>,
-    ) -> Self {
+    pub(crate) fn new(instance: InstanceId, volume_manager: VolumeManagerClient, counters: Arc<Counters>) -> Self {
         let avoid = Suspects::new(AVOID_FOR);
-        Self { instance, volume_manager, http, keyring, avoid, open: Mutex::default(), counters }
+        Self { instance, volume_manager, avoid, open: Mutex::default(), counters }
     }
 
     /// The volumes leased at this moment.
@@ -70,26 +60,7 @@ impl Leases {
         self.counters.volumes_leased.one();
         self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(lease.volume, lease.lease_ms);
         tracing::info!(volume = %lease.volume, epoch = %lease.epoch, "volume leased");
-        self.spread_keyring(&lease);
         Ok(lease)
-    }
-
-    /// Puts the keyring onto the disks that are about to hold records sealed with it. The catalog has it already; this
-    /// copy is for the day when only the disks are left, so a failure does not hold up the writer.
-    fn spread_keyring(&self, lease: &LeasedVolume) {
-        let (keyring, http) = (self.keyring.clone(), self.http.clone());
-        let addresses: Vec<_> = lease.replicas.iter().map(|replica| replica.address.clone()).collect();
-        tokio::spawn(async move {
-            let wrapped = match keyring.wrapped().await {
-                Ok(wrapped) => wrapped,
-                Err(error) => return tracing::warn!(%error, "the keyring was not sent to the nodes"),
-            };
-            for address in addresses {
-                if let Err(error) = NodeClient::new(http.clone(), address).put_keyring(&wrapped).await {
-                    tracing::warn!(%error, "the keyring was not stored by a node");
-                }
-            }
-        });
     }
 
     /// Gives a volume up: it is not renewed any more, and its seal is asked for until the volume manager has heard it.

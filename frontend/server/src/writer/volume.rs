@@ -99,6 +99,7 @@ impl VolumeWriter {
                 self.volume = Some(OpenVolume { lease, tail: 0, records: 0, fenced, fresh: true });
             }
             Err(error) => {
+                self.counters.failed_leases.one();
                 tracing::warn!(%error, "no volume could be leased");
                 let (failure, may_pass) = lease_failure(&error);
                 self.queue.no_volume(if may_pass { LEASE_PATIENCE } else { Duration::ZERO }, &failure);

@@ -5,10 +5,8 @@
 #![allow(dead_code, missing_docs)] // Each test file uses its part.
 
 pub mod disk_file;
-pub mod stand_in;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -17,9 +15,12 @@ use holdfast_frontend_server::{CacheConfig, Config, LimitsConfig, WriterConfig};
 use holdfast_libs_presign::{Grant, Method, SigningKeys, Subject, list_digest};
 use holdfast_libs_transport::tls::TlsFiles;
 use holdfast_libs_transport::{CallError, HttpClient, Role, ServiceTokens};
-use holdfast_libs_types::{AccountId, BlockHash, CellId, DiskId};
+use holdfast_libs_types::{AccountId, BlockHash, CellId, DiskId, VolumeId, WriteEpoch};
 use holdfast_node_client::NodeClient;
 use holdfast_node_server::DiskPath;
+use holdfast_volume_manager_catalog::{BlockIndex, ReplicationTable, Volume, VolumeState};
+use holdfast_volume_manager_client::{CellStatus, VolumeManagerClient};
+use holdfast_volume_manager_server::{Copies, Timing};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
@@ -27,7 +28,6 @@ pub const CELL: CellId = CellId([0xce; 16]);
 pub const ACCOUNT: AccountId = AccountId([0xac; 16]);
 const SECRET: [u8; 32] = [7; 32];
 const SLOT_BYTES: u64 = 16 << 20;
-const DISK_BYTES: u64 = 136 << 20;
 
 /// Zones of the four nodes: one zone has two, so that the cell can lose a node and still write.
 const ZONES: [&str; 4] = ["zone-1", "zone-2", "zone-3", "zone-1"];
@@ -150,12 +150,14 @@ pub struct Options {
     pub cache_bytes: usize,
     pub writer: WriterConfig,
     pub nodes: usize,
+    /// Slots of each disk.
+    pub slots: u64,
 }
 
 impl Default for Options {
     fn default() -> Self {
         let writer = WriterConfig { append_deadline_ms: 3000, ..WriterConfig::default() };
-        Self { cache_bytes: 0, writer, nodes: 4 }
+        Self { cache_bytes: 0, writer, nodes: 4, slots: 8 }
     }
 }
 
@@ -163,7 +165,7 @@ pub struct Cluster {
     pub dir: TempDir,
     pub tls: TlsFiles,
     pub keys: SigningKeys,
-    pub volume_manager: stand_in::VolumeManager,
+    pub volume_manager: Daemon,
     pub nodes: Vec<Daemon>,
     pub frontend: Daemon,
     pub options: Options,
@@ -179,31 +181,76 @@ impl Cluster {
         let dir = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let tls = certificates(dir.path());
         let keys = SigningKeys::parse(&signing_keys()).unwrap();
-        let volume_manager =
-            stand_in::VolumeManager::start(&dir.path().join("catalog"), &tls, http(&tls, Some(Role::VolumeManager)));
-        let nodes: Vec<_> =
-            (0..options.nodes).map(|n| start_node(dir.path(), &tls, n, &volume_manager.daemon.address, None)).collect();
-        let frontend = start_frontend(dir.path(), &tls, &volume_manager.daemon.address, &options);
+        let volume_manager = start_volume_manager(dir.path(), &tls, None);
+        let nodes: Vec<_> = (0..options.nodes)
+            .map(|n| start_node(dir.path(), &tls, n, &volume_manager.address, &options, None))
+            .collect();
+        let frontend = start_frontend(dir.path(), &tls, &volume_manager.address, &options);
         let anyone = http(&tls, None);
         let cluster = Self { dir, tls, keys, volume_manager, nodes, frontend, options, anyone };
-        eventually("all nodes are registered", async || {
-            (cluster.volume_manager.registered() == cluster.nodes.len()).then_some(())
+        cluster.wait_for_nodes(cluster.nodes.len()).await;
+        cluster
+    }
+
+    /// Waits until so many nodes with a healthy disk are up, as the volume manager sees it.
+    pub async fn wait_for_nodes(&self, count: usize) {
+        eventually("the nodes are up", async || {
+            let status = self.cell_status().await?;
+            let up = status.nodes.iter().filter(|node| node.state == "up").count();
+            let healthy = status.disks.iter().filter(|disk| disk.state == "healthy").count();
+            (up == count && healthy == count).then_some(())
         })
         .await;
-        cluster
     }
 
     pub async fn restart_node(&mut self, n: usize) {
         let address = self.nodes[n].address.clone();
-        let before = self.volume_manager.registrations();
         self.nodes[n].kill();
-        self.nodes[n] = start_node(self.dir.path(), &self.tls, n, &self.volume_manager.daemon.address, Some(&address));
-        eventually("the node registers", async || (self.volume_manager.registrations() > before).then_some(())).await;
+        self.nodes[n] =
+            start_node(self.dir.path(), &self.tls, n, &self.volume_manager.address, &self.options, Some(&address));
+        let disk = self.disk_of(n).await;
+        eventually("the new incarnation of its disk is confirmed", async || {
+            let status = self.node_client(n, Role::Admin).status().await.ok()?;
+            (status.disks[0].disk == Some(disk) && status.disks[0].incarnation == 2).then_some(())
+        })
+        .await;
     }
 
     pub fn restart_frontend(&mut self) {
         self.frontend.stop();
-        self.frontend = start_frontend(self.dir.path(), &self.tls, &self.volume_manager.daemon.address, &self.options);
+        self.frontend = start_frontend(self.dir.path(), &self.tls, &self.volume_manager.address, &self.options);
+    }
+
+    pub fn restart_volume_manager(&mut self) {
+        let address = self.volume_manager.address.clone();
+        self.volume_manager.kill();
+        self.volume_manager = start_volume_manager(self.dir.path(), &self.tls, Some(&address));
+    }
+
+    pub async fn cell_status(&self) -> Option<CellStatus> {
+        VolumeManagerClient::new(self.http(Some(Role::Admin)), self.volume_manager.address.clone()).status().await.ok()
+    }
+
+    /// The volumes that were ever leased, as the replication table has them.
+    pub fn volumes(&self) -> Vec<Volume> {
+        let table = ReplicationTable::open_read_only(&self.dir.path().join("catalog"), CELL).unwrap();
+        table.volumes_in(&[VolumeState::Open, VolumeState::Sealing, VolumeState::Sealed]).unwrap()
+    }
+
+    /// Waits until a volume is sealed; answers why.
+    pub async fn sealed(&self, volume: VolumeId) -> (Volume, String) {
+        eventually("the volume is sealed", async || {
+            let row = self.volumes().into_iter().find(|row| row.volume == volume)?;
+            let reason = row.seal_reason.clone().unwrap_or_default();
+            (row.state == VolumeState::Sealed).then_some((row, reason))
+        })
+        .await
+    }
+
+    /// Step b of a seal, alone.
+    pub fn close_fence(&self, volume: VolumeId) {
+        let index = BlockIndex::open(&self.dir.path().join("catalog"), CELL).unwrap();
+        index.close_fence(volume, WriteEpoch(2)).unwrap();
     }
 
     pub fn disk_file(&self, n: usize) -> PathBuf {
@@ -258,8 +305,21 @@ impl Cluster {
         NodeClient::new(self.http(Some(role)), self.nodes[n].address.clone())
     }
 
+    /// The node in zone-1, which has two, that holds a replica of a volume; with its disk.
+    pub async fn replica_of(&self, volume: VolumeId) -> (usize, DiskId) {
+        let row = self.volumes().into_iter().find(|row| row.volume == volume).unwrap();
+        for (n, _) in ZONES.iter().enumerate().filter(|(_, zone)| **zone == "zone-1") {
+            let disk = self.disk_of(n).await;
+            if row.replicas.contains(&disk) {
+                return (n, disk);
+            }
+        }
+        panic!("no replica of {volume} in zone-1");
+    }
+
     pub async fn disk_of(&self, n: usize) -> DiskId {
-        self.node_client(n, Role::Admin).status().await.unwrap().disks[0].disk.unwrap()
+        let disk = async || self.node_client(n, Role::Admin).status().await.ok()?.disks.first()?.disk;
+        eventually("the node tells its disk", disk).await
     }
 }
 
@@ -276,7 +336,40 @@ fn disk_file_of(dir: &Path, n: usize) -> PathBuf {
     dir.join(format!("disk-{n}"))
 }
 
-fn start_node(dir: &Path, tls: &TlsFiles, n: usize, volume_manager: &str, address: Option<&str>) -> Daemon {
+fn start_volume_manager(dir: &Path, tls: &TlsFiles, address: Option<&str>) -> Daemon {
+    let timing = Timing {
+        heartbeat_ms: 100,
+        suspect_ms: 1000,
+        lost_ms: 3_600_000,
+        lease_ms: 5000,
+        seal_grace_ms: 200,
+        audit_ms: 60_000,
+    };
+    let data_dir = dir.join("catalog");
+    std::fs::create_dir_all(&data_dir).unwrap();
+    let config = holdfast_volume_manager_server::Config {
+        listen: String::new(),
+        cell: CELL,
+        cell_secret: hex(&SECRET),
+        data_dir,
+        tls: tls.clone(),
+        timing,
+        copies: Copies::default(),
+    };
+    Daemon::start(address, |listener, _, shutdown| async move {
+        let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+        holdfast_volume_manager_server::run_on(listener, config, shutdown).await.unwrap();
+    })
+}
+
+fn start_node(
+    dir: &Path,
+    tls: &TlsFiles,
+    n: usize,
+    volume_manager: &str,
+    options: &Options,
+    address: Option<&str>,
+) -> Daemon {
     let mut config = holdfast_node_server::Config {
         listen: String::new(),
         node: format!("node-{}", n + 1),
@@ -286,7 +379,8 @@ fn start_node(dir: &Path, tls: &TlsFiles, n: usize, volume_manager: &str, addres
         cell_secret: hex(&SECRET),
         volume_manager: volume_manager.to_owned(),
         slot_bytes: SLOT_BYTES,
-        create_size_bytes: Some(DISK_BYTES),
+        // The areas in front of the slots take a few MiB.
+        create_size_bytes: Some(options.slots * SLOT_BYTES + (8 << 20)),
         tls: tls.clone(),
         disks: vec![DiskPath { path: disk_file_of(dir, n) }],
     };
@@ -334,8 +428,4 @@ where
     F: Future<Output = T>,
 {
     futures_util::future::join_all((0..count).map(task)).await
-}
-
-pub fn shared(cluster: Cluster) -> Arc<Cluster> {
-    Arc::new(cluster)
 }
