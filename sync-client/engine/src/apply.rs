@@ -57,7 +57,7 @@ impl Engine {
                 Applied::Later(reason) => {
                     tracing::debug!(reason, ?operation, "tried again later");
                     self.look_again(operation);
-                    self.pause_for(operation, reason);
+                    self.put_off(operation, &reason);
                 }
                 Applied::Stays(reason) => self.trees.park(operation, &reason),
             }
@@ -65,10 +65,11 @@ impl Engine {
         self.settle_disk(folders);
     }
 
-    /// Ends the operation as failed, with its reason to be seen.
-    fn pause_for(&mut self, operation: &Operation, reason: String) {
+    fn put_off(&mut self, operation: &Operation, reason: &str) {
         if let Some(entry) = operation.entry() {
-            self.trees.defer(entry, reason);
+            self.trees.defer(entry);
+            let path = self.entry_path(entry).unwrap_or_default();
+            self.last_failure = Some(format!("{path}: {reason}"));
         }
     }
 
@@ -171,9 +172,18 @@ impl Engine {
     }
 }
 
+/// Whether trying again soon is of no use.
+pub(crate) fn needs_a_person(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::InvalidFilename
+    )
+}
+
 fn failure(what: &str, error: &io::Error) -> Applied {
     match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Applied::Again,
+        _ if needs_a_person(error) => Applied::Stays(format!("{what} here: {error}")),
         _ => Applied::Later(format!("{what} here: {error}")),
     }
 }

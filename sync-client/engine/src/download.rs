@@ -9,6 +9,7 @@ use holdfast_sync_client_planner::{
     Content, LocalId, NodeKind, Operation, Stat, Whereabouts, check_name, outcome,
 };
 
+use crate::apply::needs_a_person;
 use crate::engine::Engine;
 use crate::files::Temporary;
 use crate::hints::{DELETE_DELAY, QUIET};
@@ -130,24 +131,21 @@ impl Engine {
                     }
                     self.look_again(&job.operation);
                 }
-                Err(Fault::Later(reason)) => self.try_later(&job.operation, reason),
+                Err(Fault::Later(reason)) => self.try_later(&job.operation, &reason),
                 Err(Fault::Stays(reason)) => self.trees.park(&job.operation, &reason),
             }
         }
     }
 
-    fn try_later(&mut self, operation: &Operation, reason: String) {
+    fn try_later(&mut self, operation: &Operation, reason: &str) {
         tracing::debug!(reason, ?operation, "tried again later");
-        self.trouble_for(operation, reason);
+        let path = match (operation.entry(), operation.unpaired_local()) {
+            (Some(entry), _) => self.entry_path(entry),
+            (None, Some(local)) => self.path(local),
+            (None, None) => None,
+        };
+        self.last_failure = Some(format!("{}: {reason}", path.unwrap_or_default()));
         self.trees.failed(operation);
-    }
-
-    fn trouble_for(&mut self, operation: &Operation, reason: String) {
-        if let Some(entry) = operation.entry() {
-            self.trees.fault(holdfast_sync_client_planner::Subject::Entry(entry), reason);
-        } else if let Some(local) = operation.unpaired_local() {
-            self.trees.fault(holdfast_sync_client_planner::Subject::Local(local), reason);
-        }
     }
 
     /// The file changed while it was looked at: stat its place again and decide anew.
@@ -263,7 +261,8 @@ impl Engine {
                     }
                 },
                 Err(Fault::Changed) => self.look_again(&job.operation),
-                Err(Fault::Later(reason) | Fault::Stays(reason)) => self.try_later(&job.operation, reason),
+                Err(Fault::Later(reason)) => self.try_later(&job.operation, &reason),
+                Err(Fault::Stays(reason)) => self.trees.park(&job.operation, &reason),
             }
         }
         self.place_all(placings);
@@ -359,7 +358,11 @@ impl Engine {
             Err(error) => {
                 self.parts.files.discard(&temporary);
                 self.look(folder, &name);
-                self.try_later(&job.operation, format!("cannot be put in place: {error}"));
+                let reason = format!("cannot be put in place: {error}");
+                match needs_a_person(&error) {
+                    true => self.trees.park(&job.operation, &reason),
+                    false => self.try_later(&job.operation, &reason),
+                }
             }
         }
     }

@@ -131,6 +131,8 @@ pub(crate) struct Engine {
     /// Rows that changed and are not persisted yet.
     unsaved: (BTreeSet<EntryId>, BTreeSet<EntryId>),
     pub(crate) trouble: Option<String>,
+    /// Why the last operation failed that is tried again.
+    pub(crate) last_failure: Option<String>,
     retry_at: Option<Instant>,
     retry_pause: Duration,
     waiters: Vec<(Instant, u64, tokio::sync::oneshot::Sender<String>)>,
@@ -189,6 +191,7 @@ impl Engine {
             local_reasons: HashMap::new(),
             unsaved: Default::default(),
             trouble: None,
+            last_failure: None,
             retry_at: None,
             retry_pause: RETRY,
             waiters: Vec::new(),
@@ -390,7 +393,10 @@ impl Engine {
     fn plan_retry(&mut self, now: Instant) {
         let deferred = self.trees.deferred() > 0 || !(self.unsaved.0.is_empty() && self.unsaved.1.is_empty());
         if !deferred {
-            self.retry_pause = RETRY;
+            // What is under way may have failed before; only quiet ends the doubling.
+            if self.trees.unsettled() == 0 {
+                (self.retry_pause, self.last_failure) = (RETRY, None);
+            }
             self.retry_at = None;
         } else if self.retry_at.is_none() {
             self.retry_at = Some(now + self.retry_pause);
@@ -511,7 +517,7 @@ impl Engine {
             (Some(question), ..) => question.reason().to_owned(),
             (None, Some(trouble), ..) => trouble.clone(),
             (None, None, Some(trouble), _) | (None, None, None, Some(trouble)) => trouble.to_owned(),
-            (None, None, None, None) => String::new(),
+            (None, None, None, None) => self.last_failure.clone().unwrap_or_default(),
         };
         let state = match (self.question.is_some(), self.is_idle()) {
             (true, _) => "asking",
@@ -563,7 +569,7 @@ impl Engine {
         (count, all)
     }
 
-    fn entry_path(&self, id: EntryId) -> Option<String> {
+    pub(crate) fn entry_path(&self, id: EntryId) -> Option<String> {
         if let Some(Whereabouts::Present(local)) = self.trees.synced().get(id).map(|row| row.local) {
             return self.trees.local().path(local).map(|names| names.join("/"));
         }

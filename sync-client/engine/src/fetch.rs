@@ -17,6 +17,7 @@ use holdfast_sync_client_planner::Content;
 use nix::fcntl::{FallocateFlags, fallocate};
 use tokio::sync::mpsc::UnboundedSender;
 
+use crate::apply::needs_a_person;
 use crate::files::{FileSystem, Temporary};
 use crate::jobs::{Event, Fault, FetchJob, Fetched, fault_of};
 use crate::network::Network;
@@ -70,6 +71,7 @@ fn disk_fault(error: &io::Error) -> Fault {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             Fault::Later(format!("this disk is full: {error}; make room, it is tried again"))
         }
+        _ if needs_a_person(error) => Fault::Stays(format!("cannot be written here: {error}")),
         _ => Fault::Later(format!("cannot be written here: {error}")),
     }
 }

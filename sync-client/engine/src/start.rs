@@ -365,19 +365,20 @@ async fn ask(
     shutdown: &CancellationToken,
 ) -> Result<Answer, EngineError> {
     let mut state = State::open(&config.state_dir)?;
+    let mut look_again = tokio::time::interval(LOOK_AGAIN);
     loop {
         let request = tokio::select! {
             () = shutdown.cancelled() => return Ok(Answer::Shutdown),
-            () = tokio::time::sleep(LOOK_AGAIN) => None,
+            _ = look_again.tick() => {
+                let about_root = matches!(question, Question::RootVanished | Question::RootExchanged);
+                if about_root && is_back(config, &state) {
+                    return Ok(Answer::Again { emptied: false });
+                }
+                continue;
+            }
             request = control.requests.recv() => request,
         };
-        let Some(request) = request else {
-            let about_root = matches!(question, Question::RootVanished | Question::RootExchanged);
-            if about_root && is_back(config, &state) {
-                return Ok(Answer::Again { emptied: false });
-            }
-            continue;
-        };
+        let Some(request) = request else { return Ok(Answer::Shutdown) };
         let answered = match request.what {
             Command::Proceed | Command::Restore => take_answer(&mut state, question, request.what)?,
             _ => None,

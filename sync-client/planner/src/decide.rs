@@ -388,7 +388,15 @@ impl<'a> Decisions<'a> {
             if let Some(taken) = self.occupant(folder, &name) {
                 match self.trees.local.get(taken).and_then(|node| node.entry) {
                     None => self.local(taken),
-                    Some(other) if self.visiting.contains(&other) => return self.step_aside(id, local),
+                    Some(other) if self.visiting.contains(&other) => {
+                        // One of the two goes out of the way, and never one that is out of it already.
+                        return if self.is_in_transit(local) {
+                            self.step_aside(other, taken);
+                            self.wait(id);
+                        } else {
+                            self.step_aside(id, local);
+                        };
+                    }
                     Some(other) => self.entry(other),
                 }
                 if self.occupant(folder, &name).is_some() || self.trees.is_busy(id) {

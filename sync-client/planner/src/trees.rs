@@ -515,13 +515,12 @@ impl Trees {
         }
     }
 
-    /// Nothing about an entry is tried before [`Self::retry`], for a reason that can be seen meanwhile.
-    pub fn defer(&mut self, entry: EntryId, reason: String) {
+    /// Nothing about an entry is tried before [`Self::retry`].
+    pub fn defer(&mut self, entry: EntryId) {
         let subject = Subject::Entry(entry);
         self.candidates.remove(&subject);
         self.waiting.remove(&subject);
         self.deferred.insert(subject);
-        self.fault(subject, reason);
     }
 
     /// Compares the bytes of all files whose agreed stat was taken too soon after a change to tell.

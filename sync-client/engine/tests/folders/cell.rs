@@ -80,10 +80,6 @@ impl Cell {
         self.changed.send_replace(sequence);
     }
 
-    pub fn commits(&self) -> u64 {
-        self.lock().server.commits
-    }
-
     fn check(&self) -> Result<(), CallError> {
         if self.is_down.load(Ordering::SeqCst) { Err(unreachable()) } else { Ok(()) }
     }

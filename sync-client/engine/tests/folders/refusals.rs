@@ -80,14 +80,20 @@ async fn a_vanished_root_is_a_question_until_it_is_back() {
 
 async fn settle_until_idle(client: &Client) {
     let end = std::time::Instant::now() + LIMIT;
-    while client.ask("settle 1").await.state != "idle" {
-        assert!(std::time::Instant::now() < end);
+    loop {
+        let status = client.ask("settle 1").await;
+        if status.state == "idle" {
+            return;
+        }
+        assert!(std::time::Instant::now() < end, "{status:#?}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_cursor_is_a_question_and_a_new_listing_loses_nothing() {
     let (cell, mut one, other) = with_ten_files().await;
+    other.write("folder/3", "newer there");
+    settle_all(&[&other, &one]).await;
     one.stop().await;
     one.write("folder/3", "newer here");
     cell.reset.store(true, Ordering::SeqCst);
