@@ -75,7 +75,10 @@ fn concurrent_edits_with_equal_content_merge_and_both_sides_may_go_on() {
     assert!(right.entry.revision.content.executable, "the executable bit that was changed wins");
     assert_eq!(right.entry.revision.content.mtime, Some(Timestamp { secs: 9, nanos: 0 }));
     assert!(right.entry.revision.vector.covers(&left.revision.vector));
-    assert_eq!(bench.edit(A, base.id, right.entry.revision.rev, file(3)).answer, Answer::Applied);
+    // Another device that made the same edit and left the bit alone does not clear it.
+    let third = bench.edit(DeviceId(3), base.id, base.revision.rev, file(2));
+    assert!(third.answer == Answer::Merged && third.entry.revision.content.executable);
+    assert_eq!(bench.edit(A, base.id, third.entry.revision.rev, file(3)).answer, Answer::Applied);
 }
 
 #[test]

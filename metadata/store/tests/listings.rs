@@ -20,6 +20,8 @@ enum Step {
     Copy(String, String),
     /// The follower of this number reads a page.
     Page(usize),
+    /// It reads all there is.
+    CatchUp(usize),
 }
 
 /// Few names, so that things collide; `A` and `a` are one.
@@ -35,6 +37,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (any_path(), any_path()).prop_map(|(from, to)| Step::Move(from, to)),
         1 => (any_path(), any_path()).prop_map(|(from, to)| Step::Copy(from, to)),
         4 => (0..4_usize).prop_map(Step::Page),
+        2 => (0..4_usize).prop_map(Step::CatchUp),
     ]
 }
 
@@ -129,6 +132,9 @@ async fn check(steps: &[Step], limit: u32) -> Result<(), TestCaseError> {
             Step::Page(follower) if !followers[*follower].done => {
                 followers[*follower].page(store, &actor).await;
             }
+            Step::CatchUp(follower) => {
+                while !followers[*follower].done && followers[*follower].page(store, &actor).await {}
+            }
             Step::Page(_) => {}
         }
     }
@@ -161,7 +167,7 @@ async fn bytes_add_up(bench: &Bench, actor: &Actor) {
 }
 
 proptest! {
-    #![proptest_config(Config { cases: 40, max_shrink_iters: 500, failure_persistence: None, ..Config::default() })]
+    #![proptest_config(Config { cases: 60, max_shrink_iters: 500, failure_persistence: None, ..Config::default() })]
 
     #[test]
     fn following_a_listing_ends_where_a_fresh_one_begins(
