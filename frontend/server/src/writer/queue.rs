@@ -13,6 +13,11 @@ use crate::answers::PutFailure;
 use crate::budget::Held;
 use crate::in_flight::Ticket;
 
+/// While one writer has a batch in flight, another takes blocks only when so many bytes wait, or when one has waited for
+/// so long: small blocks are better off together in the next batch than alone in one of their own.
+const CROWD_BYTES: usize = 1 << 20;
+const CROWD_WAIT: Duration = Duration::from_millis(5);
+
 /// A block on its way into a volume. Its ciphertext does not depend on the volume, so a retry elsewhere reuses it.
 #[derive(Debug)]
 pub(crate) struct Job {
@@ -28,6 +33,10 @@ pub(crate) struct Job {
 }
 
 impl Job {
+    fn bytes(&self) -> usize {
+        self.sealed.payload.len()
+    }
+
     /// Tells everybody who waits that it cannot be stored.
     pub(crate) fn fail(self, failure: PutFailure) {
         self.ticket.finish(&Err(failure));
@@ -44,6 +53,10 @@ pub(crate) struct Queue {
 #[derive(Debug, Default)]
 struct Inner {
     jobs: VecDeque<Job>,
+    /// Bytes of those.
+    bytes: usize,
+    /// Batches in flight.
+    writing: usize,
     /// Writers that hold a volume and wait for work.
     idle: usize,
     /// Writers that hold a volume.
@@ -51,6 +64,29 @@ struct Inner {
     /// A writer is asking for a volume.
     leasing: bool,
     closed: bool,
+}
+
+impl Inner {
+    fn is_crowded(&self) -> bool {
+        self.bytes >= CROWD_BYTES || self.jobs.front().is_some_and(|job| job.since.elapsed() >= CROWD_WAIT)
+    }
+
+    /// Whether a writer should act.
+    fn is_due(&self, has_volume: bool) -> bool {
+        let is_its_turn = has_volume || (self.idle == 0 && !self.leasing);
+        !self.jobs.is_empty() && is_its_turn && (self.writing == 0 || self.closed || self.is_crowded())
+    }
+}
+
+/// A batch in flight.
+#[derive(Debug)]
+pub(crate) struct Writing(Arc<Queue>);
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        self.0.lock().writing -= 1;
+        self.0.changed.notify_waiters();
+    }
 }
 
 /// Counts a writer among the idle ones.
@@ -69,7 +105,10 @@ impl Queue {
 
     /// Adds blocks at the end.
     pub(crate) fn push(&self, jobs: Vec<Job>) {
-        self.lock().jobs.extend(jobs);
+        let mut inner = self.lock();
+        inner.bytes += jobs.iter().map(Job::bytes).sum::<usize>();
+        inner.jobs.extend(jobs);
+        drop(inner);
         self.changed.notify_waiters();
     }
 
@@ -77,6 +116,7 @@ impl Queue {
     pub(crate) fn put_back(&self, jobs: Vec<Job>) {
         let mut inner = self.lock();
         for job in jobs.into_iter().rev() {
+            inner.bytes += job.bytes();
             inner.jobs.push_front(job);
         }
         drop(inner);
@@ -95,33 +135,45 @@ impl Queue {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            {
+            let oldest = {
                 let mut inner = self.lock();
-                if !inner.jobs.is_empty() && (has_volume || (inner.idle == 0 && !inner.leasing)) {
+                if inner.is_due(has_volume) {
                     inner.leasing |= !has_volume;
                     return true;
                 }
                 if inner.closed && inner.jobs.is_empty() {
                     return false;
                 }
+                inner.jobs.front().map(|job| job.since).filter(|_| !inner.is_crowded())
+            };
+            match oldest {
+                // The queue may become crowded by time alone.
+                Some(since) => {
+                    tokio::select! {
+                        () = changed => {}
+                        () = tokio::time::sleep_until(since + CROWD_WAIT) => {}
+                    }
+                }
+                None => changed.await,
             }
-            changed.await;
         }
     }
 
-    /// Takes blocks from the front for as long as `fits` says so.
-    pub(crate) fn take(&self, mut fits: impl FnMut(&Job) -> bool) -> Vec<Job> {
+    /// Takes blocks from the front for as long as `fits` says so; they count as a batch in flight until `Writing` goes.
+    pub(crate) fn take(self: &Arc<Self>, mut fits: impl FnMut(&Job) -> bool) -> (Vec<Job>, Writing) {
         let mut inner = self.lock();
+        inner.writing += 1;
         let mut taken = Vec::new();
         while inner.jobs.front().is_some_and(&mut fits) {
             taken.extend(inner.jobs.pop_front());
         }
+        inner.bytes -= taken.iter().map(Job::bytes).sum::<usize>();
         let more = !inner.jobs.is_empty() || inner.closed;
         drop(inner);
         if more {
             self.changed.notify_waiters();
         }
-        taken
+        (taken, Writing(self.clone()))
     }
 
     /// Whether any block waits.
@@ -154,6 +206,7 @@ impl Queue {
         let late: VecDeque<Job>;
         (late, inner.jobs) =
             std::mem::take(&mut inner.jobs).into_iter().partition(|job| job.since.elapsed() >= patience);
+        inner.bytes -= late.iter().map(Job::bytes).sum::<usize>();
         drop(inner);
         for job in late {
             job.fail(failure.clone());

@@ -115,7 +115,7 @@ impl VolumeWriter {
         let mut len = BATCH_HEADER_BYTES;
         let mut count = 0;
         let room = usize::try_from(volume.lease.capacity - volume.tail).unwrap_or(usize::MAX);
-        let jobs = self.queue.take(|job| {
+        let (jobs, writing) = self.queue.take(|job| {
             let with = len + RECORD_HEADER_BYTES + job.sealed.payload.len();
             let most = if count == 0 { MAX_BATCH_BYTES } else { self.max_batch_bytes };
             let fits =
@@ -144,6 +144,7 @@ impl VolumeWriter {
         let built = on_cpu(len, move || build(id, epoch, offset, len, jobs)).await;
         let (batch, rows, jobs) = built;
         let appended = append_to_all(&self.http, &volume.lease, offset, &batch, self.deadline, &self.counters).await;
+        drop(writing);
         if let Err(failure) = appended {
             self.volume = Some(volume);
             self.counters.failed_appends.one();
@@ -170,7 +171,8 @@ impl VolumeWriter {
     /// A block that is larger than an empty volume would go from volume to volume for ever.
     fn refuse_what_fits_nowhere(&self, room: usize) {
         let record = |job: &Job| BATCH_HEADER_BYTES + RECORD_HEADER_BYTES + job.sealed.payload.len();
-        for job in self.queue.take(|job| record(job).next_multiple_of(PAGE_BYTES) > room) {
+        let (jobs, _writing) = self.queue.take(|job| record(job).next_multiple_of(PAGE_BYTES) > room);
+        for job in jobs {
             let why = format!("a block of {} bytes does not fit into a volume of {room} bytes", job.plain_len);
             job.fail(PutFailure::CellFull(why));
         }
