@@ -196,3 +196,10 @@ async fn a_v1_cursor_tells_each_entry_once_at_its_newest() {
     assert_eq!(next.items.len(), 1);
     assert_eq!((next.items[0].name.as_str(), next.cursor.sequence, next.has_more), ("f1", 9, false));
 }
+
+#[tokio::test]
+async fn a_folder_that_was_moved_away_takes_all_below_it_along_even_if_its_name_is_taken_again() {
+    let (a, b) = ("/a".to_owned(), "/b".to_owned());
+    let steps = [Step::Upload("/a/a/a".to_owned()), Step::Page(0), Step::Move(a, b), Step::Upload("/a/b".to_owned())];
+    check(&steps, 2).await.unwrap();
+}
