@@ -17,7 +17,8 @@ pub mod code {
     pub const UNKNOWN_VOLUME: &str = "unknown_volume";
     /// 409: the disk already holds an extent of the volume.
     pub const ALREADY_EXISTS: &str = "already_exists";
-    /// 409: the epoch is not the current one, or the extent takes no more appends. Detail: `{"epoch"}`.
+    /// 409: the epoch is not the current one (detail: `{"epoch"}`), or the extent takes no more appends since the node
+    /// restarted or a write failed (no detail).
     pub const FENCED: &str = "fenced";
     /// 409: a leader with a higher term has given orders. Detail: `{"term"}`.
     pub const STALE_TERM: &str = "stale_term";

@@ -43,7 +43,7 @@ pub(crate) fn router(node: Arc<Node>, tokens: &ServiceTokens) -> Router {
         .merge(guarded(append, &[Role::Frontend]))
         .merge(guarded(record, &[Role::Frontend, Role::Admin]))
         .merge(guarded(bytes, &[Role::Node, Role::VolumeManager, Role::Admin]))
-        .merge(guarded(keyring, &[Role::VolumeManager, Role::Frontend]))
+        .merge(guarded(keyring, &[Role::VolumeManager]))
         .route("/healthz", get(|| async { "ok" }))
         .fallback(|| async { ApiError::new(StatusCode::NOT_FOUND, "not_found", "the node has no such call") })
         .layer(DefaultBodyLimit::max(MAX_CONTROL_BYTES))

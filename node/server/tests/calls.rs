@@ -144,7 +144,7 @@ async fn every_call_is_open_to_its_roles_only() {
         (Method::POST, "/v1/fence".to_owned(), vec![Role::VolumeManager]),
         (Method::POST, "/v1/seal".to_owned(), vec![Role::VolumeManager]),
         (Method::POST, "/v1/copy".to_owned(), vec![Role::VolumeManager]),
-        (Method::POST, "/v1/keyring".to_owned(), vec![Role::VolumeManager, Role::Frontend]),
+        (Method::POST, "/v1/keyring".to_owned(), vec![Role::VolumeManager]),
     ];
     for (method, path, accepted) in table {
         let status = async |role: Option<Role>| {
@@ -283,12 +283,12 @@ async fn a_copy_that_no_source_can_give_is_refused_and_takes_no_slot() {
 #[tokio::test]
 async fn the_newest_keyring_stays_on_the_disks() {
     let Setup { node, _dir } = setup().await;
-    let frontend = node.client(Role::Frontend);
+    let leader = node.client(Role::VolumeManager);
     let keyring = |generation, key: u8| KeyringBody { generation, keys: vec![("11".repeat(16), format!("{key:02x}"))] };
-    frontend.put_keyring(&keyring(2, 0xaa)).await.unwrap();
-    frontend.put_keyring(&keyring(1, 0xbb)).await.unwrap();
+    leader.put_keyring(&keyring(2, 0xaa)).await.unwrap();
+    leader.put_keyring(&keyring(1, 0xbb)).await.unwrap();
     let bad = KeyringBody { generation: 3, keys: vec![("zz".to_owned(), String::new())] };
-    assert_eq!(code_of(frontend.put_keyring(&bad).await).0, "bad_request");
+    assert_eq!(code_of(leader.put_keyring(&bad).await).0, "bad_request");
     let path = node.disk_file(0);
     node.stop().await;
     let stored = std::thread::spawn(move || {

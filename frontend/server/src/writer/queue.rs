@@ -219,3 +219,78 @@ impl Queue {
         self.changed.notify_waiters();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use futures_util::FutureExt;
+    use holdfast_libs_crypto::SealedRecord;
+    use holdfast_libs_types::{BlockHash, KeyId};
+    use tokio::time::{Instant, advance};
+
+    use super::{CROWD_BYTES, CROWD_WAIT, Job, Queue};
+    use crate::budget::Budget;
+    use crate::in_flight::InFlight;
+
+    async fn job(n: u8, bytes: usize) -> Job {
+        let hash = BlockHash([n; 32]);
+        Job {
+            ticket: InFlight::default().enter(hash).0.unwrap(),
+            hash,
+            plain_len: bytes as u32,
+            key: KeyId([0; 16]),
+            sealed: SealedRecord { nonce: [0; 12], payload: vec![0; bytes] },
+            attempts: 0,
+            since: Instant::now(),
+            _held: Arc::new(Budget::new(1, 1).take(0).await.unwrap()),
+        }
+    }
+
+    fn is_due(queue: &Queue, has_volume: bool) -> bool {
+        let due = queue.wait(has_volume).now_or_never() == Some(true);
+        if due && !has_volume {
+            queue.leased(false);
+        }
+        due
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn small_blocks_gather_while_a_batch_is_in_flight_and_not_for_ever() {
+        let queue = Arc::new(Queue::default());
+        queue.push(vec![job(1, 10).await]);
+        assert!(is_due(&queue, true));
+        let (taken, writing) = queue.take(|_| true);
+        assert_eq!(taken.len(), 1);
+        queue.push(vec![job(2, 10).await]);
+        assert!(!is_due(&queue, true), "it joins the next batch");
+        advance(CROWD_WAIT).await;
+        assert!(is_due(&queue, true), "it has waited long enough");
+        let (_second, second_writing) = queue.take(|_| true);
+        queue.push(vec![job(3, CROWD_BYTES).await]);
+        assert!(is_due(&queue, true), "it is worth a batch of its own");
+        let (_third, third_writing) = queue.take(|_| true);
+        queue.push(vec![job(4, 10).await]);
+        assert!(!is_due(&queue, true));
+        drop((writing, second_writing, third_writing));
+        assert!(is_due(&queue, true), "nothing is in flight any more");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_volume_is_leased_only_when_nobody_who_has_one_is_idle_or_about_to_get_one() {
+        let queue = Arc::new(Queue::default());
+        let mut idle = Box::pin(queue.wait(true));
+        assert_eq!(idle.as_mut().now_or_never(), None);
+        queue.push(vec![job(1, 10).await]);
+        assert!(!is_due(&queue, false), "the idle one takes it");
+        assert!(idle.await);
+        assert_eq!(queue.wait(false).now_or_never(), Some(true), "nobody is idle: one leases");
+        assert!(!is_due(&queue, false), "and only one");
+        queue.leased(true);
+        assert!(is_due(&queue, false));
+        queue.close();
+        let (taken, _writing) = queue.take(|_| true);
+        assert_eq!(taken.len(), 1);
+        assert_eq!(queue.wait(true).now_or_never(), Some(false), "closed and empty");
+    }
+}

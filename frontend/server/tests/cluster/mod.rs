@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 pub const CELL: CellId = CellId([0xce; 16]);
 pub const ACCOUNT: AccountId = AccountId([0xac; 16]);
-const SECRET: [u8; 32] = [7; 32];
+pub const SECRET: [u8; 32] = [7; 32];
 const SLOT_BYTES: u64 = 16 << 20;
 
 /// Zones of the four nodes: one zone has two, so that the cell can lose a node and still write.
@@ -274,8 +274,12 @@ impl Cluster {
     }
 
     pub async fn put(&self, block: &Bytes) -> Result<PutAnswer, CallError> {
-        let hash = BlockHash::of(block);
-        self.client().put(&self.url(&self.grant(Method::Put, Subject::Block(hash))), block.clone()).await
+        self.put_to(&self.frontend.address, block).await
+    }
+
+    pub async fn put_to(&self, frontend: &str, block: &Bytes) -> Result<PutAnswer, CallError> {
+        let grant = self.grant(Method::Put, Subject::Block(BlockHash::of(block)));
+        self.client().put(&format!("{frontend}{}", grant.sign(&self.keys)), block.clone()).await
     }
 
     pub async fn get(&self, hash: BlockHash) -> Result<Bytes, CallError> {
