@@ -11,6 +11,7 @@ mod cursor;
 mod decide;
 #[cfg(test)]
 mod decide_tests;
+mod decision;
 #[cfg(test)]
 mod devices;
 mod ids;
@@ -25,10 +26,8 @@ mod version;
 
 pub use content::{BlockRef, Content, ContentError, Kind, Timestamp, content_hash};
 pub use cursor::{Cursor, CursorError, Position, Scope};
-pub use decide::{
-    Act, Answer, Base, Decided, Decision, Displacement, Editor, Location, Revival, Spot, Wish, decide, decide_delete,
-    decide_make_folder, decide_move, decide_put,
-};
+pub use decide::{Decided, decide, decide_delete, decide_make_folder, decide_move, decide_put};
+pub use decision::{Act, Answer, Base, Decision, Displacement, Editor, Location, Revival, Spot, Wish};
 pub use ids::{EntryId, NamespaceId, Rev};
 pub use journal::{ChangeKind, JournalItem, Origin};
 pub use names::{

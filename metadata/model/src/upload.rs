@@ -1,10 +1,10 @@
 //! API v2's `upload`: names without regard to case, write modes, autorename.
 
-use crate::decide::{Decided, Decision, checked, copy_spot, first_free, revivals};
+use crate::decide::{Decided, checked, copy_spot, first_free, revivals};
+use crate::decision::{Decision, Revival, Spot};
 use crate::{
     Act, Content, Editor, EntryId, EntryState, Kind, Refusal, Rev, VersionVector, View, autorename, check_name, key,
 };
-use crate::{Revival, Spot};
 
 /// What an upload may overwrite.
 #[derive(Debug, Clone, PartialEq, Eq)]
