@@ -3,9 +3,7 @@
 use std::io;
 
 use holdfast_metadata_client::EntryId;
-use holdfast_sync_client_planner::{
-    Content, LocalId, NodeKind, Operation, Stat, Target, check_name, outcome,
-};
+use holdfast_sync_client_planner::{Content, LocalId, NodeKind, Operation, Stat, Target, check_name, outcome};
 
 use crate::engine::Engine;
 use crate::state::Intent;
@@ -37,7 +35,7 @@ impl Engine {
             let journaled =
                 self.state.write(|writing| intents.iter().try_for_each(|(id, intent)| writing.intent(*id, intent)));
             if let Err(error) = journaled {
-                self.trouble = Some(format!("the sync state cannot be written: {error}"));
+                self.cannot_write(&error);
                 batch.iter().for_each(|operation| self.trees.failed(operation));
                 return;
             }
@@ -154,7 +152,8 @@ impl Engine {
             return None;
         }
         let is_folder = stat.kind == NodeKind::Folder;
-        let removed = if is_folder { self.parts.files.remove_folder(&path) } else { self.parts.files.remove_file(&path) };
+        let removed =
+            if is_folder { self.parts.files.remove_folder(&path) } else { self.parts.files.remove_file(&path) };
         match removed {
             Ok(()) => {
                 folders.push(path.rsplit_once('/').map_or(String::new(), |(folder, _)| folder.to_owned()));

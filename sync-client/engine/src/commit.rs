@@ -66,10 +66,8 @@ impl Commits {
             SentChange::Put { content, .. } => content.blocks().iter().map(|block| block.hash).collect(),
             _ => Vec::new(),
         };
-        self.in_flight = sent
-            .into_iter()
-            .map(|sent| InFlight { operation: None, blocks: blocks_of(&sent), sent })
-            .collect();
+        self.in_flight =
+            sent.into_iter().map(|sent| InFlight { operation: None, blocks: blocks_of(&sent), sent }).collect();
         self.request = Some(Arc::new(request));
     }
 
@@ -107,12 +105,9 @@ impl Commits {
     }
 }
 
-/// What an operation becomes, or what to do with it instead.
-enum Built {
-    Item(Change, Sent, Vec<BlockHash>),
-    /// Its node went, or its folder is not known: decide again.
-    Again,
-}
+/// The item that an operation becomes; none when its node went or its folder is not known, so that it has to be decided
+/// again.
+type Built = Option<(Change, Sent, Vec<BlockHash>)>;
 
 impl Engine {
     /// Sends the next batch, if none is under way.
@@ -144,13 +139,9 @@ impl Engine {
         let mut op = self.commits.last_op;
         while items.len() < MAX_ITEMS && blocks_named < MAX_BLOCKS {
             let Some(ready) = self.commits.ready.pop_front() else { break };
-            let (change, sent, blocks) = match self.build(&ready, &made) {
-                Built::Item(change, sent, blocks) => (change, sent, blocks),
-                Built::Again => {
-                    self.trees.failed(&ready.operation);
-                    self.trees.retry();
-                    continue;
-                }
+            let Some((change, sent, blocks)) = self.build(&ready, &made) else {
+                self.trees.done(&ready.operation);
+                continue;
             };
             op += 1;
             if let Operation::MakeRemoteFolder { local } = &ready.operation {
@@ -169,7 +160,7 @@ impl Engine {
         let acknowledged_op = self.commits.acknowledged_op;
         let request = CommitRequest { namespace: self.namespace, items, receipts, acknowledged_op };
         if let Err(error) = self.journal(&request, &in_flight, op) {
-            self.trouble = Some(format!("the sync state cannot be written: {error}"));
+            self.cannot_write(&error);
             for item in in_flight {
                 if let Some(operation) = item.operation {
                     self.trees.failed(&operation);
@@ -197,26 +188,25 @@ impl Engine {
     fn build(&self, ready: &Ready, made: &HashMap<LocalId, u64>) -> Built {
         match &ready.operation {
             Operation::Upload { local, entry, base } => {
-                let Some(uploaded) = &ready.uploaded else { return Built::Again };
-                self.build_put(*local, *entry, base.clone(), uploaded, made)
+                self.build_put(*local, *entry, base.clone(), ready.uploaded.as_ref()?, made)
             }
             Operation::MakeRemoteFolder { local } => self.build_folder(*local, made),
             Operation::MoveRemote { entry, parent, name } => {
-                let Some((parent, parent_entry)) = self.parent(*parent, made) else { return Built::Again };
+                let (parent, parent_entry) = self.parent(*parent, made)?;
                 let local = match self.trees.synced().get(*entry).map(|row| row.local) {
                     Some(Whereabouts::Present(local)) => Some(local),
                     _ => None,
                 };
                 let change = Change::Move { entry: *entry, parent, name: name.clone() };
                 let sent = SentChange::Move { entry: *entry, parent: parent_entry, name: name.clone() };
-                Built::Item(change, Sent { change: sent, local }, Vec::new())
+                Some((change, Sent { change: sent, local }, Vec::new()))
             }
             Operation::DeleteRemote { entry, known_sequence } => {
                 let change = Change::Delete { entry: *entry, known_sequence: *known_sequence };
                 let sent = Sent { change: SentChange::Delete { entry: *entry }, local: None };
-                Built::Item(change, sent, Vec::new())
+                Some((change, sent, Vec::new()))
             }
-            _ => Built::Again,
+            _ => None,
         }
     }
 
@@ -240,13 +230,13 @@ impl Engine {
         uploaded: &Uploaded,
         made: &HashMap<LocalId, u64>,
     ) -> Built {
-        let Some(node) = self.trees.local().get(local) else { return Built::Again };
+        let node = self.trees.local().get(local)?;
         let name = node.name.clone();
         let parent = self.parent(node.parent, made);
         let at = match (entry, parent) {
             (Some(entry), _) => Place::Entry(entry),
             (None, Some((parent, _))) => Place::Name { parent, name: name.clone() },
-            (None, None) => return Built::Again,
+            (None, None) => return None,
         };
         let content = uploaded.content.clone();
         let change = match &content {
@@ -261,18 +251,18 @@ impl Engine {
             Content::Symlink { target, mtime } => {
                 Change::PutSymlink { at, base, target: target.clone(), mtime: *mtime }
             }
-            Content::Folder => return Built::Again,
+            Content::Folder => return None,
         };
         let blocks = content.blocks().iter().map(|block| block.hash).collect();
         let parent = parent.and_then(|(_, entry)| entry);
         let (stat, racy) = (uploaded.stat.clone(), uploaded.racy);
         let put = SentChange::Put { entry, name, parent, content, stat, racy };
-        Built::Item(change, Sent { change: put, local: Some(local) }, blocks)
+        Some((change, Sent { change: put, local: Some(local) }, blocks))
     }
 
     fn build_folder(&self, local: LocalId, made: &HashMap<LocalId, u64>) -> Built {
-        let Some(node) = self.trees.local().get(local) else { return Built::Again };
-        let Some((parent, parent_entry)) = self.parent(node.parent, made) else { return Built::Again };
+        let node = self.trees.local().get(local)?;
+        let (parent, parent_entry) = self.parent(node.parent, made)?;
         let put = SentChange::Put {
             entry: None,
             name: node.name.clone(),
@@ -282,7 +272,7 @@ impl Engine {
             racy: false,
         };
         let change = Change::MakeFolder { parent, name: node.name.clone() };
-        Built::Item(change, Sent { change: put, local: Some(local) }, Vec::new())
+        Some((change, Sent { change: put, local: Some(local) }, Vec::new()))
     }
 
     pub(crate) fn committed(&mut self, result: Result<CommitAnswer, CallError>) {
@@ -349,20 +339,13 @@ impl Engine {
     }
 
     fn settle_answers(&mut self, delivered: &[BlockHash]) {
-        for hash in delivered {
-            self.receipts.remove(hash);
-        }
-        self.persist();
-        let written = self.state.write(|writing| {
-            for hash in delivered {
-                writing.receipt(*hash, None)?;
-            }
+        let used: Vec<BlockHash> =
+            delivered.iter().filter(|hash| self.receipts.remove(hash).is_some()).copied().collect();
+        // If this is not written the items are sent again after a restart, and answered as the first time.
+        self.persist_with(|writing| {
+            used.iter().try_for_each(|hash| writing.receipt(*hash, None))?;
             writing.clear_pending()
         });
-        if let Err(error) = written {
-            // The items would be sent again after a restart, and answered as the first time.
-            self.trouble = Some(format!("the sync state cannot be written: {error}"));
-        }
     }
 
     fn commit_failed(&mut self, error: &CallError) {
@@ -375,13 +358,12 @@ impl Engine {
 
     /// Keeps receipts of a file that is not complete, so that an interrupted upload goes on where it was.
     pub(crate) fn keep_receipts(&mut self, receipts: Vec<(BlockHash, String)>) {
-        let written = self.state.write(|writing| {
-            receipts.iter().try_for_each(|(hash, receipt)| writing.receipt(*hash, Some(receipt)))
-        });
+        let written = self
+            .state
+            .write(|writing| receipts.iter().try_for_each(|(hash, receipt)| writing.receipt(*hash, Some(receipt))));
         if let Err(error) = written {
-            self.trouble = Some(format!("the sync state cannot be written: {error}"));
+            self.cannot_write(&error);
         }
         self.receipts.extend(receipts);
     }
 }
-

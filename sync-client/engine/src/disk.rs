@@ -220,9 +220,7 @@ impl DiskFiles {
         if kind.is_symlink() {
             return match readlinkat(folder, name) {
                 Ok(target) => match target.into_string() {
-                    Ok(target) => {
-                        Seen { stat: stat_of(metadata, NodeKind::Symlink, Some(target)), stays_local: None }
-                    }
+                    Ok(target) => Seen { stat: stat_of(metadata, NodeKind::Symlink, Some(target)), stays_local: None },
                     Err(_) => other("the link's target is not UTF-8"),
                 },
                 Err(error) => other(&format!("the link cannot be read: {}", error.desc())),
@@ -449,4 +447,3 @@ impl Drop for DiskFiles {
         let _ = unlinkat(&self.root, TEMPORARY_FOLDER, UnlinkatFlags::RemoveDir);
     }
 }
-

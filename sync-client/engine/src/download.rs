@@ -5,9 +5,7 @@ use std::time::Instant;
 
 use holdfast_libs_types::{BlockHash, MAX_BLOCK_BYTES};
 use holdfast_metadata_client::EntryId;
-use holdfast_sync_client_planner::{
-    Content, LocalId, NodeKind, Operation, Stat, Whereabouts, check_name, outcome,
-};
+use holdfast_sync_client_planner::{Content, LocalId, NodeKind, Operation, Stat, Whereabouts, check_name, outcome};
 
 use crate::apply::needs_a_person;
 use crate::engine::Engine;
@@ -309,7 +307,7 @@ impl Engine {
         let journaled =
             self.state.write(|writing| intents.iter().try_for_each(|(id, intent)| writing.intent(*id, intent)));
         if let Err(error) = journaled {
-            self.trouble = Some(format!("the sync state cannot be written: {error}"));
+            self.cannot_write(&error);
             for placing in &placings {
                 self.parts.files.discard(&placing.temporary);
                 self.trees.failed(&placing.fetched.operation);
@@ -375,10 +373,7 @@ impl Engine {
             // The rows stay unsaved in memory; after a crash the disk is compared anew.
             self.trouble = Some(format!("the folder cannot be made durable: {error}"));
         }
-        self.persist();
-        if let Err(error) = self.state.write(|writing| writing.clear_intents()) {
-            self.trouble = Some(format!("the sync state cannot be written: {error}"));
-        }
+        self.persist_with(|writing| writing.clear_intents());
     }
 
     /// The node of an entry that is on the disk.

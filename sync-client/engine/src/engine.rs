@@ -22,7 +22,7 @@ use crate::fetch::Fetcher;
 use crate::jobs::{Event, FetchJob, UploadJob};
 use crate::pull::Pulls;
 use crate::start::Parts;
-use crate::state::{State, key};
+use crate::state::{State, Writing, key};
 use crate::status::{MAX_ENTRIES, Meters, NotSynced, Status};
 use crate::upload::Uploader;
 use crate::watch::Watcher;
@@ -348,7 +348,7 @@ impl Engine {
     }
 
     fn plan_when_due(&mut self, now: Instant) {
-        if !self.may_plan() || !self.plan_due_at(now).is_some_and(|at| at <= now) {
+        if !self.may_plan() || self.plan_due_at(now).is_none_or(|at| at > now) {
             return;
         }
         self.disk_changed = None;
@@ -424,6 +424,19 @@ impl Engine {
 
     /// Writes all rows that changed, in one transaction. What cannot be written is written with the next ones.
     pub(crate) fn persist(&mut self) {
+        self.collect_changed();
+        if !(self.unsaved.0.is_empty() && self.unsaved.1.is_empty() && !self.pulls.is_unsaved()) {
+            self.write_unsaved(|_| Ok(()));
+        }
+    }
+
+    /// As [`Self::persist`], with more in the same transaction.
+    pub(crate) fn persist_with(&mut self, more: impl FnOnce(&Writing<'_>) -> rusqlite::Result<()>) {
+        self.collect_changed();
+        self.write_unsaved(more);
+    }
+
+    fn collect_changed(&mut self) {
         let (remote, synced) = self.trees.take_changed();
         for id in &synced {
             if let Some(row) = self.trees.synced().get(*id) {
@@ -432,9 +445,9 @@ impl Engine {
         }
         self.unsaved.0.extend(remote);
         self.unsaved.1.extend(synced);
-        if self.unsaved.0.is_empty() && self.unsaved.1.is_empty() && !self.pulls.is_unsaved() {
-            return;
-        }
+    }
+
+    fn write_unsaved(&mut self, more: impl FnOnce(&Writing<'_>) -> rusqlite::Result<()>) {
         let (trees, unsaved, meters, pulls) = (&self.trees, &self.unsaved, &self.meters, &self.pulls);
         let written = self.state.write(|writing| {
             for id in &unsaved.0 {
@@ -447,7 +460,8 @@ impl Engine {
             writing.set(key::SENT, Meters::get(&meters.sent))?;
             writing.set(key::RECEIVED, Meters::get(&meters.received))?;
             writing.set(key::FILES, Meters::get(&meters.files))?;
-            writing.set(key::CONFLICTS, Meters::get(&meters.conflicts))
+            writing.set(key::CONFLICTS, Meters::get(&meters.conflicts))?;
+            more(writing)
         });
         match written {
             Ok(()) => {
@@ -455,8 +469,12 @@ impl Engine {
                 self.pulls.saved();
                 self.trouble = None;
             }
-            Err(error) => self.trouble = Some(format!("the sync state cannot be written: {error}")),
+            Err(error) => self.cannot_write(&error),
         }
+    }
+
+    pub(crate) fn cannot_write(&mut self, error: &rusqlite::Error) {
+        self.trouble = Some(format!("the sync state cannot be written: {error}"));
     }
 
     // --- requests -------------------------------------------------------------------------------------------

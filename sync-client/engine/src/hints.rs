@@ -24,51 +24,47 @@ impl Engine {
         }
         let now = self.parts.clock.now();
         let mut looked = HashSet::new();
+        let mut written = HashSet::new();
         let mut changed = false;
         // The state of a place now answers all its events: each place is looked at once, after its last event.
         for hint in hints.iter().rev() {
-            match hint {
+            let (folder, name) = match hint {
                 Hint::Overflow => {
                     tracing::info!("the watcher lost events; everything is looked at");
                     self.scan_everything();
                     changed = true;
+                    continue;
                 }
                 Hint::Root => {
                     self.root_is_there();
+                    continue;
                 }
                 Hint::Folder { folder } => {
                     self.scan_later(*folder, false);
                     changed = true;
+                    continue;
                 }
                 Hint::Name { folder, name } | Hint::Written { folder, name } | Hint::Closed { folder, name } => {
-                    if is_own(*folder, name) || !looked.insert((*folder, name.clone())) {
-                        continue;
-                    }
-                    let node = self.look(*folder, name);
-                    changed = true;
-                    let Some(node) = node else { continue };
-                    match hint {
-                        Hint::Written { .. } => {
-                            self.writing.insert(node, now);
-                            self.trees.suspect(node);
-                        }
-                        Hint::Closed { .. } => {
-                            self.writing.remove(&node);
-                            self.trees.suspect(node);
-                        }
-                        _ => {}
-                    }
+                    (*folder, name.as_str())
                 }
+            };
+            if is_own(folder, name) {
+                continue;
             }
-        }
-        // A rename over a folder that is open, or a close that came with a later event of the same place.
-        for hint in &hints {
-            if let Hint::Closed { folder, name } = hint
-                && let Some(node) = self.trees.local().child(*folder, name)
-                && !hints.iter().rev().take_while(|later| *later != hint).any(|later| is_write(later, *folder, name))
-            {
+            if looked.insert((folder, name)) {
+                self.look(folder, name);
+                changed = true;
+            }
+            if matches!(hint, Hint::Name { .. }) || !written.insert((folder, name)) {
+                continue;
+            }
+            let Some(node) = self.trees.local().child(folder, name) else { continue };
+            if matches!(hint, Hint::Written { .. }) {
+                self.writing.insert(node, now);
+            } else {
                 self.writing.remove(&node);
             }
+            self.trees.suspect(node);
         }
         if changed {
             self.disk_has_changed();
@@ -106,8 +102,4 @@ impl Engine {
 
 fn is_own(folder: LocalId, name: &str) -> bool {
     folder == LocalId::ROOT && name.starts_with(TEMPORARY_FOLDER)
-}
-
-fn is_write(hint: &Hint, at: LocalId, called: &str) -> bool {
-    matches!(hint, Hint::Written { folder, name } if *folder == at && name == called)
 }

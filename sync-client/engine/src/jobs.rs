@@ -68,9 +68,15 @@ pub(crate) enum Event {
     Committed(Result<CommitAnswer, CallError>),
     Fetched(Vec<Fetched>),
     /// A plain pull.
-    Pulled { from: Option<String>, result: Result<Changes, CallError> },
+    Pulled {
+        from: Option<String>,
+        result: Result<Changes, CallError>,
+    },
     /// A long poll.
-    Polled { from: Option<String>, result: Result<Changes, CallError> },
+    Polled {
+        from: Option<String>,
+        result: Result<Changes, CallError>,
+    },
 }
 
 /// Whether a call may work when it is repeated.

@@ -83,11 +83,8 @@ impl Engine {
         } else {
             self.unnameable.insert(folder, listing.unnameable);
         }
-        let reasons: Vec<(String, String)> = listing
-            .entries
-            .iter()
-            .filter_map(|(name, seen)| Some((name.clone(), seen.stays_local.clone()?)))
-            .collect();
+        let reasons: Vec<(String, String)> =
+            listing.entries.iter().filter_map(|(name, seen)| Some((name.clone(), seen.stays_local.clone()?))).collect();
         let stats = listing.entries.into_iter().map(|(name, seen)| (name, seen.stat)).collect();
         let new = self.trees.observe_folder(folder, stats);
         for (name, reason) in reasons {
@@ -97,9 +94,8 @@ impl Engine {
         let below: Vec<LocalId> = match deep {
             false => new,
             true => {
-                let is_folder = |id: &LocalId| {
-                    self.trees.local().get(*id).is_some_and(|child| child.stat.kind == NodeKind::Folder)
-                };
+                let is_folder =
+                    |id: &LocalId| self.trees.local().get(*id).is_some_and(|child| child.stat.kind == NodeKind::Folder);
                 node.children.values().copied().filter(is_folder).collect()
             }
         };

@@ -109,11 +109,8 @@ fn prepare(config: &Config) -> Result<(), EngineError> {
 }
 
 fn lock(path: &Path, create: bool) -> Result<File, EngineError> {
-    let opened = if create {
-        File::options().create(true).truncate(false).write(true).open(path)
-    } else {
-        File::open(path)
-    };
+    let opened =
+        if create { File::options().create(true).truncate(false).write(true).open(path) } else { File::open(path) };
     let file = opened.map_err(io_error(path, "cannot be opened"))?;
     match file.try_lock() {
         Ok(()) => Ok(file),

@@ -205,10 +205,7 @@ impl State {
     }
 
     /// One transaction; durable when it answers.
-    pub(crate) fn write<T>(
-        &mut self,
-        change: impl FnOnce(&Writing<'_>) -> rusqlite::Result<T>,
-    ) -> rusqlite::Result<T> {
+    pub(crate) fn write<T>(&mut self, change: impl FnOnce(&Writing<'_>) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
         let transaction = self.db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         let value = change(&Writing(&transaction))?;
         transaction.commit()?;
@@ -294,7 +291,8 @@ impl Writing<'_> {
     }
 
     pub(crate) fn pending(&self, item: &CommitItem, sent: &Sent) -> rusqlite::Result<()> {
-        let text = serde_json::to_string(item).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+        let text =
+            serde_json::to_string(item).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
         let (name, parent, stat, racy) = match &sent.change {
             SentChange::Put { name, parent, stat, racy, .. } => (Some(name), *parent, Some(encode_stat(stat)), *racy),
             SentChange::Move { parent, name, .. } => (Some(name), *parent, None, false),
@@ -325,8 +323,7 @@ impl Writing<'_> {
     }
 
     pub(crate) fn intent(&self, id: EntryId, intent: &Intent) -> rusqlite::Result<()> {
-        let mut put =
-            self.0.prepare_cached("INSERT OR REPLACE INTO intents VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?;
+        let mut put = self.0.prepare_cached("INSERT OR REPLACE INTO intents VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?;
         let entry = id.0 as i64;
         match intent {
             Intent::Write { parent, name, rev, content, stat } => {
@@ -334,7 +331,15 @@ impl Writing<'_> {
                 put.execute(params![entry, 1, parent.0 as i64, name, rev, content, stat])?;
             }
             Intent::Move { parent, name } => {
-                put.execute(params![entry, 2, parent.0 as i64, name, None::<String>, None::<Vec<u8>>, None::<Vec<u8>>])?;
+                put.execute(params![
+                    entry,
+                    2,
+                    parent.0 as i64,
+                    name,
+                    None::<String>,
+                    None::<Vec<u8>>,
+                    None::<Vec<u8>>
+                ])?;
             }
             Intent::Delete => {
                 let none = None::<Vec<u8>>;

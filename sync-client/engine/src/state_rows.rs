@@ -104,9 +104,8 @@ pub(crate) fn decode_content(bytes: &[u8]) -> Option<Content> {
         NodeKind::File => {
             let (size, mtime, executable) = (reader.u64()?, reader.time()?, reader.u8()? != 0);
             let count = reader.u32()? as usize;
-            let block = |reader: &mut Reader<'_>| {
-                Some(BlockRef { hash: BlockHash(reader.array()?), length: reader.u32()? })
-            };
+            let block =
+                |reader: &mut Reader<'_>| Some(BlockRef { hash: BlockHash(reader.array()?), length: reader.u32()? });
             let blocks: Option<Vec<_>> = (0..count).map(|_| block(&mut reader)).collect();
             Content::File { size, blocks: blocks?.into(), mtime, executable }
         }

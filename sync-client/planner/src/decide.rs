@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use holdfast_metadata_client::EntryId;
 
 use crate::local::{LocalId, Node};
-use crate::names::{TRANSIT_PREFIX, check_name};
+use crate::names::{TRANSIT_PREFIX, check_name, is_transit_name};
 use crate::operation::{Operation, Target};
 use crate::remote::RemoteEntry;
 use crate::stat::{Content, NodeKind};
@@ -360,7 +360,7 @@ impl<'a> Decisions<'a> {
             }
             return;
         }
-        let in_transit = here_name.starts_with(TRANSIT_PREFIX);
+        let in_transit = is_transit_name(id, here_name);
         if agreed || in_transit {
             self.move_local(id, remote, name, local);
         } else {
@@ -443,7 +443,7 @@ impl<'a> Decisions<'a> {
     /// A cycle of renames: this one goes out of the way.
     fn step_aside(&mut self, id: EntryId, local: LocalId) {
         let Some(node) = self.trees.local.get(local) else { return };
-        if node.name.starts_with(TRANSIT_PREFIX) || self.trees.is_busy(id) {
+        if is_transit_name(id, &node.name) || self.trees.is_busy(id) {
             return self.wait(id);
         }
         let taken = |name: &String| self.trees.local.child(LocalId::ROOT, name).is_some();
@@ -522,7 +522,7 @@ impl<'a> Decisions<'a> {
 
     /// A cycle of renames made here: this one goes out of the way on the server, for the moment of a commit or two.
     fn step_aside_on_server(&mut self, id: EntryId, in_its_own_place: bool) {
-        let aside = self.trees.remote.shown_name(id).is_some_and(|name| name.starts_with(TRANSIT_PREFIX));
+        let aside = self.trees.remote.shown_name(id).is_some_and(|name| is_transit_name(id, name));
         if self.trees.is_busy(id) || (aside && !in_its_own_place) {
             return;
         }
@@ -558,7 +558,8 @@ impl<'a> Decisions<'a> {
     }
 
     fn is_in_transit(&self, local: LocalId) -> bool {
-        self.trees.local.get(local).is_some_and(|node| node.name.starts_with(TRANSIT_PREFIX))
+        let named_so = |node: &Node| node.entry.is_some_and(|entry| is_transit_name(entry, &node.name));
+        self.trees.local.get(local).is_some_and(named_so)
     }
 
     /// On the server the target lies below the entry, and a folder between was moved out of it here: that goes first.

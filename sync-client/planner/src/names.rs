@@ -1,7 +1,15 @@
 //! Which names may stand on the disk.
 
+use holdfast_metadata_client::EntryId;
+
 /// Names that begin so are a step of a rename under way, not a person's wish.
 pub const TRANSIT_PREFIX: &str = ".holdfast-moving-";
+
+/// Whether an entry under this name is out of the way for a moment (`PREFIX + id`, or that and `-n`).
+pub(crate) fn is_transit_name(id: EntryId, name: &str) -> bool {
+    let Some(rest) = name.strip_prefix(TRANSIT_PREFIX) else { return false };
+    rest.split('-').next().and_then(|number| number.parse().ok()) == Some(id.0)
+}
 
 /// Longest name of a file, in bytes, on Linux and on the server.
 const MAX_NAME_BYTES: usize = 255;

@@ -6,7 +6,7 @@ use holdfast_metadata_client::{Entry, EntryId};
 
 use crate::decide::Decisions;
 use crate::local::{Local, LocalId, Node};
-use crate::names::TRANSIT_PREFIX;
+use crate::names::is_transit_name;
 use crate::operation::Operation;
 use crate::remote::Remote;
 use crate::stat::{Inode, NodeKind, Stat};
@@ -38,7 +38,7 @@ pub struct Trees {
     /// Agreed entries whose local file vanished and may turn up elsewhere.
     limbo: BTreeSet<EntryId>,
     busy_entries: HashMap<EntryId, usize>,
-    busy_locals: BTreeSet<LocalId>,
+    busy_locals: HashMap<LocalId, Inode>,
     busy_inodes: HashMap<Inode, LocalId>,
     /// Entries about which nothing is decided until the pull has reached a sequence.
     held: BTreeMap<EntryId, u64>,
@@ -61,7 +61,7 @@ impl Trees {
             deferred: BTreeSet::new(),
             limbo,
             busy_entries: HashMap::new(),
-            busy_locals: BTreeSet::new(),
+            busy_locals: HashMap::new(),
             busy_inodes: HashMap::new(),
             held: BTreeMap::new(),
             faults: BTreeMap::new(),
@@ -239,7 +239,7 @@ impl Trees {
         self.local.relocate(id, parent, name);
         self.touch_local(id);
         if let (Some(entry), Some(parent)) = (entry, self.local.get(parent).and_then(|folder| folder.entry))
-            && !name.starts_with(TRANSIT_PREFIX)
+            && !is_transit_name(entry, name)
         {
             self.synced.change(entry, |synced| (synced.parent, synced.name) = (parent, name.to_owned()));
         }
@@ -542,7 +542,7 @@ impl Trees {
         if let Some(local) = operation.unpaired_local()
             && let Some(node) = self.local.get(local)
         {
-            self.busy_locals.insert(local);
+            self.busy_locals.insert(local, node.stat.inode);
             self.busy_inodes.insert(node.stat.inode, local);
         }
     }
@@ -559,8 +559,11 @@ impl Trees {
             subjects.push(Subject::Entry(entry));
         }
         if let Some(local) = operation.unpaired_local() {
-            self.busy_locals.remove(&local);
-            self.busy_inodes.retain(|_, busy| *busy != local);
+            if let Some(inode) = self.busy_locals.remove(&local)
+                && self.busy_inodes.get(&inode) == Some(&local)
+            {
+                self.busy_inodes.remove(&inode);
+            }
             if let Some(node) = self.local.get(local) {
                 subjects.push(node.entry.map_or(Subject::Local(local), Subject::Entry));
             }
@@ -573,7 +576,7 @@ impl Trees {
     }
 
     pub(crate) fn is_busy_local(&self, local: LocalId) -> bool {
-        self.busy_locals.contains(&local)
+        self.busy_locals.contains_key(&local)
     }
 
     pub(crate) fn is_busy_inode(&self, inode: Inode) -> bool {

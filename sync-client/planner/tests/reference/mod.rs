@@ -2,7 +2,7 @@
 
 #![allow(dead_code, clippy::unwrap_used, clippy::result_large_err)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use holdfast_metadata_client::{
     BlockRef, Change, CommitItem, Entry, EntryId, ItemResult, Kind, Outcome, Parent, Place, Timestamp, code,
@@ -55,6 +55,7 @@ impl Body {
 #[derive(Debug, Default)]
 pub struct Server {
     rows: BTreeMap<u64, Row>,
+    children: BTreeMap<u64, BTreeSet<u64>>,
     revs: BTreeMap<String, (u64, Vector)>,
     answers: BTreeMap<(u64, u64), ItemResult>,
     pub sequence: u64,
@@ -116,6 +117,7 @@ impl Server {
     pub fn plant(&mut self, mut entry: Entry) {
         entry.sequence = self.next_sequence();
         self.last_entry = self.last_entry.max(entry.id.0);
+        self.children.entry(entry.parent.0).or_default().insert(entry.id.0);
         self.rows.insert(entry.id.0, Row { entry, vector: Vector::new() });
     }
 
@@ -219,7 +221,8 @@ impl Server {
     }
 
     fn siblings(&self, parent: u64) -> impl Iterator<Item = &Entry> {
-        self.alive().filter(move |entry| entry.parent.0 == parent)
+        let children = self.children.get(&parent).into_iter().flatten();
+        children.map(|id| &self.rows[id].entry).filter(|entry| !entry.deleted)
     }
 
     fn key_taken(&self, parent: u64, name: &str, but: Option<u64>) -> bool {
@@ -261,6 +264,7 @@ impl Server {
             executable: false,
             target: None,
         };
+        self.children.entry(parent).or_default().insert(id);
         self.rows.insert(id, Row { entry, vector: Vector::new() });
         self.write(id, body, vector)
     }
@@ -379,6 +383,8 @@ impl Server {
         };
         let sequence = self.next_sequence();
         let row = self.rows.get_mut(&id.0).unwrap();
+        self.children.get_mut(&row.entry.parent.0).unwrap().remove(&id.0);
+        self.children.entry(parent).or_default().insert(id.0);
         row.entry.parent = EntryId(parent);
         (row.entry.name, row.entry.exact_name, row.entry.sequence) = (stored, exact, sequence);
         Outcome::Applied { entry: row.entry.clone() }
