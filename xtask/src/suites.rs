@@ -96,7 +96,7 @@ pub fn soak(suite: &str, rounds: u64, seed: u64) -> anyhow::Result<()> {
             "soak engine",
             cargo(&["test", "--release", "--package", "holdfast-node-engine", "--test", "crash", "--", "--nocapture"])
                 .env("HOLDFAST_SEEDS", rounds.to_string())
-                .env("HOLDFAST_FIRST_SEED", seed.to_string()),
+                .env("HOLDFAST_START_SEED", seed.to_string()),
         ),
         "kill" => run(
             "soak kill",

@@ -5,6 +5,7 @@
 
 pub mod blocks;
 pub mod cell;
+pub mod disks;
 pub mod tree;
 
 use std::time::{Duration, Instant};

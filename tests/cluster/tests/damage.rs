@@ -13,6 +13,7 @@ use holdfast_libs_types::{BlockHash, DiskId, VolumeId};
 use holdfast_node_client::NodeClient;
 use holdfast_tests_cluster::blocks::{Blocks, random_block};
 use holdfast_tests_cluster::cell::Cell;
+use holdfast_tests_cluster::disks::written_parts;
 use holdfast_tests_cluster::{seed, wait_for};
 use holdfast_volume_manager_client::{VolumeManagerClient, VolumeRow};
 use rand::rngs::SmallRng;
@@ -117,7 +118,7 @@ fn records(cell: &Cell) -> anyhow::Result<Vec<Place>> {
     let mut found = Vec::new();
     for daemon in cell.dev_json()?["daemons"].as_array().into_iter().flatten() {
         for path in daemon["disks"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-            let bytes = sparse_read(path)?;
+            let bytes = written_parts(path.as_ref())?;
             for (start, extent) in &bytes {
                 let mut at = 0;
                 while let Some(header) = extent.get(at..at + RECORD_HEADER_BYTES) {
@@ -141,25 +142,6 @@ fn records(cell: &Cell) -> anyhow::Result<Vec<Place>> {
         }
     }
     Ok(found)
-}
-
-/// The parts of a sparse file that hold data.
-fn sparse_read(path: &str) -> anyhow::Result<Vec<(u64, Vec<u8>)>> {
-    use nix::unistd::{Whence, lseek};
-    let file = fs::File::open(path)?;
-    let mut parts = Vec::new();
-    let mut at = 0;
-    while let Ok(start) = lseek(&file, at, Whence::SeekData) {
-        let end = lseek(&file, start, Whence::SeekHole)?;
-        let mut bytes = vec![0; usize::try_from(end - start)?];
-        file.read_exact_at(&mut bytes, u64::try_from(start)?)?;
-        // Reserved but unwritten space reads as zeros; there is nothing in it.
-        let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-        bytes.truncate(used);
-        parts.push((u64::try_from(start)?, bytes));
-        at = end;
-    }
-    Ok(parts)
 }
 
 fn flip(place: &Place, random: &mut SmallRng) -> anyhow::Result<()> {

@@ -13,6 +13,7 @@ use holdfast_libs_transport::{CallError, Role};
 use holdfast_libs_types::{AccountId, BlockHash, MAX_BLOCK_BYTES};
 use holdfast_tests_cluster::blocks::Blocks;
 use holdfast_tests_cluster::cell::{Cell, binary, scratch};
+use holdfast_tests_cluster::disks::written_parts;
 use holdfast_tests_cluster::wait_for;
 use serde_json::{Value, json};
 
@@ -84,8 +85,13 @@ fn metadata_refuses_what_is_wrong_and_says_why() -> anyhow::Result<()> {
     let foreign = foreign.map_or_else(|error| error.to_string(), |answer| answer["results"][0].to_string());
     assert!(foreign.contains("another account") || foreign.contains("need_blocks"), "{foreign}");
     for name in ["..", "a/b", "", &"n".repeat(300)] {
-        let mut item = commit(name, Vec::new());
-        item["items"][0]["op"] = (100 + name.len()).into();
+        let item = json!({
+            "namespace": me["namespace"], "receipts": [], "acknowledged_op": 0,
+            "items": [{
+                "op": 100 + name.len(),
+                "change": { "kind": "make_folder", "parent": { "entry": 0 }, "name": name },
+            }],
+        });
         let answer = post("/v1/commit", &item)?;
         assert_eq!(answer["results"][0]["code"], "invalid_name", "{name:?}: {answer}");
     }
@@ -146,7 +152,7 @@ fn disks_are_direct_and_hold_no_plaintext() -> anyhow::Result<()> {
     let marker = "a sentence that must never be found on a disk ";
     let block = Bytes::from(marker.repeat(2000));
     runtime.block_on(blocks.put(&block))?;
-    let mut disks = 0;
+    let (mut disks, mut written) = (0, 0);
     for daemon in cell.dev_json()?["daemons"].as_array().into_iter().flatten().filter(|d| d["role"] == "node") {
         let pid = daemon["pid"].as_i64().context("no pid")?;
         let (mut direct, mut rings) = (0, 0);
@@ -165,12 +171,17 @@ fn disks_are_direct_and_hold_no_plaintext() -> anyhow::Result<()> {
         }
         assert!(direct >= 2 && rings >= 2, "pid {pid}: {direct} direct descriptors, {rings} rings");
         for path in daemon["disks"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-            let found = Command::new("grep").args(["-c", "-a", "-F", marker.trim(), path]).output()?;
-            assert_eq!(String::from_utf8_lossy(&found.stdout).trim(), "0", "plaintext in {path}");
+            let marker = marker.trim().as_bytes();
+            for (start, bytes) in written_parts(path.as_ref())? {
+                let found = bytes.windows(marker.len()).position(|window| window == marker);
+                assert_eq!(found, None, "plaintext in {path}, in the part from {start}");
+                written += bytes.len();
+            }
             disks += 1;
         }
     }
     assert_eq!(disks, 6);
+    assert!(written > 3 * block.len(), "only {written} bytes were searched");
     Ok(())
 }
 
