@@ -80,6 +80,18 @@ async fn gets_go_on_when_a_node_dies() {
 }
 
 #[tokio::test]
+async fn a_replica_that_is_slow_gets_company() {
+    let cluster = Cluster::start_with(Options { hedge_ms: 1, ..Options::default() }).await;
+    let blocks: Vec<_> = (0..4).map(|n| block(n, MAX_BLOCK_BYTES)).collect();
+    for block in &blocks {
+        cluster.put(block).await.unwrap();
+        // No disk, TLS and node of this world give 4 MiB within a millisecond, verified.
+        assert_eq!(cluster.get(BlockHash::of(block)).await.unwrap(), *block);
+    }
+    assert!(cluster.counter("hedged_reads").await >= 4);
+}
+
+#[tokio::test]
 async fn a_flipped_bit_is_never_answered_and_counted_whenever_it_is_read() {
     let cluster = Cluster::start().await;
     let blocks: Vec<_> = (0..30).map(|n| block(n, 500 + n as usize * 100)).collect();

@@ -6,14 +6,14 @@ mod support;
 
 use std::time::Duration;
 
-use holdfast_libs_transport::{CallError, Role};
-use holdfast_libs_types::{MAX_BATCH_BYTES, VolumeId, WriteEpoch};
+use holdfast_libs_transport::{CallError, Role, ServiceTokens};
+use holdfast_libs_types::{DiskId, MAX_BATCH_BYTES, VolumeId, WriteEpoch};
 use holdfast_node_client::{
     CopyRequest, CreateExtent, DiskState, ExtentState, FenceRequest, KeyringBody, SealRequest, Source, code,
 };
 use http::{Method, Request, StatusCode};
 use http_body_util::Full;
-use support::{TestNode, VolumeManager, batch, certificates, config, folder, http};
+use support::{TestNode, VolumeManager, batch, certificates, config, eventually, folder, http};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const VOLUME: VolumeId = VolumeId([5; 16]);
@@ -108,7 +108,7 @@ async fn each_refusal_has_its_code_and_detail() {
 
     let (offset, length) = places[0];
     let read = |disk, offset, length| frontend.read_record(disk, VOLUME, offset, length, DEADLINE);
-    assert_eq!(code_of(read(holdfast_libs_types::DiskId([1; 16]), offset, length).await).0, code::UNKNOWN_DISK);
+    assert_eq!(code_of(read(DiskId([1; 16]), offset, length).await).0, code::UNKNOWN_DISK);
     let (damaged, detail) = code_of(read(disk, offset + 1, length).await);
     assert_eq!((damaged.as_str(), &detail["offset"]), (code::DAMAGED, &serde_json::json!(offset + 1)));
     let (beyond, detail) = code_of(read(disk, 4096, length).await);
@@ -190,6 +190,40 @@ async fn after_a_restart_open_extents_take_no_appends_and_still_serve_reads() {
     assert_eq!(code_of(frontend.append(disk, VOLUME, EPOCH, tail, next, DEADLINE).await).0, code::FENCED);
     let (offset, length) = places[0];
     frontend.read_record(disk, VOLUME, offset, length, DEADLINE).await.unwrap();
+    node.stop().await;
+}
+
+/// Announces an append of the largest size and sends nothing of it.
+async fn stalled_append(node: &TestNode, disk: DiskId) -> impl Sized {
+    let place = node.address.strip_prefix("https://").unwrap();
+    let stream = tokio::net::TcpStream::connect(place).await.unwrap();
+    let name = rustls_pki_types::ServerName::try_from("127.0.0.1").unwrap();
+    let connector = tokio_rustls::TlsConnector::from(node.tls.client().unwrap());
+    let mut stream = connector.connect(name, stream).await.unwrap();
+    let token = ServiceTokens::new(&support::SECRET).token(Role::Frontend);
+    let head = format!(
+        "PUT /v1/disks/{disk}/volumes/{VOLUME}/append?epoch=1&offset=0 HTTP/1.1\r\nHost: {place}\r\n\
+         Authorization: Bearer {token}\r\nContent-Length: {MAX_BATCH_BYTES}\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream
+}
+
+#[tokio::test]
+async fn bodies_that_do_not_come_cannot_take_more_than_the_memory_for_bodies() {
+    let Setup { node, _dir } = setup().await;
+    let disk = node.disk().await;
+    create(&node, VOLUME).await;
+    let frontend = node.client(Role::Frontend);
+    let mut stalled = Vec::new();
+    for _ in 0..6 {
+        stalled.push(stalled_append(&node, disk).await);
+    }
+    let (bytes, _) = batch(VOLUME, 0, &[vec![1; 4 << 20], vec![1; 4 << 20], vec![1; 3 << 20]]);
+    let append = || frontend.append(disk, VOLUME, EPOCH, 0, bytes.clone(), DEADLINE);
+    eventually("the node is busy", async || (append().await.err()?.code() == Some(code::BUSY)).then_some(())).await;
+    drop(stalled);
+    eventually("it takes appends again", async || append().await.ok()).await;
     node.stop().await;
 }
 

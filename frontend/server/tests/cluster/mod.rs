@@ -4,6 +4,7 @@
 
 #![allow(dead_code, missing_docs)] // Each test file uses its part.
 
+mod daemon;
 pub mod disk_file;
 
 use std::path::{Path, PathBuf};
@@ -22,7 +23,8 @@ use holdfast_volume_manager_catalog::{BlockIndex, ReplicationTable, Volume, Volu
 use holdfast_volume_manager_client::{CellStatus, VolumeManagerClient};
 use holdfast_volume_manager_server::{Copies, Timing};
 use tempfile::TempDir;
-use tokio_util::sync::CancellationToken;
+
+pub use daemon::Daemon;
 
 pub const CELL: CellId = CellId([0xce; 16]);
 pub const ACCOUNT: AccountId = AccountId([0xac; 16]);
@@ -81,73 +83,12 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A daemon with its own runtime.
-pub struct Daemon {
-    pub address: String,
-    shutdown: CancellationToken,
-    kill: CancellationToken,
-    thread: Option<std::thread::JoinHandle<()>>,
-}
-
-impl Daemon {
-    /// Runs what `start` makes of a listening socket, its address and a shutdown token. The port of an earlier life may be kept.
-    pub fn start<F>(
-        address: Option<&str>,
-        start: impl FnOnce(std::net::TcpListener, String, CancellationToken) -> F,
-    ) -> Self
-    where
-        F: Future<Output = ()> + Send + 'static,
-    {
-        let place = address.map_or("127.0.0.1:0", |address| address.strip_prefix("https://").unwrap());
-        let listener = std::net::TcpListener::bind(place).unwrap();
-        listener.set_nonblocking(true).unwrap();
-        let address = format!("https://{}", listener.local_addr().unwrap());
-        let (shutdown, kill) = (CancellationToken::new(), CancellationToken::new());
-        let daemon = start(listener, address.clone(), shutdown.clone());
-        let killed = kill.clone();
-        let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-            runtime.block_on(async {
-                tokio::select! {
-                    () = daemon => {}
-                    () = killed.cancelled() => {}
-                }
-            });
-            runtime.shutdown_timeout(Duration::from_secs(5));
-        });
-        Self { address, shutdown, kill, thread: Some(thread) }
-    }
-
-    /// Ends it in order.
-    pub fn stop(&mut self) {
-        self.shutdown.cancel();
-        self.join();
-    }
-
-    /// Ends it at once, whatever it is doing.
-    pub fn kill(&mut self) {
-        self.kill.cancel();
-        self.join();
-    }
-
-    fn join(&mut self) {
-        if let Some(thread) = self.thread.take() {
-            thread.join().unwrap();
-        }
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        self.kill.cancel();
-        self.join();
-    }
-}
-
 /// What differs from one test to the next.
 #[derive(Debug, Clone)]
 pub struct Options {
     pub cache_bytes: usize,
+    /// Long by default, so that a loaded machine does not make reads of a second replica.
+    pub hedge_ms: u64,
     pub writer: WriterConfig,
     pub nodes: usize,
     /// Slots of each disk.
@@ -157,7 +98,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         let writer = WriterConfig { append_deadline_ms: 3000, ..WriterConfig::default() };
-        Self { cache_bytes: 0, writer, nodes: 4, slots: 8 }
+        Self { cache_bytes: 0, hedge_ms: 10_000, writer, nodes: 4, slots: 8 }
     }
 }
 
@@ -407,7 +348,7 @@ pub fn frontend_config(dir: &Path, tls: &TlsFiles, volume_manager: &str, options
         master_key: hex(&[3; 32]),
         catalog_dir: dir.join("catalog"),
         volume_manager: volume_manager.to_owned(),
-        hedge_ms: 100,
+        hedge_ms: options.hedge_ms,
         tls: tls.clone(),
         cache: CacheConfig { bytes: options.cache_bytes },
         writer: options.writer.clone(),
