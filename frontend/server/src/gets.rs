@@ -10,6 +10,8 @@ use holdfast_frontend_client::{MAX_LIST_BLOCKS, MAX_LIST_BYTES};
 use holdfast_libs_presign::{Method, Subject, list_digest};
 use holdfast_libs_transport::ApiError;
 use holdfast_libs_types::BlockHash;
+use http::HeaderMap;
+use http::header::CACHE_CONTROL;
 
 use crate::Frontend;
 use crate::answers::{hash_mismatch, too_large};
@@ -30,7 +32,8 @@ pub(crate) async fn block(
 ) -> Result<Bytes, ApiError> {
     let (hash, grant) = grant(&frontend, Method::Get, Subject::Block, &name, request.uri())?;
     let reader = &frontend.reader;
-    let (block, held) = match reader.cached(&hash) {
+    let cached = if past_cache(request.headers()) { None } else { reader.cached(&hash) };
+    let (block, held) = match cached {
         Some(block) => {
             let held = frontend.get_budget.take(block.len()).await?;
             (block, held)
@@ -46,6 +49,11 @@ pub(crate) async fn block(
     frontend.counters.gets.one();
     frontend.counters.get_bytes.add(block.len() as u64);
     Ok(HeldBytes::tie(block, held))
+}
+
+/// Whether the caller wants the block from a disk (RFC 9111, 5.2.1.4).
+fn past_cache(headers: &HeaderMap) -> bool {
+    headers.get(CACHE_CONTROL).is_some_and(|value| value == "no-cache")
 }
 
 fn allowed(length: usize, granted: u64) -> Result<(), ApiError> {
