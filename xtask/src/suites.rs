@@ -1,10 +1,11 @@
 //! The suites of `cargo xtask test`, in order. `tests/README.md` keeps how long each may take.
 
+use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 
 /// The workspace's root folder.
 pub fn root() -> PathBuf {
@@ -74,16 +75,29 @@ pub fn test(only: Option<&str>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The official Python SDK against `holdfast dev`.
+/// The official Python SDK against a `holdfast dev` of its own.
 fn compatibility() -> anyhow::Result<()> {
     let folder = root().join("tests/compatibility");
     let python = crate::packages::python(&root(), &folder.join("requirements.txt"))?;
-    let mut command = Command::new(python);
-    command
-        .args(["-m", "pytest", "-q", "-p", "no:cacheprovider"])
-        .arg(&folder)
-        .env("HOLDFAST_BINARY", root().join("target/release/holdfast"));
-    run("compatibility", &mut command)
+    let data = root().join("target/compatibility-cell");
+    if data.exists() {
+        std::fs::remove_dir_all(&data)?;
+    }
+    let mut dev = Command::new(root().join("target/release/holdfast"))
+        .args(["dev", "--no-clients", "--data"])
+        .arg(&data)
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot start holdfast dev")?;
+    let stdout = dev.stdout.take().context("dev has no stdout")?;
+    let ready = BufReader::new(stdout).lines().map_while(Result::ok).any(|line| line == "holdfast ready");
+    let mut tests = Command::new(python);
+    tests.args(["-m", "pytest", "-q", "-p", "no:cacheprovider"]).arg(&folder).env("HOLDFAST_DEV", &data);
+    let result = if ready { run("compatibility", &mut tests) } else { Err(anyhow!("holdfast dev did not get ready")) };
+    // Its children die with it.
+    dev.kill()?;
+    dev.wait()?;
+    result
 }
 
 /// A suite that runs for hours.

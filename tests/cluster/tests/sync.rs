@@ -183,6 +183,21 @@ fn what_cannot_be_synced_stays_local_and_is_listed() -> anyhow::Result<()> {
 }
 
 #[test]
+fn clients_converge_by_pull_when_every_notification_is_dropped() -> anyhow::Result<()> {
+    let options = ["--set", "sync.notifications=false", "--set", "sync.pull_interval_ms=300"];
+    let cell = Cell::start("pull-", &options)?;
+    let (laptop, desktop) = (cell.path().join("laptop"), cell.path().join("desktop"));
+    tree::make_many(&laptop.join("from the laptop"), 100, 5000, 3)?;
+    tree::make_many(&desktop.join("from the desktop"), 100, 5000, 4)?;
+    wait_for("both folders on both sides", Duration::from_secs(60), || {
+        let found = tree::differences(&laptop, &desktop)?;
+        Ok(if found.is_empty() { Ok(()) } else { Err(found.join("; ")) })
+    })?;
+    assert_eq!(fs::read_dir(&laptop)?.count(), 2);
+    Ok(())
+}
+
+#[test]
 fn an_edit_is_seen_on_the_other_side() -> anyhow::Result<()> {
     let cell = Cell::start("latency-", &[])?;
     let (laptop, desktop) = (cell.path().join("laptop/note.txt"), cell.path().join("desktop/note.txt"));
