@@ -4,9 +4,13 @@
 //! make writers wait for each other instead of failing half-way. In WAL mode `synchronous=FULL` flushes the log at every
 //! commit; NORMAL would lose the last commits in a power cut, which here means acknowledged blocks. So it is read back.
 
+#[cfg(test)]
+mod tests;
+
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use holdfast_libs_types::CellId;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, TransactionBehavior};
@@ -15,6 +19,10 @@ use crate::CatalogError;
 
 /// How long a write waits for another process's write.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Longest sleep between two tries at the write lock. SQLite's own handler goes up to 100 ms, and then hardly ever meets the
+/// moment between two commits of a steady writer: one busy frontend kept `close_fence` out for more than 10 s.
+const BUSY_POLL_US: u64 = 1500;
 
 /// Reading connections of one handle: what is asked for beyond waits, so that memory and files stay bounded.
 const READERS: usize = 8;
@@ -158,11 +166,39 @@ impl Drop for Lent<'_> {
 fn connect(path: &Path, extra: OpenFlags) -> Result<Connection, CatalogError> {
     // No shared cache, and no mutex inside SQLite: a connection has one user at a time.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | extra;
-    let connection = Connection::open_with_flags(path, flags)?;
-    connection.busy_timeout(BUSY_TIMEOUT)?;
+    let mut connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_handler(Some(wait_for_lock))?;
     connection.set_prepared_statement_cache_capacity(64);
-    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
-    Ok(connection)
+    // The first statement that looks into the file.
+    let cached = connection.pragma_update(None, "cache_size", -CACHE_KIB);
+    match cached.as_ref().err().and_then(rusqlite::Error::sqlite_error_code) {
+        Some(ErrorCode::NotADatabase) => {
+            Err(CatalogError::NotCatalog { path: path.into(), what: "is not an SQLite database".into() })
+        }
+        _ => Ok(cached.map(|()| connection)?),
+    }
+}
+
+thread_local! {
+    /// When this thread began to wait for a lock.
+    static WAITING_SINCE: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// SQLite asks after each failed try, counted from 0 for each lock, whether to try again. Sleeps of unequal length keep two
+/// waiters, or a waiter and a writer with a beat of its own, from running in step.
+fn wait_for_lock(tries: i32) -> bool {
+    let now = Instant::now();
+    let since = match WAITING_SINCE.get() {
+        Some(since) if tries > 0 => since,
+        _ => now,
+    };
+    WAITING_SINCE.set(Some(since));
+    if now.duration_since(since) >= BUSY_TIMEOUT {
+        return false;
+    }
+    let beat = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().subsec_nanos();
+    std::thread::sleep(Duration::from_micros(BUSY_POLL_US / 5 + u64::from(beat) / 7 % (BUSY_POLL_US * 4 / 5)));
+    true
 }
 
 /// Sets what durability rests on and reads it back.
@@ -175,9 +211,6 @@ fn make_durable(connection: &Connection, path: &Path) -> Result<(), CatalogError
             Ok(_) => break,
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && Instant::now() < deadline => {
                 std::thread::sleep(Duration::from_millis(5));
-            }
-            Err(error) if error.sqlite_error_code() == Some(ErrorCode::NotADatabase) => {
-                return Err(CatalogError::NotCatalog { path: path.into(), what: "is not an SQLite database".into() });
             }
             Err(error) => return Err(error.into()),
         }
@@ -234,6 +267,10 @@ fn check_meta(tx: &Transaction<'_>, path: &Path, schema: &Schema, cell: CellId) 
     let version = version.ok_or_else(|| not("names no schema version".into()))?;
     if version > schema.version {
         return Err(CatalogError::NewerSchema { path: path.into(), found: version, known: schema.version });
+    }
+    if version < schema.version {
+        // A migration is written with the version that needs it.
+        return Err(not(format!("schema version {version} is older than {} and unknown here", schema.version)));
     }
     let file: Option<String> = meta(tx, "file")?;
     if file.as_deref() != Some(schema.file) {

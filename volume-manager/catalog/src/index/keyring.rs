@@ -3,6 +3,7 @@
 use holdfast_libs_types::KeyId;
 use rusqlite::OptionalExtension;
 
+use super::WrappedKeys;
 use crate::CatalogError;
 use crate::database::{Database, uint};
 
@@ -24,7 +25,7 @@ pub(super) fn put(db: &Database, key: &KeyId, wrapped: &[u8]) -> Result<u64, Cat
     uint("the keyring's generation", generation)
 }
 
-pub(super) fn all(db: &Database) -> Result<(u64, Vec<(KeyId, Vec<u8>)>), CatalogError> {
+pub(super) fn all(db: &Database) -> Result<(u64, WrappedKeys), CatalogError> {
     db.read(|tx| {
         let mut statement = tx.prepare_cached("SELECT generation, id, wrapped FROM keys ORDER BY generation")?;
         let mut rows = statement.query([])?;
