@@ -80,7 +80,7 @@ impl<'a> Decisions<'a> {
 
     fn entry(&mut self, id: EntryId) {
         let subject = Subject::Entry(id);
-        if id == EntryId::ROOT || !self.seen.insert(subject) {
+        if id == EntryId::ROOT || self.trees.is_parked(subject) || !self.seen.insert(subject) {
             return;
         }
         if self.trees.is_busy(id) || self.trees.is_held(id) {
@@ -489,7 +489,10 @@ impl<'a> Decisions<'a> {
                 && self.is_leaving(other)
             {
                 if self.visiting.contains(&other) {
-                    return self.step_aside_on_server(id, false);
+                    // One of the two goes out of the way, and never one that is out of it already.
+                    let aside = self.trees.remote.shown_name(id).is_some_and(|name| is_transit_name(id, name));
+                    self.step_aside_on_server(if aside { other } else { id }, false);
+                    return self.wait(id);
                 }
                 self.entry(other);
                 if self.is_below_on_server(id, other) {
@@ -591,10 +594,16 @@ impl<'a> Decisions<'a> {
             return self.entry(entry);
         }
         let (parent, name, kind, inode) = (node.parent, node.name.clone(), node.stat.kind, node.stat.inode);
-        if kind == NodeKind::Other || !self.seen.insert(subject) {
+        if kind == NodeKind::Other || self.trees.is_parked(subject) || !self.seen.insert(subject) {
             return;
         }
-        if self.trees.is_busy_local(id) || self.trees.is_busy_inode(inode) || !self.parent_is_known(parent) {
+        if self.trees.is_busy_local(id) || self.trees.is_busy_inode(inode) {
+            return self.trees.wait(subject);
+        }
+        if !self.parent_is_known(parent) {
+            if self.is_below_parked(parent) {
+                return self.fault(subject, "the folder that it is in is not synced");
+            }
             return self.trees.wait(subject);
         }
         if let Some(folder) = self.trees.local.get(parent).and_then(|node| node.entry)
@@ -622,6 +631,19 @@ impl<'a> Decisions<'a> {
             NodeKind::Folder => Operation::MakeRemoteFolder { local: id },
             _ => Operation::Upload { local: id, entry: None, base: None },
         });
+    }
+
+    /// Whether a new folder, or one above it, rests because the server refused it. What is in it is decided again when the
+    /// folder has an entry.
+    fn is_below_parked(&self, folder: LocalId) -> bool {
+        let mut at = folder;
+        while let Some(node) = self.trees.local.get(at).filter(|node| node.entry.is_none()) {
+            if self.trees.is_parked(Subject::Local(at)) {
+                return true;
+            }
+            at = node.parent;
+        }
+        false
     }
 
     /// Whether the server knows a local folder, or will by the time it is needed.

@@ -43,6 +43,8 @@ pub struct Trees {
     /// Entries about which nothing is decided until the pull has reached a sequence.
     held: BTreeMap<EntryId, u64>,
     faults: BTreeMap<Subject, String>,
+    /// Subjects that rest until something about them changes.
+    parked: BTreeSet<Subject>,
     pub(crate) wants_pull: bool,
     pub(crate) settled_something: bool,
 }
@@ -65,6 +67,7 @@ impl Trees {
             busy_inodes: HashMap::new(),
             held: BTreeMap::new(),
             faults: BTreeMap::new(),
+            parked: BTreeSet::new(),
             wants_pull: false,
             settled_something: false,
         }
@@ -136,6 +139,7 @@ impl Trees {
 
     /// Lets everything that has a fault be decided again.
     pub fn retry_faults(&mut self) {
+        self.parked.clear();
         self.candidates.extend(std::mem::take(&mut self.faults).into_keys());
     }
 
@@ -259,6 +263,7 @@ impl Trees {
             self.waiting.remove(&Subject::Local(id));
             self.deferred.remove(&Subject::Local(id));
             self.faults.remove(&Subject::Local(id));
+            self.parked.remove(&Subject::Local(id));
             if let Some(entry) = node.entry {
                 self.synced.set_local(entry, Whereabouts::Unknown);
                 self.limbo.insert(entry);
@@ -368,6 +373,7 @@ impl Trees {
             self.waiting.remove(&Subject::Local(local));
             self.deferred.remove(&Subject::Local(local));
             self.faults.remove(&Subject::Local(local));
+            self.parked.remove(&Subject::Local(local));
             self.synced.set_local(id, Whereabouts::Present(local));
             self.limbo.remove(&id);
             self.touch(id);
@@ -512,6 +518,7 @@ impl Trees {
     pub fn park(&mut self, operation: &Operation, reason: &str) {
         for subject in self.release(operation) {
             self.fault(subject, reason.to_owned());
+            self.parked.insert(subject);
         }
     }
 
@@ -588,6 +595,10 @@ impl Trees {
         self.waiting.insert(subject);
     }
 
+    pub(crate) fn is_parked(&self, subject: Subject) -> bool {
+        self.parked.contains(&subject)
+    }
+
     pub(crate) fn clear_fault(&mut self, subject: Subject) {
         self.faults.remove(&subject);
     }
@@ -603,6 +614,7 @@ impl Trees {
 
     /// Lets an entry be decided about.
     pub fn touch(&mut self, entry: EntryId) {
+        self.parked.remove(&Subject::Entry(entry));
         self.waiting.remove(&Subject::Entry(entry));
         self.candidates.insert(Subject::Entry(entry));
     }
@@ -610,6 +622,7 @@ impl Trees {
     pub(crate) fn touch_local(&mut self, local: LocalId) {
         if let Some(node) = self.local.get(local) {
             let subject = node.entry.map_or(Subject::Local(local), Subject::Entry);
+            self.parked.remove(&subject);
             self.waiting.remove(&subject);
             self.candidates.insert(subject);
         }
