@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
+use holdfast_libs_transport::config::set;
 use holdfast_metadata_client::LoginAnswer;
 use toml::{Table, Value};
 
@@ -113,23 +114,9 @@ fn write(layout: &Layout, options: &DevOptions, role: &str, name: &str, mut conf
             bail!("--set {setting}: write ROLE.KEY=VALUE, for example frontend.cache.bytes=0");
         };
         if to == role || to == name {
-            set(&mut config, key, value).with_context(|| format!("--set {setting}"))?;
+            set(&mut config, key, ".", value).map_err(|error| anyhow!("--set {setting}: {error}"))?;
         }
     }
     let text = toml::to_string(&config).with_context(|| format!("configuration of {name}"))?;
     write_private(&layout.etc(&format!("{name}.toml")), text.as_bytes())
-}
-
-/// Sets `section.key` to a value written as TOML, or to plain text.
-fn set(config: &mut Table, key: &str, value: &str) -> anyhow::Result<()> {
-    let mut parts: Vec<&str> = key.split('.').collect();
-    let last = parts.pop().unwrap_or(key);
-    let mut inner = config;
-    for part in parts {
-        let section = inner.entry(part).or_insert_with(|| Value::Table(Table::new()));
-        inner = section.as_table_mut().with_context(|| format!("`{part}` is not a section"))?;
-    }
-    let parsed = toml::from_str::<Table>(&format!("value = {value}")).ok().and_then(|mut one| one.remove("value"));
-    inner.insert(last.to_owned(), parsed.unwrap_or_else(|| Value::String(value.to_owned())));
-    Ok(())
 }

@@ -5,50 +5,15 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
-use holdfast_libs_types::MAX_BLOCK_BYTES;
+use holdfast_libs_types::{ContentHasher, MAX_BLOCK_BYTES};
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 
 use crate::show;
 use crate::user::api::Api;
 
 /// Bytes of one request of an upload session: whole blocks, and a bound on memory.
 const CHUNK_BYTES: usize = 8 * MAX_BLOCK_BYTES;
-
-/// The API's content hash: SHA-256 over the digests of 4 MiB blocks.
-#[derive(Default)]
-struct ContentHash {
-    outer: Sha256,
-    block: Sha256,
-    filled: usize,
-}
-
-impl ContentHash {
-    fn update(&mut self, mut bytes: &[u8]) {
-        while !bytes.is_empty() {
-            let (now, later) = bytes.split_at(bytes.len().min(MAX_BLOCK_BYTES - self.filled));
-            self.block.update(now);
-            self.filled += now.len();
-            if self.filled == MAX_BLOCK_BYTES {
-                self.end_block();
-            }
-            bytes = later;
-        }
-    }
-
-    fn end_block(&mut self) {
-        self.outer.update(std::mem::take(&mut self.block).finalize());
-        self.filled = 0;
-    }
-
-    fn finish(mut self) -> String {
-        if self.filled > 0 {
-            self.end_block();
-        }
-        hex::encode(self.outer.finalize())
-    }
-}
 
 /// Uploads `file` to `path`, replacing what is there.
 pub async fn put(api: &Api, file: &Path, path: &str) -> anyhow::Result<Value> {
@@ -62,7 +27,7 @@ pub async fn put(api: &Api, file: &Path, path: &str) -> anyhow::Result<Value> {
         commit["client_modified"] = modified.into();
     }
     let bar = show::progress(metadata.len(), "uploading");
-    let mut hash = ContentHash::default();
+    let mut hash = ContentHasher::default();
     let mut session: Option<String> = None;
     let mut offset = 0_u64;
     loop {
@@ -111,7 +76,7 @@ pub async fn get(api: &Api, path: &str, file: &Path) -> anyhow::Result<Value> {
         tempfile::NamedTempFile::new_in(folder).with_context(|| format!("cannot write in {}", folder.display()))?;
     let (metadata, mut body) = api.fetch("files/download", &json!({ "path": path })).await?;
     let bar = show::progress(metadata["size"].as_u64().unwrap_or(0), "downloading");
-    let mut hash = ContentHash::default();
+    let mut hash = ContentHasher::default();
     while let Some(frame) = body.frame().await {
         let frame = frame.with_context(|| format!("{path}: the download broke off"))?;
         if let Ok(bytes) = frame.into_data() {
@@ -136,23 +101,4 @@ pub async fn get(api: &Api, path: &str, file: &Path) -> anyhow::Result<Value> {
 fn rfc3339(modified: std::time::SystemTime) -> Option<String> {
     let format = time::macros::format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]Z");
     time::OffsetDateTime::from(modified).format(format).ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::ContentHash;
-
-    #[test]
-    fn the_content_hash_is_over_the_digests_of_whole_blocks() {
-        let bytes = vec![7; 4 * 1024 * 1024 + 1];
-        let mut pieces = ContentHash::default();
-        for piece in bytes.chunks(1000) {
-            pieces.update(piece);
-        }
-        let digests = [&bytes[..4 * 1024 * 1024], &bytes[4 * 1024 * 1024..]]
-            .map(|block| holdfast_libs_types::BlockHash::of(block).0)
-            .concat();
-        assert_eq!(pieces.finish(), holdfast_libs_types::BlockHash::of(&digests).to_string());
-        assert_eq!(ContentHash::default().finish(), holdfast_libs_types::BlockHash::of(b"").to_string());
-    }
 }

@@ -49,21 +49,25 @@ fn load_with<T: DeserializeOwned>(
     let mut table: Table = toml::from_str(&text).map_err(|error| invalid(error.to_string()))?;
     for (name, value) in environment {
         if let Some(keys) = name.strip_prefix(PREFIX) {
-            set(&mut table, &keys.to_ascii_lowercase(), &value).map_err(invalid)?;
+            set(&mut table, &keys.to_ascii_lowercase(), "__", &value).map_err(invalid)?;
         }
     }
     read_secrets(&mut table, secrets)?;
     Value::Table(table).try_into().map_err(|error: toml::de::Error| invalid(with_nearest(&error.to_string())))
 }
 
-/// Sets `section__key` to a value read as TOML, or as a plain string where it is none.
-fn set(table: &mut Table, keys: &str, value: &str) -> Result<(), String> {
-    let mut parts: Vec<&str> = keys.split("__").collect();
+/// Sets the key that `keys` names, section by section with `separator` between them, to a value read as TOML, or as a
+/// plain string where it is none.
+///
+/// # Errors
+/// When a section on the way is a plain value; the message names it.
+pub fn set(table: &mut Table, keys: &str, separator: &str, value: &str) -> Result<(), String> {
+    let mut parts: Vec<&str> = keys.split(separator).collect();
     let last = parts.pop().unwrap_or(keys);
     let mut inner = table;
     for part in parts {
         let next = inner.entry(part).or_insert_with(|| Value::Table(Table::new()));
-        inner = next.as_table_mut().ok_or_else(|| format!("{PREFIX}{keys}: `{part}` is not a section"))?;
+        inner = next.as_table_mut().ok_or_else(|| format!("{keys}: `{part}` is not a section"))?;
     }
     let parsed = toml::from_str::<Table>(&format!("value = {value}")).ok().and_then(|mut one| one.remove("value"));
     inner.insert(last.to_owned(), parsed.unwrap_or_else(|| Value::String(value.to_owned())));

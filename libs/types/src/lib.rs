@@ -7,11 +7,13 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod batch;
+pub mod content_hash;
 pub mod hash;
 pub mod ids;
 mod layout;
 pub mod record;
 
+pub use content_hash::ContentHasher;
 pub use hash::BlockHash;
 pub use ids::{AccountId, CellId, DeviceId, DiskId, InstanceId, KeyId, NodeId, VolumeId, WriteEpoch};
 

@@ -14,10 +14,9 @@ use futures_util::stream::FuturesOrdered;
 use holdfast_frontend_client::code::CELL_FULL;
 use holdfast_libs_presign::{Method, Receipt};
 use holdfast_libs_transport::CallError;
-use holdfast_libs_types::{BlockHash, MAX_BLOCK_BYTES};
+use holdfast_libs_types::{BlockHash, ContentHasher, MAX_BLOCK_BYTES};
 use holdfast_metadata_model::BlockRef;
 use holdfast_metadata_store::{Actor, KnownBlock};
-use sha2::{Digest, Sha256};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 
@@ -253,36 +252,6 @@ async fn put_block(app: Arc<App>, actor: Actor, block: Bytes) -> Result<KnownBlo
         return Err(failed("the frontend's receipt is for another block".to_owned()));
     }
     Ok(known)
-}
-
-/// API v2's content hash of a row of bytes.
-#[derive(Default)]
-struct ContentHasher {
-    block: Sha256,
-    filled: usize,
-    whole: Sha256,
-}
-
-impl ContentHasher {
-    fn update(&mut self, mut bytes: &[u8]) {
-        while !bytes.is_empty() {
-            let (part, rest) = bytes.split_at(bytes.len().min(MAX_BLOCK_BYTES - self.filled));
-            self.block.update(part);
-            self.filled += part.len();
-            if self.filled == MAX_BLOCK_BYTES {
-                self.whole.update(std::mem::take(&mut self.block).finalize());
-                self.filled = 0;
-            }
-            bytes = rest;
-        }
-    }
-
-    fn finish(mut self) -> String {
-        if self.filled > 0 {
-            self.whole.update(self.block.finalize());
-        }
-        hex::encode(self.whole.finalize())
-    }
 }
 
 #[cfg(test)]
