@@ -5,25 +5,25 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use holdfast_libs_types::BlockHash;
 use holdfast_metadata_client::{EntryId, NamespaceId};
-use holdfast_sync_client_planner::{LocalId, Operation, Subject, Trees, Whereabouts};
+use holdfast_sync_client_planner::{LocalId, Operation, Trees};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio_util::sync::CancellationToken;
 
 use crate::commit::Commits;
 use crate::config::Config;
-use crate::control::{Command, Control, Request};
+use crate::control::Control;
 use crate::error::EngineError;
 use crate::fetch::Fetcher;
 use crate::jobs::{Event, FetchJob, UploadJob};
 use crate::pull::Pulls;
+use crate::question::{Exit, Question};
 use crate::start::Parts;
 use crate::state::{State, Writing, key};
-use crate::status::{MAX_ENTRIES, Meters, NotSynced, Status};
+use crate::status::Meters;
 use crate::upload::Uploader;
 use crate::watch::Watcher;
 
@@ -42,50 +42,6 @@ pub(crate) const SCAN_SLICE: Duration = Duration::from_millis(20);
 
 /// More agreed entries than this, all gone from the disk at once, are a question and no delete.
 const FEW: usize = 5;
-
-/// How an engine ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Exit {
-    /// It was told to.
-    Shutdown,
-    /// It will not go on without an answer.
-    Asking(Question),
-}
-
-/// What the client asks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Question {
-    /// The folder is not there.
-    RootVanished,
-    /// Another folder stands in its place.
-    RootExchanged,
-    /// The folder is there, and all that was in it is not.
-    RootEmptied,
-    /// The server does not know the cursor.
-    Reset,
-}
-
-impl Question {
-    pub(crate) fn reason(self) -> &'static str {
-        match self {
-            Self::RootVanished => {
-                "the folder is not there; bring it back, or answer `restore` to make it anew and fetch everything"
-            }
-            Self::RootExchanged => {
-                "another folder stands in the place of the one that was synced; bring the first one back, or answer \
-                 `proceed` to merge this one with the server's files"
-            }
-            Self::RootEmptied => {
-                "everything in the folder is gone at once; answer `proceed` to delete it on the server too, or \
-                 `restore` to fetch it again"
-            }
-            Self::Reset => {
-                "the server was restored or does not know where this client stands; answer `proceed` to list anew \
-                 and merge: nothing is deleted"
-            }
-        }
-    }
-}
 
 pub(crate) struct Engine {
     pub(crate) config: Config,
@@ -135,7 +91,7 @@ pub(crate) struct Engine {
     pub(crate) last_failure: Option<String>,
     retry_at: Option<Instant>,
     retry_pause: Duration,
-    waiters: Vec<(Instant, u64, tokio::sync::oneshot::Sender<String>)>,
+    pub(crate) waiters: Vec<(Instant, u64, tokio::sync::oneshot::Sender<String>)>,
     pub(crate) question: Option<Question>,
     answered_emptied: bool,
 }
@@ -327,7 +283,7 @@ impl Engine {
     }
 
     /// Whether the trees are complete enough to decide: the disk was looked at, the server's tree is whole.
-    fn may_plan(&self) -> bool {
+    pub(crate) fn may_plan(&self) -> bool {
         self.first_scan_done
             && self.to_scan.is_empty()
             && self.pulls.is_complete()
@@ -475,129 +431,5 @@ impl Engine {
 
     pub(crate) fn cannot_write(&mut self, error: &rusqlite::Error) {
         self.trouble = Some(format!("the sync state cannot be written: {error}"));
-    }
-
-    // --- requests -------------------------------------------------------------------------------------------
-
-    fn request(&mut self, request: Request) {
-        self.drain_watcher();
-        match request.what {
-            Command::Settle(limit) => {
-                let pull = self.pulls.want_now();
-                self.waiters.push((self.parts.clock.now() + limit, pull, request.answer));
-                return;
-            }
-            Command::Rescan => {
-                self.trees.retry_faults();
-                self.scan_everything();
-            }
-            Command::Status | Command::Proceed | Command::Restore => {}
-        }
-        let _ = request.answer.send(self.status_line());
-    }
-
-    fn answer_waiters(&mut self, now: Instant) {
-        if self.waiters.is_empty() {
-            return;
-        }
-        let idle = self.is_idle();
-        let mut left = Vec::new();
-        for (until, pull, waiter) in std::mem::take(&mut self.waiters) {
-            if until <= now || (idle && self.pulls.done() >= pull) {
-                let _ = waiter.send(self.status_line());
-            } else {
-                left.push((until, pull, waiter));
-            }
-        }
-        self.waiters = left;
-    }
-
-    fn is_idle(&self) -> bool {
-        self.may_plan()
-            && self.pending() == 0
-            && self.disk_changed.is_none()
-            && self.pulls.is_current(self.commits.sequence())
-            && self.trouble.is_none()
-    }
-
-    fn pending(&self) -> usize {
-        self.trees.unsettled() + self.commits.waiting() + self.to_scan.len()
-    }
-
-    pub(crate) fn status_line(&self) -> String {
-        let status = self.status();
-        serde_json::to_string(&status).unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}"))
-    }
-
-    fn status(&self) -> Status {
-        let (count, entries) = self.not_synced();
-        let reason = match (self.question, &self.trouble, self.pulls.trouble(), self.commits.trouble()) {
-            (Some(question), ..) => question.reason().to_owned(),
-            (None, Some(trouble), ..) => trouble.clone(),
-            (None, None, Some(trouble), _) | (None, None, None, Some(trouble)) => trouble.to_owned(),
-            (None, None, None, None) => self.last_failure.clone().unwrap_or_default(),
-        };
-        let state = match (self.question.is_some(), self.is_idle()) {
-            (true, _) => "asking",
-            (false, true) => "idle",
-            (false, false) => "working",
-        };
-        Status {
-            folder: self.config.folder.display().to_string(),
-            name: self.config.name.clone(),
-            state: state.to_owned(),
-            reason,
-            pending: self.pending() as u64,
-            conflicts: self.meters.conflicts.load(Ordering::Relaxed),
-            not_synced: count as u64,
-            not_synced_entries: entries,
-            block_bytes_sent: self.meters.sent.load(Ordering::Relaxed),
-            block_bytes_received: self.meters.received.load(Ordering::Relaxed),
-            files_done: self.meters.files.load(Ordering::Relaxed),
-            entries: self.trees.synced().len() as u64,
-        }
-    }
-
-    fn not_synced(&self) -> (usize, Vec<NotSynced>) {
-        let path = |id: LocalId| self.trees.local().path(id).map(|names| names.join("/"));
-        let mut all: Vec<NotSynced> = Vec::new();
-        for (id, reason) in &self.local_reasons {
-            if let Some(path) = path(*id) {
-                all.push(NotSynced { path, reason: reason.clone() });
-            }
-        }
-        for (folder, names) in &self.unnameable {
-            let Some(folder) = path(*folder) else { continue };
-            for name in names {
-                let path = if folder.is_empty() { name.clone() } else { format!("{folder}/{name}") };
-                all.push(NotSynced { path, reason: "the name is not UTF-8".to_owned() });
-            }
-        }
-        for (subject, reason) in self.trees.faults() {
-            let path = match subject {
-                Subject::Local(id) => path(id),
-                Subject::Entry(id) => self.entry_path(id),
-            };
-            all.push(NotSynced { path: path.unwrap_or_default(), reason: reason.to_owned() });
-        }
-        all.sort_by(|one, other| one.path.cmp(&other.path));
-        all.dedup_by(|one, other| one.path == other.path);
-        let count = all.len();
-        all.truncate(MAX_ENTRIES);
-        (count, all)
-    }
-
-    pub(crate) fn entry_path(&self, id: EntryId) -> Option<String> {
-        if let Some(Whereabouts::Present(local)) = self.trees.synced().get(id).map(|row| row.local) {
-            return self.trees.local().path(local).map(|names| names.join("/"));
-        }
-        let mut names = Vec::new();
-        let mut at = id;
-        while let Some(entry) = self.trees.remote().get(at) {
-            names.push(self.trees.remote().shown_name(at)?);
-            at = entry.parent;
-        }
-        names.reverse();
-        Some(names.join("/"))
     }
 }

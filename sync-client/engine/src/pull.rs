@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use holdfast_libs_transport::CallError;
 use holdfast_metadata_client::{Changes, ChangesRequest, code};
 
-use crate::engine::{Engine, Question};
+use crate::engine::Engine;
 use crate::jobs::Event;
+use crate::question::Question;
 use crate::state::{Writing, key};
 
 /// Entries of one page.

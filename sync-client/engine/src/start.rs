@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use holdfast_libs_transport::CallError;
 use holdfast_metadata_client::{CommitRequest, Me, NamespaceId, Timestamp, code};
-use holdfast_sync_client_planner::{Inode, Synced, SyncedEntry, Trees, Whereabouts, outcome};
+use holdfast_sync_client_planner::{Inode, Synced, Trees};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, SystemClock};
@@ -16,12 +16,13 @@ use crate::commit::Commits;
 use crate::config::Config;
 use crate::control::{Command, Control};
 use crate::disk::DiskFiles;
-use crate::engine::{Beginning, Engine, Exit, Question};
+use crate::engine::{Beginning, Engine};
 use crate::error::EngineError;
 use crate::files::{FileSystem, RootIdentity};
 use crate::network::{HttpNetwork, Network};
 use crate::pull::Pulls;
-use crate::state::{Intent, State, key};
+use crate::question::{Exit, Question};
+use crate::state::{State, key};
 use crate::status::{Meters, Status};
 use crate::watch::Watcher;
 
@@ -316,38 +317,6 @@ fn begin(
         commits,
         answered_emptied,
     })
-}
-
-impl Engine {
-    /// The disk is known: effects that were begun before the last end are found done or not.
-    pub(crate) fn after_first_scan(&mut self) {
-        let intents = match self.state.intents() {
-            Ok(intents) => intents,
-            Err(error) => {
-                self.trouble = Some(format!("the sync state cannot be read: {error}"));
-                return;
-            }
-        };
-        for (id, intent) in &intents {
-            if let Intent::Write { parent, name, rev, content, stat } = intent.clone() {
-                let local = Whereabouts::Unknown;
-                let row = SyncedEntry { parent, name, rev, content, stat, racy: false, local };
-                outcome::was_written(&mut self.trees, *id, row);
-            }
-        }
-        self.trees.resolve();
-        for (id, intent) in &intents {
-            match intent {
-                Intent::Move { parent, name } => outcome::was_moved(&mut self.trees, *id, *parent, name),
-                Intent::Delete if self.trees.synced().get(*id).is_some_and(|row| row.local == Whereabouts::Gone) => {
-                    self.trees.drop_synced(*id);
-                }
-                _ => {}
-            }
-        }
-        self.trees.suspect_all();
-        self.settle_disk(Vec::new());
-    }
 }
 
 enum Answer {

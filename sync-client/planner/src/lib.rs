@@ -18,9 +18,11 @@
 
 mod decide;
 mod local;
+mod moves;
 mod names;
 mod operation;
 pub mod outcome;
+mod pairing;
 mod remote;
 mod stat;
 mod synced;
