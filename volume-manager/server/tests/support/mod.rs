@@ -1,0 +1,239 @@
+//! A cell for tests: the real volume manager, each start of it in a runtime of its own so that a crash ends all of it at
+//! once, and fake nodes that speak the node's protocol over TLS.
+
+#![allow(dead_code, missing_docs, clippy::unwrap_used)] // Each test file uses its part.
+
+mod node;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use holdfast_libs_transport::tls::TlsFiles;
+use holdfast_libs_transport::{CallError, HttpClient, Role, ServiceTokens};
+use holdfast_libs_types::{BlockHash, CellId, DiskId, InstanceId, VolumeId, WriteEpoch};
+use holdfast_volume_manager_catalog::{BlockIndex, NewRow, ReplicationTable, Volume, VolumeInsert};
+use holdfast_volume_manager_client::{LeaseRequest, LeasedVolume, SealAsk, VolumeManagerClient};
+use holdfast_volume_manager_server::{Config, Copies, ServerError, Timing, run_on};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+pub use node::{Call, FakeNode};
+
+pub const CELL: CellId = CellId([0xce; 16]);
+pub const SECRET: [u8; 32] = [7; 32];
+pub const FRONTEND: InstanceId = InstanceId([0xf0; 16]);
+pub const PAGE: u64 = 4096;
+
+/// A CA and a certificate for 127.0.0.1, as files in `dir`.
+fn certificates(dir: &Path) -> TlsFiles {
+    let mut ca = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let ca_key = rcgen::KeyPair::generate().unwrap();
+    let ca_certificate = ca.self_signed(&ca_key).unwrap();
+    let issuer = rcgen::Issuer::new(ca, ca_key);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let leaf = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    let certificate = leaf.signed_by(&key, &issuer).unwrap();
+    let files = TlsFiles { certificate: dir.join("certificate.pem"), key: dir.join("key.pem"), ca: dir.join("ca.pem") };
+    std::fs::write(&files.certificate, certificate.pem()).unwrap();
+    std::fs::write(&files.key, key.serialize_pem()).unwrap();
+    std::fs::write(&files.ca, ca_certificate.pem()).unwrap();
+    files
+}
+
+/// Polls until `condition` gives something, for at most ten seconds.
+pub async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
+    let until = Instant::now() + Duration::from_secs(10);
+    while Instant::now() < until {
+        if let Some(found) = condition().await {
+            return found;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("did not come to pass within ten seconds: {what}");
+}
+
+/// The code of a refusal.
+pub fn code_of<T: std::fmt::Debug>(result: Result<T, CallError>) -> String {
+    match result.unwrap_err() {
+        CallError::Api(error) => error.code,
+        other => panic!("no answer of the protocol: {other}"),
+    }
+}
+
+/// Times that no test waits for; a test shortens the one it is about.
+pub fn timing() -> Timing {
+    Timing {
+        heartbeat_ms: 50,
+        suspect_ms: 20_000,
+        lost_ms: 60_000,
+        lease_ms: 60_000,
+        seal_grace_ms: 600,
+        audit_ms: 60_000,
+    }
+}
+
+/// One start of the volume manager.
+pub struct Started {
+    pub address: String,
+    pub task: JoinHandle<Result<(), ServerError>>,
+    runtime: Option<Runtime>,
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Started {
+    fn new(config: Config) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = format!("https://{}", listener.local_addr().unwrap());
+        let stop = CancellationToken::new();
+        let task = runtime
+            .spawn(async move { run_on(tokio::net::TcpListener::from_std(listener).unwrap(), config, stop).await });
+        Self { address, task, runtime: Some(runtime) }
+    }
+
+    /// Ends it as a kill would: nothing in it runs on.
+    pub fn crash(self) {
+        drop(self);
+    }
+}
+
+/// Nodes, their volume manager and its catalog.
+pub struct Cell {
+    pub tls: TlsFiles,
+    pub config: Config,
+    pub nodes: Vec<FakeNode>,
+    pub manager: Option<Started>,
+    pub dir: TempDir,
+}
+
+impl Cell {
+    /// Three nodes in three zones, `disks` disks each, registered.
+    pub async fn start(timing: Timing, disks: u8) -> Self {
+        let dir = TempDir::new().unwrap();
+        let tls = certificates(dir.path());
+        let config = Config {
+            listen: String::new(),
+            cell: CELL,
+            cell_secret: SECRET.iter().map(|byte| format!("{byte:02x}")).collect(),
+            data_dir: dir.path().join("catalog"),
+            tls: tls.clone(),
+            timing,
+            copies: Copies::default(),
+        };
+        let mut cell = Self { tls, config, nodes: Vec::new(), manager: None, dir };
+        for number in 1..=3 {
+            cell.nodes.push(FakeNode::start(&cell.tls, number, disks).await);
+        }
+        cell.start_manager().await;
+        cell
+    }
+
+    /// Starts a volume manager on the catalog and waits until all nodes have registered with it.
+    pub async fn start_manager(&mut self) {
+        let started = Started::new(self.config.clone());
+        for node in &self.nodes {
+            node.follow(&started.address);
+        }
+        self.manager = Some(started);
+        self.wait_for_nodes().await;
+    }
+
+    pub async fn wait_for_nodes(&self) {
+        let admin = self.admin();
+        eventually("all nodes are up", async || {
+            let status = admin.status().await.ok()?;
+            let up = status.nodes.iter().filter(|node| node.state == "up").count();
+            (up == self.nodes.len()).then_some(())
+        })
+        .await;
+    }
+
+    pub fn crash_manager(&mut self) {
+        self.manager.take().unwrap().crash();
+    }
+
+    pub fn address(&self) -> &str {
+        &self.manager.as_ref().unwrap().address
+    }
+
+    pub fn http(&self, role: Role) -> HttpClient {
+        HttpClient::new(&self.tls.client().unwrap(), Some(&ServiceTokens::new(&SECRET).token(role)))
+    }
+
+    pub fn client(&self, role: Role) -> VolumeManagerClient {
+        VolumeManagerClient::new(self.http(role), self.address())
+    }
+
+    pub fn frontend(&self) -> VolumeManagerClient {
+        self.client(Role::Frontend)
+    }
+
+    pub fn admin(&self) -> VolumeManagerClient {
+        self.client(Role::Admin)
+    }
+
+    pub fn index(&self) -> BlockIndex {
+        BlockIndex::open(&self.config.data_dir, CELL).unwrap()
+    }
+
+    /// A volume as the catalog has it.
+    pub fn row(&self, volume: VolumeId) -> Volume {
+        let reader = ReplicationTable::open_read_only(&self.config.data_dir, CELL).unwrap();
+        reader.volume(volume).unwrap().unwrap()
+    }
+
+    pub async fn lease(&self) -> LeasedVolume {
+        self.frontend().lease(&LeaseRequest { frontend: FRONTEND, avoid: Vec::new() }).await.unwrap()
+    }
+
+    /// A leased volume with `pages` pages on all its replicas, all of them acknowledged.
+    pub async fn written(&self, pages: u64) -> LeasedVolume {
+        let leased = self.lease().await;
+        for replica in &leased.replicas {
+            self.node_of(replica.disk).extent(replica.disk, leased.volume, |extent| extent.tail = pages * PAGE);
+        }
+        self.acknowledge(leased.volume, pages);
+        leased
+    }
+
+    /// Inserts an index row that ends where `pages` pages end.
+    pub fn acknowledge(&self, volume: VolumeId, pages: u64) {
+        self.index().insert(&rows(volume, pages)).unwrap();
+    }
+
+    pub async fn ask_to_seal(&self, volume: VolumeId) {
+        let ask = SealAsk { volume, epoch: WriteEpoch(1), failed_disk: None, reason: None };
+        self.frontend().seal(&ask).await.unwrap();
+    }
+
+    pub async fn sealed(&self, volume: VolumeId) -> Volume {
+        eventually("the volume is sealed", async || {
+            let row = self.row(volume);
+            row.digest.is_some().then_some(row)
+        })
+        .await
+    }
+
+    pub fn node_of(&self, disk: DiskId) -> &FakeNode {
+        self.nodes.iter().find(|node| node.disks().contains(&disk)).unwrap()
+    }
+}
+
+/// One row at the end of a batch.
+pub fn rows(volume: VolumeId, pages: u64) -> VolumeInsert {
+    let end = pages * PAGE;
+    let hash = BlockHash::of(&[volume.as_bytes().as_slice(), &end.to_le_bytes()].concat());
+    let row = NewRow { hash, offset: end - 100, length: 100, plain_len: 36 };
+    VolumeInsert { volume, epoch: WriteEpoch(1), end, rows: vec![row] }
+}

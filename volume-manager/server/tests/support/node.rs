@@ -1,0 +1,314 @@
+//! A node in memory. It decides as the real one does; switches make it hang, refuse, forget or damage.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use axum::extract::{Path, State};
+use axum::middleware::from_fn_with_state;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use holdfast_libs_transport::auth::{Guard, require_role};
+use holdfast_libs_transport::tls::TlsFiles;
+use holdfast_libs_transport::{ApiError, HttpClient, Role, ServiceTokens};
+use holdfast_libs_types::{BlockHash, DiskId, InstanceId, NodeId, VolumeId, WriteEpoch};
+use holdfast_node_client::{
+    CopyRequest, CreateExtent, ExtentInfo, ExtentState, FenceRequest, SealRequest, Sealed, Tail, code,
+};
+use holdfast_volume_manager_client::{DiskReport, Heartbeat, Register, VolumeManagerClient};
+use http::StatusCode;
+use tokio::net::TcpListener;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::{CELL, SECRET};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Call {
+    Create,
+    Fence,
+    Seal,
+    Copy,
+    Extents,
+}
+
+#[derive(Debug, Clone)]
+pub struct Extent {
+    pub tail: u64,
+    pub epoch: WriteEpoch,
+    pub state: ExtentState,
+    /// The byte it is filled with.
+    pub content: u8,
+    pub digest: Option<String>,
+}
+
+impl Extent {
+    fn digest_of(&self, length: u64) -> String {
+        BlockHash::of(&vec![self.content; usize::try_from(length).unwrap()]).to_string()
+    }
+}
+
+struct Inner {
+    reports: BTreeMap<DiskId, DiskReport>,
+    extents: BTreeMap<(DiskId, VolumeId), Extent>,
+    calls: Vec<(Call, DiskId, VolumeId)>,
+    hang: HashSet<Call>,
+    refuse: HashMap<(Call, DiskId), &'static str>,
+    silent: bool,
+    term: u64,
+    manager: String,
+}
+
+type Shared = Arc<Mutex<Inner>>;
+
+pub struct FakeNode {
+    pub name: NodeId,
+    pub zone: String,
+    pub address: String,
+    pub instance: InstanceId,
+    inner: Shared,
+    _stop: DropGuard,
+}
+
+impl FakeNode {
+    pub async fn start(tls: &TlsFiles, number: u8, disks: u8) -> Self {
+        let reports = (1..=disks).map(|place| report(DiskId([number * 16 + place; 16]))).map(|r| (r.disk, r)).collect();
+        let inner = Arc::new(Mutex::new(Inner {
+            reports,
+            extents: BTreeMap::new(),
+            calls: Vec::new(),
+            hang: HashSet::new(),
+            refuse: HashMap::new(),
+            silent: false,
+            term: 0,
+            manager: String::new(),
+        }));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("https://{}", listener.local_addr().unwrap());
+        let stop = CancellationToken::new();
+        let tokens = ServiceTokens::new(&SECRET);
+        let guard = Guard { tokens: tokens.clone(), accepted: &[Role::VolumeManager] };
+        let router = Router::new()
+            .route("/v1/extents", post(create))
+            .route("/v1/fence", post(fence))
+            .route("/v1/seal", post(seal))
+            .route("/v1/copy", post(copy))
+            .route("/v1/disks/{disk}/extents", get(extents))
+            .route_layer(from_fn_with_state(guard, require_role))
+            .with_state(Arc::clone(&inner));
+        tokio::spawn(holdfast_libs_transport::serve(listener, tls.server().unwrap(), router, stop.clone()));
+        let node = Self {
+            name: NodeId(format!("node-{number}")),
+            zone: format!("zone-{number}"),
+            address,
+            instance: InstanceId([number; 16]),
+            inner,
+            _stop: stop.clone().drop_guard(),
+        };
+        let http = HttpClient::new(&tls.client().unwrap(), Some(&tokens.token(Role::Node)));
+        tokio::spawn(live(node.registration(), Arc::clone(&node.inner), http, stop));
+        node
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap()
+    }
+
+    /// What it says of itself when it registers.
+    pub fn registration(&self) -> Register {
+        Register {
+            cell: CELL,
+            node: self.name.clone(),
+            instance: self.instance,
+            zone: self.zone.clone(),
+            address: self.address.clone(),
+            disks: self.inner().reports.values().cloned().collect(),
+        }
+    }
+
+    /// Reports to this volume manager from now on.
+    pub fn follow(&self, manager: &str) {
+        self.inner().manager = manager.to_owned();
+    }
+
+    pub fn disks(&self) -> Vec<DiskId> {
+        self.inner().reports.keys().copied().collect()
+    }
+
+    pub fn report(&self, disk: DiskId, change: impl FnOnce(&mut DiskReport)) {
+        change(self.inner().reports.get_mut(&disk).unwrap());
+    }
+
+    pub fn extent(&self, disk: DiskId, volume: VolumeId, change: impl FnOnce(&mut Extent)) {
+        change(self.inner().extents.get_mut(&(disk, volume)).unwrap());
+    }
+
+    pub fn find(&self, disk: DiskId, volume: VolumeId) -> Option<Extent> {
+        self.inner().extents.get(&(disk, volume)).cloned()
+    }
+
+    pub fn vanish(&self, disk: DiskId, volume: VolumeId) {
+        self.inner().extents.remove(&(disk, volume)).unwrap();
+    }
+
+    pub fn hang(&self, call: Call) {
+        self.inner().hang.insert(call);
+    }
+
+    pub fn unhang(&self) {
+        self.inner().hang.clear();
+    }
+
+    pub fn refuse(&self, call: Call, disk: DiskId, code: &'static str) {
+        self.inner().refuse.insert((call, disk), code);
+    }
+
+    pub fn admit(&self) {
+        self.inner().refuse.clear();
+    }
+
+    pub fn silence(&self, silent: bool) {
+        self.inner().silent = silent;
+    }
+
+    pub fn count(&self, call: Call, volume: VolumeId) -> usize {
+        self.inner().calls.iter().filter(|(made, _, of)| (*made, *of) == (call, volume)).count()
+    }
+}
+
+pub fn report(disk: DiskId) -> DiskReport {
+    DiskReport {
+        disk,
+        path: format!("/dev/{disk}"),
+        incarnation: 1,
+        nonce: 11,
+        previous_nonce: 0,
+        state: "healthy".to_owned(),
+        reason: None,
+        slot_bytes: 1 << 20,
+        volume_bytes: 1 << 20,
+        slots: 100,
+        free_slots: 100,
+    }
+}
+
+/// Registers, then sends heartbeats, and registers again when it is told to.
+async fn live(register: Register, inner: Shared, http: HttpClient, stop: CancellationToken) {
+    while !stop.is_cancelled() {
+        let (manager, silent, disks) = {
+            let inner = inner.lock().unwrap();
+            (inner.manager.clone(), inner.silent, inner.reports.values().cloned().collect::<Vec<_>>())
+        };
+        if !manager.is_empty() && !silent {
+            let client = VolumeManagerClient::new(http.clone(), manager);
+            let heartbeat =
+                Heartbeat { node: register.node.clone(), instance: register.instance, disks: disks.clone() };
+            // A volume manager that crashed does not answer; the next one will.
+            if client.heartbeat(&heartbeat).await.is_ok_and(|answer| answer.register) {
+                let _ = client.register(&Register { disks, ..register.clone() }).await;
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+fn refusal(code: &str) -> ApiError {
+    ApiError::new(StatusCode::CONFLICT, code, format!("the fake node says {code}"))
+}
+
+/// Notes a call, hangs or refuses when told to, and heeds the term.
+async fn enter(inner: &Shared, call: Call, disk: DiskId, volume: VolumeId, term: u64) -> Result<(), ApiError> {
+    inner.lock().unwrap().calls.push((call, disk, volume));
+    while inner.lock().unwrap().hang.contains(&call) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let mut inner = inner.lock().unwrap();
+    if let Some(code) = inner.refuse.get(&(call, disk)) {
+        return Err(refusal(code));
+    }
+    if term < inner.term {
+        return Err(refusal(code::STALE_TERM));
+    }
+    inner.term = term;
+    if inner.reports.contains_key(&disk) { Ok(()) } else { Err(refusal(code::UNKNOWN_DISK)) }
+}
+
+async fn create(State(inner): State<Shared>, Json(order): Json<CreateExtent>) -> Result<Json<Tail>, ApiError> {
+    enter(&inner, Call::Create, order.disk, order.volume, order.term).await?;
+    let mut inner = inner.lock().unwrap();
+    let key = (order.disk, order.volume);
+    if inner.extents.contains_key(&key) {
+        return Err(refusal(code::ALREADY_EXISTS));
+    }
+    let extent = Extent { tail: 0, epoch: order.epoch, state: ExtentState::Open, content: 1, digest: None };
+    inner.extents.insert(key, extent);
+    Ok(Json(Tail { tail: 0 }))
+}
+
+fn known(inner: &mut Inner, disk: DiskId, volume: VolumeId) -> Result<&mut Extent, ApiError> {
+    inner.extents.get_mut(&(disk, volume)).ok_or_else(|| refusal(code::UNKNOWN_VOLUME))
+}
+
+async fn fence(State(inner): State<Shared>, Json(order): Json<FenceRequest>) -> Result<Json<Tail>, ApiError> {
+    enter(&inner, Call::Fence, order.disk, order.volume, order.term).await?;
+    let mut inner = inner.lock().unwrap();
+    let extent = known(&mut inner, order.disk, order.volume)?;
+    match extent.state {
+        ExtentState::Sealed => return Err(refusal(code::SEALED_OTHERWISE)),
+        ExtentState::Damaged => return Err(refusal(code::DAMAGED)),
+        ExtentState::Copying => return Err(refusal(code::WRONG_STATE)),
+        _ if order.epoch < extent.epoch => return Err(refusal(code::FENCED)),
+        _ => {}
+    }
+    (extent.state, extent.epoch) = (ExtentState::Fenced, order.epoch);
+    Ok(Json(Tail { tail: extent.tail }))
+}
+
+async fn seal(State(inner): State<Shared>, Json(order): Json<SealRequest>) -> Result<Json<Sealed>, ApiError> {
+    enter(&inner, Call::Seal, order.disk, order.volume, order.term).await?;
+    let mut inner = inner.lock().unwrap();
+    let extent = known(&mut inner, order.disk, order.volume)?;
+    match extent.state {
+        ExtentState::Sealed if extent.tail != order.length => return Err(refusal(code::SEALED_OTHERWISE)),
+        ExtentState::Damaged => return Err(refusal(code::DAMAGED)),
+        ExtentState::Copying => return Err(refusal(code::WRONG_STATE)),
+        _ if order.length > extent.tail => return Err(refusal(code::TOO_SHORT)),
+        _ if order.epoch < extent.epoch => return Err(refusal(code::FENCED)),
+        _ => {}
+    }
+    let digest = extent.digest_of(order.length);
+    (extent.state, extent.epoch, extent.tail) = (ExtentState::Sealed, order.epoch, order.length);
+    extent.digest = Some(digest.clone());
+    Ok(Json(Sealed { length: order.length, digest }))
+}
+
+async fn copy(State(inner): State<Shared>, Json(order): Json<CopyRequest>) -> Result<Json<Sealed>, ApiError> {
+    enter(&inner, Call::Copy, order.disk, order.volume, order.term).await?;
+    let mut inner = inner.lock().unwrap();
+    let key = (order.disk, order.volume);
+    if inner.extents.get(&key).is_some_and(|extent| extent.digest.as_ref() != Some(&order.digest)) {
+        return Err(refusal(code::ALREADY_EXISTS));
+    }
+    let digest = Some(order.digest.clone());
+    let extent = Extent { tail: order.length, epoch: order.epoch, state: ExtentState::Sealed, content: 1, digest };
+    inner.extents.insert(key, extent);
+    Ok(Json(Sealed { length: order.length, digest: order.digest }))
+}
+
+async fn extents(State(inner): State<Shared>, Path(disk): Path<String>) -> Result<Json<Vec<ExtentInfo>>, ApiError> {
+    let disk: DiskId = disk.parse().unwrap();
+    let term = inner.lock().unwrap().term; // A listing carries none.
+    enter(&inner, Call::Extents, disk, VolumeId::default(), term).await?;
+    let inner = inner.lock().unwrap();
+    let info = |(key, extent): (&(DiskId, VolumeId), &Extent)| ExtentInfo {
+        disk: key.0,
+        volume: key.1,
+        slot: 0,
+        slot_generation: 0,
+        state: extent.state,
+        epoch: extent.epoch,
+        tail: extent.tail,
+        digest: extent.digest.clone(),
+        note: None,
+    };
+    Ok(Json(inner.extents.iter().filter(|(key, _)| key.0 == disk).map(info).collect()))
+}
