@@ -447,3 +447,61 @@ impl Drop for DiskFiles {
         let _ = unlinkat(&self.root, TEMPORARY_FOLDER, UnlinkatFlags::RemoveDir);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+    use std::sync::atomic::Ordering;
+
+    use super::DiskFiles;
+    use crate::files::FileSystem;
+
+    #[test]
+    fn no_operation_follows_a_link_or_leaves_the_root() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        std::fs::create_dir_all(at("root/real")).unwrap();
+        std::fs::write(at("root/real/file"), "inside").unwrap();
+        std::fs::write(at("secret"), "outside").unwrap();
+        symlink("real", at("root/link")).unwrap();
+        symlink("../secret", at("root/out")).unwrap();
+        let files = DiskFiles::open(&at("root"), &at("state")).unwrap();
+        for has_openat2 in [true, false] {
+            files.has_openat2.store(has_openat2, Ordering::Relaxed);
+            assert!(files.open("real/file").is_ok());
+            assert!(files.stat("real/file").unwrap().is_some());
+            assert!(files.open("link/file").is_err());
+            assert!(files.open("out").is_err());
+            assert_eq!(files.stat("link/file").unwrap(), None);
+            assert!(files.open("../secret").is_err());
+            assert!(files.make_folder("link/new").is_err());
+            assert!(files.rename("real/file", "link/moved").is_err());
+            assert!(files.remove_file("link/file").is_err());
+            assert!(files.remove_file("real/../../secret").is_err());
+            let (temporary, _file) = files.create().unwrap();
+            assert!(files.place(&temporary, "link/placed", true).is_err());
+            assert!(files.place(&temporary, "../placed", true).is_err());
+            files.discard(&temporary);
+        }
+        assert_eq!(std::fs::read(at("root/real/file")).unwrap(), b"inside");
+        assert_eq!(std::fs::read_dir(at("root/real")).unwrap().count(), 1);
+        assert!(at("secret").exists() && !at("placed").exists());
+    }
+
+    #[test]
+    fn a_path_longer_than_the_kernel_takes_at_once_is_walked() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("root");
+        std::fs::create_dir(&root).unwrap();
+        let files = DiskFiles::open(&root, &dir.path().join("state")).unwrap();
+        let mut path = "x".repeat(255);
+        files.make_folder(&path).unwrap();
+        for _ in 0..25 {
+            path = format!("{path}/{}", "y".repeat(255));
+            files.make_folder(&path).unwrap();
+        }
+        assert!(path.len() > 4096);
+        assert!(files.stat(&path).unwrap().is_some());
+        assert_eq!(files.list(&path).unwrap().entries.len(), 0);
+    }
+}

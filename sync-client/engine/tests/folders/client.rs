@@ -89,7 +89,7 @@ impl Client {
     }
 
     pub async fn settle(&self) -> Status {
-        let status = self.ask("settle 120").await;
+        let status = self.ask("settle 60").await;
         assert_eq!(status.state, "idle", "{status:#?}");
         status
     }

@@ -62,7 +62,7 @@ async fn an_emptied_root_is_deleted_on_the_server_once_a_person_says_so() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_vanished_root_is_a_question_until_it_is_back() {
-    let (cell, one, other) = with_ten_files().await;
+    let (cell, mut one, other) = with_ten_files().await;
     let aside = one.folder().parent().unwrap().join("aside");
     std::fs::rename(one.folder(), &aside).unwrap();
     assert!(until_asking(&one).await.contains("not there"));
@@ -75,6 +75,17 @@ async fn a_vanished_root_is_a_question_until_it_is_back() {
     settle_until_idle(&one).await;
     settle_all(&[&one, &other]).await;
     assert_eq!(cell.lock().server.alive().count(), 11);
+    assert_same(&one, &other);
+    // The same when it vanished while the client was stopped.
+    one.stop().await;
+    std::fs::rename(one.folder(), &aside).unwrap();
+    one.resume().await;
+    assert!(until_asking(&one).await.contains("not there"));
+    assert!(!one.folder().exists());
+    one.ask("restore").await;
+    settle_until_idle(&one).await;
+    settle_all(&[&one, &other]).await;
+    assert_eq!(one.picture().len(), 11);
     assert_same(&one, &other);
 }
 
@@ -163,7 +174,11 @@ async fn a_second_client_on_the_same_state_or_folder_is_refused() {
     let one = Client::start(&cell, 1).await;
     one.settle().await;
     let network = || std::sync::Arc::new(Device { cell: std::sync::Arc::clone(&cell), device: 3 });
-    let start = |config| run_with(config, network(), std::sync::Arc::new(SystemClock), CancellationToken::new());
+    let start = async |config| {
+        let clock = std::sync::Arc::new(SystemClock);
+        let running = run_with(config, network(), clock, CancellationToken::new());
+        tokio::time::timeout(LIMIT, running).await.expect("it was not refused")
+    };
     assert!(matches!(start(one.config()).await, Err(EngineError::Busy(_))));
     let elsewhere = tempfile::tempdir().unwrap();
     let mut config = one.config();

@@ -113,3 +113,19 @@ async fn a_server_that_is_away_is_waited_for_and_named() {
     one.settle().await;
     assert_eq!(cell.lock().server.alive().count(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scan_finds_what_the_watcher_cannot_tell() {
+    let cell = Cell::new();
+    let one = Client::start(&cell, 1).await;
+    one.write("folder/in/file", "text");
+    one.settle().await;
+    // A write through another name of the file, outside the root, makes no event in the folder.
+    let outside = one.folder().parent().unwrap().join("other name");
+    std::fs::hard_link(one.folder().join("folder/in/file"), &outside).unwrap();
+    one.settle().await;
+    std::fs::write(&outside, "longer text").unwrap();
+    one.ask("rescan").await;
+    one.settle().await;
+    assert_eq!(cell.lock().server.alive().map(|entry| entry.size).max(), Some(11));
+}
