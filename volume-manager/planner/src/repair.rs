@@ -9,8 +9,11 @@ use crate::{COPIES, Inventory, PlacementError, choose_repair_disk};
 pub struct VolumeReplicas {
     /// The volume.
     pub volume: VolumeId,
-    /// Disks with a verified replica that can be read now.
+    /// Disks in service with a verified replica.
     pub live: Vec<DiskId>,
+    /// Disks with a verified replica that can still be read, but take no more writes: they are sources, and are to be
+    /// replaced.
+    pub failing: Vec<DiskId>,
     /// Disks that must not get one: with a stale extent of this volume, or that failed a copy of it just now.
     pub avoid: Vec<DiskId>,
 }
@@ -24,6 +27,8 @@ pub struct RepairAction {
     pub sources: Vec<DiskId>,
     /// Where the new replica goes.
     pub target: DiskId,
+    /// The replicas once the copy is verified. Failing disks stay among them only while the others are too few.
+    pub replicas: Vec<DiskId>,
 }
 
 /// What to do, and what cannot be done now.
@@ -38,22 +43,31 @@ pub struct RepairPlan {
     pub unreadable: Vec<VolumeId>,
 }
 
-/// Plans one copy for each volume with fewer than [`COPIES`] live replicas: fewest live replicas first, then by id. Slots
-/// that earlier actions of the plan take are counted.
+/// Plans one copy for each volume with fewer than [`COPIES`] replicas on disks in service: fewest readable replicas first,
+/// then fewest in service, then by id. Slots that earlier actions of the plan take are counted.
 pub fn plan_repairs(inventory: &Inventory, volumes: &[VolumeReplicas]) -> RepairPlan {
     let mut inventory = inventory.clone();
     let mut lacking: Vec<&VolumeReplicas> = volumes.iter().filter(|volume| volume.live.len() < COPIES).collect();
-    lacking.sort_by_key(|volume| (volume.live.len(), volume.volume));
+    lacking.sort_by_key(|volume| (volume.live.len() + volume.failing.len(), volume.live.len(), volume.volume));
     let mut plan = RepairPlan::default();
-    for VolumeReplicas { volume, live, avoid } in lacking {
-        if live.is_empty() {
+    for VolumeReplicas { volume, live, failing, avoid } in lacking {
+        if live.is_empty() && failing.is_empty() {
             plan.unreadable.push(*volume);
             continue;
         }
-        match choose_repair_disk(&inventory, *volume, live, avoid) {
+        let avoid: Vec<DiskId> = avoid.iter().chain(failing).copied().collect();
+        match choose_repair_disk(&inventory, *volume, live, &avoid) {
             Ok(target) => {
                 inventory.take_slot(target);
-                plan.actions.push(RepairAction { volume: *volume, sources: sources(*volume, live), target });
+                let mut replicas: Vec<DiskId> = live.iter().copied().chain([target]).collect();
+                let missing = COPIES.saturating_sub(replicas.len());
+                replicas.extend(failing.iter().take(missing));
+                plan.actions.push(RepairAction {
+                    volume: *volume,
+                    sources: sources(*volume, live, failing),
+                    target,
+                    replicas,
+                });
             }
             Err(error) => plan.blocked.push((*volume, error)),
         }
@@ -61,10 +75,12 @@ pub fn plan_repairs(inventory: &Inventory, volumes: &[VolumeReplicas]) -> Repair
     plan
 }
 
-/// Starts at a place that differs from volume to volume, so that not every copy reads the same disk.
-fn sources(volume: VolumeId, live: &[DiskId]) -> Vec<DiskId> {
+/// Disks in service first, starting at a place that differs from volume to volume, so that not every copy reads the same
+/// disk.
+fn sources(volume: VolumeId, live: &[DiskId], failing: &[DiskId]) -> Vec<DiskId> {
     let mut sources = live.to_vec();
-    let start = usize::from(volume.as_bytes()[15]) % live.len();
+    let start = usize::from(volume.as_bytes()[15]).checked_rem(live.len()).unwrap_or(0);
     sources.rotate_left(start);
+    sources.extend(failing);
     sources
 }

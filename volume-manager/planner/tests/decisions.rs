@@ -121,6 +121,7 @@ fn volume(number: u8, live: &[u8]) -> VolumeReplicas {
     VolumeReplicas {
         volume: VolumeId([number; 16]),
         live: live.iter().map(|at| disk(*at)).collect(),
+        failing: Vec::new(),
         avoid: Vec::new(),
     }
 }
@@ -130,7 +131,12 @@ fn the_most_endangered_volume_gets_the_last_slot() {
     let inventory = Inventory { disks: vec![in_zone(1, 1, 0), in_zone(2, 2, 0), in_zone(3, 3, 1), in_zone(4, 1, 0)] };
     let volumes = [volume(1, &[1, 2]), volume(2, &[1, 2, 3]), volume(9, &[1]), volume(4, &[])];
     let plan = plan_repairs(&inventory, &volumes);
-    let first = RepairAction { volume: VolumeId([9; 16]), sources: vec![disk(1)], target: disk(3) };
+    let first = RepairAction {
+        volume: VolumeId([9; 16]),
+        sources: vec![disk(1)],
+        target: disk(3),
+        replicas: vec![disk(1), disk(3)],
+    };
     assert_eq!(plan.actions, [first]);
     assert_eq!(plan.unreadable, [VolumeId([4; 16])]);
     assert_eq!(plan.blocked.len(), 1);
@@ -155,8 +161,23 @@ fn a_disk_with_a_stale_extent_of_the_volume_is_no_target() {
 }
 
 #[test]
+fn a_replica_that_can_only_be_read_is_replaced_and_serves_as_a_source_meanwhile() {
+    let inventory = Inventory { disks: vec![in_zone(1, 1, 9), in_zone(2, 2, 9), in_zone(3, 3, 9), in_zone(4, 3, 9)] };
+    let one = VolumeReplicas { failing: vec![disk(3)], ..volume(1, &[1, 2]) };
+    let none = VolumeReplicas { failing: vec![disk(2), disk(3)], ..volume(2, &[]) };
+    let plan = plan_repairs(&inventory, &[one, none, volume(3, &[1])]);
+    assert_eq!(plan.actions.iter().map(|action| action.volume.0[0]).collect::<Vec<_>>(), [3, 2, 1]);
+    let [_, second, third] = &plan.actions[..] else { panic!("{plan:?}") };
+    assert_eq!((third.target, &third.replicas), (disk(4), &vec![disk(1), disk(2), disk(4)]));
+    assert_eq!(third.sources, [disk(2), disk(1), disk(3)]);
+    assert_eq!(second.sources, [disk(2), disk(3)]);
+    assert_eq!(second.replicas, [second.target, disk(2), disk(3)]);
+    assert!(![disk(2), disk(3)].contains(&second.target));
+}
+
+#[test]
 fn volumes_are_counted_by_what_they_can_lose() {
     assert_eq!([0, 1, 2, 3, 4].map(can_lose), [0, 0, 1, 2, 2]);
-    let expected = HealthCounts { total: 6, can_lose: [2, 1, 3], unreadable: 1 };
-    assert_eq!(health_counts([3, 3, 1, 0, 2, 3]), expected);
+    let expected = HealthCounts { total: 7, can_lose: [3, 1, 3], unreadable: 1 };
+    assert_eq!(health_counts([3, 3, 1, 0, 1, 2, 3]), expected);
 }

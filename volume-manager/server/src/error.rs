@@ -1,14 +1,14 @@
-//! Why the daemon cannot start, and how catalog errors are answered.
+//! Why the daemon cannot start or go on, and how catalog errors are answered.
 
 use std::path::PathBuf;
 
 use holdfast_libs_transport::ApiError;
 use holdfast_libs_transport::tls::TlsError;
-use holdfast_volume_manager_catalog::CatalogError;
+use holdfast_volume_manager_catalog::{CatalogError, Term};
 use holdfast_volume_manager_client::code;
 use http::StatusCode;
 
-/// Why the daemon cannot start.
+/// Why the daemon cannot start, or did not run to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
     /// The address is taken or not this machine's.
@@ -36,6 +36,19 @@ pub enum ServerError {
     /// The catalog cannot be opened.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
+    /// Another volume manager was started on this catalog.
+    #[error(
+        "another volume manager leads this cell since (term {current}, this one had {given}); only one may run on `data_dir`"
+    )]
+    Deposed {
+        /// This one's term.
+        given: Term,
+        /// The term in the catalog.
+        current: Term,
+    },
+    /// The loop that seals and repairs ended when it should not.
+    #[error("the volume manager's worker ended: {0}; this is a bug, start it again")]
+    Worker(String),
 }
 
 /// A catalog error as an answer to a caller.
@@ -47,6 +60,8 @@ pub(crate) fn answer(error: &CatalogError) -> ApiError {
         CatalogError::WrongState { .. } | CatalogError::WrongEpoch { .. } => {
             ApiError::new(StatusCode::CONFLICT, "wrong_state", message)
         }
+        CatalogError::TooLarge { .. } => ApiError::bad_request(message),
+        CatalogError::Busy => ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message),
         _ => {
             tracing::error!(%error, "catalog");
             ApiError::internal(message)

@@ -10,9 +10,9 @@ use axum::Json;
 use axum::extract::State;
 use futures_util::future::join_all;
 use holdfast_libs_transport::{ApiError, CallError};
-use holdfast_libs_types::{DiskId, VolumeId, WriteEpoch};
+use holdfast_libs_types::{DiskId, InstanceId, VolumeId, WriteEpoch};
 use holdfast_node_client::{CreateExtent, code as node_code};
-use holdfast_volume_manager_catalog::{InsertError, NewVolume, VolumeState};
+use holdfast_volume_manager_catalog::{CatalogError, InsertError, NewVolume, VolumeState};
 use holdfast_volume_manager_client::{LeaseRequest, LeasedVolume, RenewRequest, Replica, SealAsk, SealState, code};
 use holdfast_volume_manager_planner::{COPIES, PlacementError, choose_disks};
 use http::StatusCode;
@@ -20,60 +20,86 @@ use serde_json::{Value, json};
 
 use crate::error::answer;
 use crate::manager::{Manager, now_ms, within};
+use crate::routes::Message;
 
 /// How often other disks are tried before the frontend is told to come again.
 const ATTEMPTS: usize = 4;
 
 const CREATE_LIMIT: Duration = Duration::from_secs(5);
 
+/// Most disks a lease may leave out.
+const MAX_AVOID: usize = 1000;
+
 /// Most volumes one renewal may name.
 const MAX_RENEWALS: usize = 1000;
 
 pub(crate) async fn lease(
     State(manager): State<Arc<Manager>>,
-    Json(request): Json<LeaseRequest>,
+    Message(request): Message<LeaseRequest>,
 ) -> Result<Json<LeasedVolume>, ApiError> {
+    if request.avoid.len() > MAX_AVOID {
+        return Err(ApiError::bad_request(format!("a lease avoids at most {MAX_AVOID} disks")));
+    }
+    // On its own: a caller that hangs up must not leave a volume half made. Its lease runs out unused.
+    let made = manager.tasks.spawn(make(Arc::clone(&manager), request));
+    made.await.map_err(|error| ApiError::internal(error.to_string()))?.map(Json)
+}
+
+async fn make(manager: Arc<Manager>, request: LeaseRequest) -> Result<LeasedVolume, ApiError> {
     let mut avoid = request.avoid.clone();
     let mut last = String::new();
     for _ in 0..ATTEMPTS {
-        let snapshot = manager.snapshot().await.map_err(|error| answer(&error))?;
-        let random = holdfast_libs_crypto::random().map_err(|error| ApiError::internal(error.to_string()))?;
-        let volume = VolumeId::from_parts(manager.generation, random);
-        let disks = choose_disks(&snapshot.planner(), volume, &avoid, COPIES).map_err(|error| refused(&error))?;
-        let replicas: Vec<Replica> = disks.iter().filter_map(|disk| snapshot.replica(*disk)).collect();
-        let sizes = disks.iter().filter_map(|disk| snapshot.disk(*disk)).map(|view| view.disk.info.volume_bytes);
-        let new = NewVolume {
-            volume,
-            epoch: WriteEpoch(1),
-            disks: disks.clone(),
-            holder: request.frontend,
-            lease_expires_ms: now_ms() + manager.config.timing.lease_ms,
-            capacity: sizes.min().unwrap_or(0),
-        };
-        let capacity = new.capacity;
-        manager
-            .catalog(move |catalog, term| catalog.table.create_volume(term, &new))
-            .await
-            .map_err(|error| answer(&error))?;
-        match create_extents(&manager, volume, &replicas).await {
-            Ok(()) => {
-                open(&manager, volume).await?;
-                manager.metrics.leases.inc();
-                let lease_ms = manager.config.timing.lease_ms;
-                let epoch = WriteEpoch(1);
-                return Ok(Json(LeasedVolume { volume, epoch, replicas, capacity, lease_ms }));
-            }
-            Err(failed) => {
-                for (disk, error) in failed {
-                    tracing::warn!(%volume, %disk, %error, "extent not made");
-                    last = format!("disk {disk}: {error}");
-                    avoid.push(disk);
-                }
-                give_up(&manager, volume, &last).await?;
+        let (new, replicas) = place(&manager, request.frontend, &avoid).await?;
+        let row = new.clone();
+        let created = manager.catalog(move |catalog, term| catalog.table.create_volume(term, &row)).await;
+        created.map_err(|error| answer(&error))?;
+        let failed = create_extents(&manager, new.volume, &replicas).await;
+        if failed.is_empty() {
+            open(&manager, new.volume).await?;
+            manager.metrics.leases.inc();
+            return Ok(LeasedVolume {
+                volume: new.volume,
+                epoch: new.epoch,
+                replicas,
+                capacity: new.capacity,
+                lease_ms: manager.config.timing.lease_ms,
+            });
+        }
+        for (disk, error) in failed {
+            tracing::warn!(volume = %new.volume, %disk, %error, "extent not made");
+            last = format!("disk {disk}: {error}");
+            if error.code() == Some(node_code::NO_SPACE) {
+                manager.liveness().no_slot(disk);
+            } else {
+                avoid.push(disk);
             }
         }
+        give_up(&manager, new.volume, last.clone()).await?;
     }
     Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", format!("no volume could be made: {last}")))
+}
+
+/// Chooses disks for a new volume.
+async fn place(manager: &Manager, holder: InstanceId, avoid: &[DiskId]) -> Result<(NewVolume, Vec<Replica>), ApiError> {
+    let snapshot = manager.snapshot().await.map_err(|error| answer(&error))?;
+    let random = holdfast_libs_crypto::random().map_err(|error| ApiError::internal(error.to_string()))?;
+    let volume = VolumeId::from_parts(manager.generation, random);
+    let disks = choose_disks(&snapshot.planner(), volume, avoid, COPIES).map_err(|error| refused(&error))?;
+    let replicas = disks.iter().filter_map(|disk| snapshot.replica(*disk)).collect();
+    let sizes = disks.iter().filter_map(|disk| snapshot.disk(*disk)).map(|view| view.disk.info.volume_bytes);
+    let mut liveness = manager.liveness();
+    for disk in &disks {
+        liveness.take_slot(*disk);
+    }
+    let new = NewVolume {
+        volume,
+        epoch: WriteEpoch(1),
+        capacity: sizes.min().unwrap_or(0),
+        disks,
+        holder,
+        lease_expires_ms: now_ms() + manager.config.timing.lease_ms,
+    };
+    Ok((new, replicas))
 }
 
 fn refused(error: &PlacementError) -> ApiError {
@@ -84,64 +110,42 @@ fn refused(error: &PlacementError) -> ApiError {
     ApiError::new(status, code, error.to_string())
 }
 
-/// Step 2: an extent on each disk.
-async fn create_extents(
-    manager: &Manager,
-    volume: VolumeId,
-    replicas: &[Replica],
-) -> Result<(), Vec<(DiskId, CallError)>> {
+/// Step 2: an extent on each disk. Answers those that failed.
+async fn create_extents(manager: &Manager, volume: VolumeId, replicas: &[Replica]) -> Vec<(DiskId, CallError)> {
     let calls = replicas.iter().map(|replica| async {
         let node = manager.node(&replica.address);
         let request = CreateExtent { disk: replica.disk, volume, epoch: WriteEpoch(1), term: manager.term.0 };
-        (replica.disk, within(CREATE_LIMIT, node.create_extent(&request)).await)
+        (replica.disk, within(CREATE_LIMIT, &replica.address, node.create_extent(&request)).await)
     });
     let answers = join_all(calls).await;
-    let failed: Vec<_> = answers
-        .into_iter()
-        .filter_map(|(disk, answer)| answer.err().map(|error| (disk, error)))
-        .filter(|(_, error)| error.code() != Some(node_code::ALREADY_EXISTS))
-        .collect();
-    if failed.is_empty() { Ok(()) } else { Err(failed) }
+    answers.into_iter().filter_map(|(disk, answer)| answer.err().map(|error| (disk, error))).collect()
 }
 
 /// Steps 3 and 4: the fence row, then the state.
 async fn open(manager: &Manager, volume: VolumeId) -> Result<(), ApiError> {
-    manager
-        .catalog(move |catalog, term| match catalog.index.create_fence(volume, WriteEpoch(1)) {
-            Ok(()) => catalog.table.open_volume(term, volume),
-            Err(InsertError::Catalog(error)) => Err(error),
-            // Only a newer leader closes the fence of a volume that is being made.
-            Err(InsertError::Fenced(_)) => Err(catalog_stale(catalog, term)),
-        })
-        .await
-        .map_err(|error| answer(&error))
+    let opened = manager.catalog(move |catalog, term| match catalog.index.create_fence(volume, WriteEpoch(1)) {
+        Ok(()) => catalog.table.open_volume(term, volume),
+        Err(InsertError::Catalog(error)) => Err(error),
+        // It was given up meanwhile, by a newer leader or because it took too long.
+        Err(InsertError::Fenced(_)) => Err(match catalog.table.term()? {
+            current if current != term => CatalogError::StaleTerm { given: term, current },
+            _ => CatalogError::WrongState { volume, state: VolumeState::Failed, wanted: "creating" },
+        }),
+    });
+    opened.await.map_err(|error| answer(&error))
 }
 
-fn catalog_stale(
-    catalog: &crate::manager::Catalog,
-    term: holdfast_volume_manager_catalog::Term,
-) -> holdfast_volume_manager_catalog::CatalogError {
-    match catalog.table.term() {
-        Ok(current) => holdfast_volume_manager_catalog::CatalogError::StaleTerm { given: term, current },
-        Err(error) => error,
-    }
-}
-
-/// Closes the fence first: whatever happens to the table's row then, nothing can point into the volume.
-async fn give_up(manager: &Manager, volume: VolumeId, reason: &str) -> Result<(), ApiError> {
-    let reason = reason.to_owned();
-    manager
-        .catalog(move |catalog, term| {
-            catalog.index.close_fence(volume, WriteEpoch(2))?;
-            catalog.table.fail_volume(term, volume, &reason)
-        })
-        .await
-        .map_err(|error| answer(&error))
+async fn give_up(manager: &Manager, volume: VolumeId, reason: String) -> Result<(), ApiError> {
+    let given_up = manager.catalog(move |catalog, term| match catalog.table.volume(volume)? {
+        Some(volume) if volume.state == VolumeState::Creating => catalog.give_up(term, &volume, &reason),
+        _ => Ok(()),
+    });
+    given_up.await.map_err(|error| answer(&error))
 }
 
 pub(crate) async fn renew(
     State(manager): State<Arc<Manager>>,
-    Json(request): Json<RenewRequest>,
+    Message(request): Message<RenewRequest>,
 ) -> Result<Json<Value>, ApiError> {
     if request.volumes.len() > MAX_RENEWALS {
         return Err(ApiError::bad_request(format!("a renewal names at most {MAX_RENEWALS} volumes")));
@@ -156,7 +160,7 @@ pub(crate) async fn renew(
 
 pub(crate) async fn seal(
     State(manager): State<Arc<Manager>>,
-    Json(request): Json<SealAsk>,
+    Message(request): Message<SealAsk>,
 ) -> Result<Json<SealState>, ApiError> {
     let reason = match (&request.failed_disk, &request.reason) {
         (Some(disk), Some(reason)) => format!("disk {disk} failed the writer: {reason}"),

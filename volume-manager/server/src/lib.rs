@@ -4,7 +4,8 @@
 //! - `liveness`: who was heard of when, and what that makes of every disk
 //! - `registration`, `leases`, `status`: the calls
 //! - `seal`: the seal protocol, steps a to f of `docs/protocols.md`, each repeatable
-//! - `repair`: copies for sealed volumes that lack a replica; audits of what nodes really hold
+//! - `repair`: copies for sealed volumes that lack a replica
+//! - `audit`: compares what nodes really hold with the table; readmits replicas that came back
 //! - `reconcile`: the loop that starts both wherever the table says so
 //!
 //! What must stay true: every order to a node, and every write to the table, carries the term that was taken at start.
@@ -12,6 +13,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod audit;
 mod config;
 mod error;
 mod inventory;
@@ -41,7 +43,7 @@ use crate::manager::Manager;
 /// Runs the daemon until `shutdown` is cancelled and the last request has ended.
 ///
 /// # Errors
-/// When it cannot start: see [`ServerError`].
+/// When it cannot start, or another volume manager takes the catalog over: see [`ServerError`].
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), ServerError> {
     let listener = TcpListener::bind(&config.listen)
         .await
@@ -58,11 +60,22 @@ pub async fn run_on(listener: TcpListener, config: Config, shutdown: Cancellatio
     let tokens = ServiceTokens::new(&secret);
     let server_tls = config.tls.server()?;
     let http = HttpClient::new(&config.tls.client()?, Some(&tokens.token(Role::VolumeManager)));
+    // Its own token, so that a leader that was replaced can end itself without ending whoever called.
+    let shutdown = shutdown.child_token();
     let manager = Arc::new(Manager::open(config, http, shutdown.clone()).await?);
-    tracing::info!(cell = %manager.config.cell, term = manager.term.0, "volume manager leads");
-    let reconciling = tokio::spawn(reconcile::run(Arc::clone(&manager)));
+    let listen = listener.local_addr().map_or_else(|_| "its socket".to_owned(), |address| address.to_string());
+    tracing::info!(cell = %manager.config.cell, term = manager.term.0, listen, "volume manager leads and listens");
+    let reconciling = tokio::spawn({
+        let (manager, stop) = (Arc::clone(&manager), shutdown.clone().drop_guard());
+        async move {
+            // Without its worker the daemon must not go on leasing volumes: however it ends, the rest ends.
+            let _stop = stop;
+            reconcile::run(manager).await
+        }
+    });
     holdfast_libs_transport::serve(listener, server_tls, routes::router(&manager, &tokens), shutdown).await;
-    // It ends by itself on shutdown; a panic in it has been printed.
-    let _ = reconciling.await;
-    Ok(())
+    match reconciling.await {
+        Ok(ended) => ended,
+        Err(error) => Err(ServerError::Worker(error.to_string())),
+    }
 }

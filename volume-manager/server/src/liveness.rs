@@ -21,6 +21,8 @@ pub(crate) struct Heard {
 #[derive(Debug, Clone)]
 struct Reported {
     report: DiskReport,
+    /// Who reported it.
+    node: NodeId,
     at: Instant,
     /// Why its incarnation was refused, if it was.
     refused: Option<String>,
@@ -62,9 +64,14 @@ impl Standing {
         }
     }
 
-    /// Whether a replica there still counts as one.
+    /// Whether a replica there can still be read, or soon again.
     pub fn holds_replicas(&self) -> bool {
         matches!(self, Self::Healthy | Self::Suspect | Self::ReadOnly(_))
+    }
+
+    /// Whether a replica there need not be replaced.
+    pub fn keeps_replicas(&self) -> bool {
+        matches!(self, Self::Healthy | Self::Suspect)
     }
 }
 
@@ -99,11 +106,12 @@ impl Liveness {
         Self { started: now, nodes: HashMap::new(), disks: HashMap::new() }
     }
 
-    /// Notes a sign of life of a node, with what it says of its disks.
+    /// Notes a sign of life of a node, with what it says of disks that are its own.
     pub fn hear(&mut self, node: &NodeId, heard: Heard, disks: &[DiskReport]) {
         for report in disks {
             let refused = self.disks.get(&report.disk).and_then(|known| known.refused.clone());
-            self.disks.insert(report.disk, Reported { report: report.clone(), at: heard.at, refused });
+            let reported = Reported { report: report.clone(), node: node.clone(), at: heard.at, refused };
+            self.disks.insert(report.disk, reported);
         }
         self.nodes.insert(node.clone(), heard);
     }
@@ -112,6 +120,33 @@ impl Liveness {
     pub fn judge(&mut self, disk: DiskId, refused: Option<String>) {
         if let Some(known) = self.disks.get_mut(&disk) {
             known.refused = refused;
+        }
+    }
+
+    /// Those of a node's reports that are about disks it registered. Another one's are about a copy of a disk, and say
+    /// nothing about the disk that the catalog knows.
+    pub fn own<'a>(&'a self, node: &'a NodeId, disks: &'a [DiskReport]) -> impl Iterator<Item = &'a DiskReport> {
+        disks.iter().filter(move |report| self.disks.get(&report.disk).is_some_and(|known| known.node == *node))
+    }
+
+    /// Whether a disk may be in use at `owner`, the node that registered it last: it was reported from there a moment ago,
+    /// or could not have been since the start.
+    pub fn may_live_at(&self, disk: DiskId, owner: &NodeId, now: Instant, timing: &Timing) -> bool {
+        let last = self.disks.get(&disk).filter(|known| known.node == *owner).map_or(self.started, |known| known.at);
+        now.saturating_duration_since(last) < timing.suspect()
+    }
+
+    /// Counts a slot that was just taken, until the node's next report.
+    pub fn take_slot(&mut self, disk: DiskId) {
+        if let Some(known) = self.disks.get_mut(&disk) {
+            known.report.free_slots = known.report.free_slots.saturating_sub(1);
+        }
+    }
+
+    /// Notes that a disk had no free slot, until its node's next report.
+    pub fn no_slot(&mut self, disk: DiskId) {
+        if let Some(known) = self.disks.get_mut(&disk) {
+            known.report.free_slots = 0;
         }
     }
 
@@ -224,5 +259,23 @@ mod tests {
         liveness.hear(&NodeId("n".to_owned()), heard, &[report("healthy")]);
         liveness.judge(DISK, Some("a clone".to_owned()));
         assert!(!liveness.disk_standing(DISK, start, &Timing::default()).holds_replicas());
+    }
+
+    #[test]
+    fn only_the_node_that_registered_a_disk_speaks_for_it() {
+        let timing = Timing { suspect_ms: 3000, ..Timing::default() };
+        let start = Instant::now();
+        let at = |seconds: u64| start + Duration::from_secs(seconds);
+        let [owner, other] = ["node-1", "node-2"].map(|name| NodeId(name.to_owned()));
+        let mut liveness = Liveness::new(start);
+        assert!(liveness.may_live_at(DISK, &owner, at(2), &timing), "it had no time to report");
+        assert!(!liveness.may_live_at(DISK, &owner, at(3), &timing));
+        let heard = Heard { instance: InstanceId([1; 16]), address: String::new(), at: at(10) };
+        liveness.hear(&owner, heard, &[report("healthy")]);
+        assert!(liveness.may_live_at(DISK, &owner, at(12), &timing));
+        assert!(!liveness.may_live_at(DISK, &owner, at(13), &timing));
+        let reports = [report("read_only")];
+        assert_eq!(liveness.own(&owner, &reports).count(), 1);
+        assert_eq!(liveness.own(&other, &reports).count(), 0);
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use holdfast_libs_transport::{CallError, HttpClient};
 use holdfast_libs_types::{DiskId, InstanceId, NodeId, VolumeId};
 use holdfast_node_client::NodeClient;
-use holdfast_volume_manager_catalog::{BlockIndex, CatalogError, ReplicationTable, Term};
+use holdfast_volume_manager_catalog::{BlockIndex, CatalogError, ReplicationTable, Term, Volume, VolumeState};
 use holdfast_volume_manager_client::Work;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -28,6 +28,15 @@ pub(crate) struct Catalog {
     pub table: ReplicationTable,
 }
 
+impl Catalog {
+    /// A volume that is `creating` becomes `failed`. Its fence is closed first: whatever happens to the table's row then,
+    /// nothing can point into the volume.
+    pub fn give_up(&self, term: Term, volume: &Volume, reason: &str) -> Result<(), CatalogError> {
+        self.index.close_fence(volume.volume, volume.epoch.next())?;
+        self.table.fail_volume(term, volume.volume, reason)
+    }
+}
+
 /// The volume manager.
 pub(crate) struct Manager {
     pub config: Config,
@@ -35,10 +44,14 @@ pub(crate) struct Manager {
     pub term: Term,
     /// The catalog's generation, for new volume ids.
     pub generation: u32,
+    /// When this leadership began, Unix milliseconds.
+    pub started_ms: u64,
     pub shutdown: CancellationToken,
     pub metrics: Metrics,
     /// Wakes the reconciler before its time.
     pub wake: Notify,
+    /// Wakes all seals that wait, when a node has registered.
+    pub returned: Notify,
     pub tasks: TaskTracker,
     pub seals: Arc<Semaphore>,
     pub copies: Arc<Semaphore>,
@@ -56,11 +69,23 @@ pub(crate) struct Progress {
     pub failed_copies: HashMap<(VolumeId, DiskId), Instant>,
     /// The start of a node's process that has a generation of the keyring.
     pub keyrings: HashMap<NodeId, (InstanceId, u64)>,
-    /// Nodes whose disks are to be compared with the table.
+    /// Nodes that registered and whose disks are yet to be compared with the table.
     pub audits: HashSet<NodeId>,
+    /// Nodes whose disks are being compared; whether that is because they registered.
+    pub auditing: HashMap<NodeId, bool>,
+    /// Last replicas that an audit found not to be what was sealed, and why.
+    pub damaged: HashMap<(VolumeId, DiskId), String>,
+    /// Nodes that are being given the keyring.
+    pub pushing: HashSet<NodeId>,
+    /// Volumes that lack a replica and cannot get one now, each with the reason.
+    pub blocked: Vec<(VolumeId, String)>,
+    /// Something may lack a replica since the last look.
+    pub stale: bool,
 }
 
 impl Manager {
+    /// Opens the catalog, becomes the leader, and gives up the volumes that the last leader was making when it died: no
+    /// frontend has them.
     pub async fn open(config: Config, http: HttpClient, shutdown: CancellationToken) -> Result<Self, ServerError> {
         let (folder, cell) = (config.data_dir.clone(), config.cell);
         let opened = blocking(move || -> Result<_, ServerError> {
@@ -69,7 +94,11 @@ impl Manager {
             let table = ReplicationTable::open(&folder, cell)?;
             let term = table.take_leadership()?;
             let generation = table.generation()?;
-            Ok((Catalog { index, table }, term, generation))
+            let catalog = Catalog { index, table };
+            for volume in catalog.table.volumes_in(&[VolumeState::Creating])? {
+                catalog.give_up(term, &volume, "its volume manager died while making it")?;
+            }
+            Ok((catalog, term, generation))
         });
         let (catalog, term, generation) = opened.await?;
         let copies = Arc::new(Semaphore::new(config.copies.max_parallel.max(1)));
@@ -78,9 +107,11 @@ impl Manager {
             catalog,
             term,
             generation,
+            started_ms: now_ms(),
             shutdown,
             metrics: Metrics::default(),
             wake: Notify::new(),
+            returned: Notify::new(),
             tasks: TaskTracker::new(),
             seals: Arc::new(Semaphore::new(PARALLEL_SEALS)),
             copies,
@@ -115,6 +146,11 @@ impl Manager {
     pub fn note(&self, volume: VolumeId, kind: &str, detail: impl Into<String>) {
         let work = Work { kind: kind.to_owned(), volume, detail: detail.into() };
         self.progress().work.insert(volume, work);
+    }
+
+    /// Says in the status, and in its reasons, that a volume's work waits.
+    pub fn wait_note(&self, volume: VolumeId, kind: &str, why: &str) {
+        self.note(volume, kind, format!("waits: {why}"));
     }
 
     /// Takes a volume's work for one task. `None` when somebody has it.
@@ -155,14 +191,15 @@ pub(crate) fn now_ms() -> u64 {
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A call to a node, cut off after `limit`: an order that hangs must not hold up a volume.
+/// A call to the node at `address`, cut off after `limit`: an order that hangs must not hold up a volume.
 pub(crate) async fn within<T>(
     limit: Duration,
+    address: &str,
     call: impl Future<Output = Result<T, CallError>>,
 ) -> Result<T, CallError> {
     match tokio::time::timeout(limit, call).await {
         Ok(answer) => answer,
-        Err(_) => Err(CallError::Timeout { url: "node".to_owned(), after: limit }),
+        Err(_) => Err(CallError::Timeout { url: address.to_owned(), after: limit }),
     }
 }
 

@@ -18,6 +18,7 @@ pub(crate) struct Metrics {
     pub seals: Counter,
     pub repairs: Counter,
     pub failed_repairs: Counter,
+    pub readmitted: Counter,
 }
 
 pub(crate) async fn metrics(State(manager): State<Arc<Manager>>) -> impl IntoResponse {
@@ -26,6 +27,7 @@ pub(crate) async fn metrics(State(manager): State<Arc<Manager>>) -> impl IntoRes
     registry.register("leases", "Volumes leased", metrics.leases.clone());
     registry.register("seals", "Volumes sealed", metrics.seals.clone());
     registry.register("repairs", "Replicas made again", metrics.repairs.clone());
+    registry.register("readmitted", "Replicas that came back and were verified", metrics.readmitted.clone());
     registry.register("failed_repairs", "Copies that failed", metrics.failed_repairs.clone());
     ([(CONTENT_TYPE, METRICS_CONTENT_TYPE)], render_metrics(&registry))
 }

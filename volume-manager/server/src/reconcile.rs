@@ -1,42 +1,55 @@
 //! The loop that makes the cell what the table says it should be: seals what must be sealed, repairs what lacks a
-//! replica, hands out the keyring. It keeps no plans: each round looks anew.
+//! replica, hands out the keyring. It keeps no plans: each round looks anew. It waits for no node: calls to nodes are tasks.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use holdfast_libs_types::{VolumeId, WriteEpoch};
+use holdfast_libs_types::{DiskId, VolumeId};
 use holdfast_volume_manager_catalog::{CatalogError, VolumeState};
 
+use crate::error::ServerError;
 use crate::inventory::Snapshot;
 use crate::liveness::Standing;
 use crate::manager::{Manager, now_ms};
 use crate::seal::{Sealed, seal};
-use crate::{keyring, repair};
+use crate::{audit, keyring, repair};
 
 /// Between rounds when nothing wakes the loop.
 const ROUND: Duration = Duration::from_millis(500);
 
-/// A seal that must wait is tried again after this.
-const SEAL_RETRY: Duration = Duration::from_secs(1);
+/// Sealed volumes are looked through when something happened that may have cost one a replica, and after this anyway.
+const LOOK: Duration = Duration::from_secs(5);
 
-pub(crate) async fn run(manager: Arc<Manager>) {
+/// A seal that must wait is tried again after this, then after twice that, and so on, or when a node registers.
+const SEAL_RETRY: Duration = Duration::from_secs(1);
+const SEAL_RETRY_MAX: Duration = Duration::from_secs(15);
+
+/// What the last round saw, to tell what changed.
+#[derive(Default)]
+struct Seen {
+    standings: HashMap<DiskId, &'static str>,
+    looked: Option<Instant>,
+}
+
+/// Runs until shutdown.
+///
+/// # Errors
+/// `Deposed` when the term is over.
+pub(crate) async fn run(manager: Arc<Manager>) -> Result<(), ServerError> {
     let mut next_audit = Instant::now() + manager.config.timing.audit();
-    if let Err(error) = give_up_unfinished(&manager).await {
-        tracing::error!(%error, "volumes that were being made could not be given up");
-    }
+    let mut seen = Seen::default();
+    let mut ended = Ok(());
     while !manager.shutdown.is_cancelled() {
-        if Instant::now() >= next_audit {
+        let audit_all = Instant::now() >= next_audit;
+        if audit_all {
             next_audit = Instant::now() + manager.config.timing.audit();
-            match manager.catalog(|catalog, _| catalog.table.nodes()).await {
-                Ok(nodes) => manager.progress().audits.extend(nodes.into_iter().map(|node| node.node)),
-                Err(error) => tracing::error!(%error, "audit"),
-            }
         }
-        match round(&manager).await {
+        match round(&manager, audit_all, &mut seen).await {
             Ok(()) => {}
-            Err(error @ CatalogError::StaleTerm { .. }) => {
-                tracing::error!(%error, "another volume manager leads this cell; stopping");
-                manager.shutdown.cancel();
+            Err(CatalogError::StaleTerm { given, current }) => {
+                ended = Err(ServerError::Deposed { given, current });
+                break;
             }
             Err(error) => tracing::error!(%error, "reconcile"),
         }
@@ -47,87 +60,125 @@ pub(crate) async fn run(manager: Arc<Manager>) {
         }
     }
     // Tasks stop between steps; a copy on a node goes on there and is found done by the next leader.
+    manager.shutdown.cancel();
     manager.tasks.close();
     if tokio::time::timeout(Duration::from_secs(2), manager.tasks.wait()).await.is_err() {
         tracing::info!("leaving work to the next start");
     }
+    ended
 }
 
-/// Volumes that were being made when the last leader died: no frontend has them.
-async fn give_up_unfinished(manager: &Manager) -> Result<(), CatalogError> {
-    let creating = manager.catalog(|catalog, _| catalog.table.volumes_in(&[VolumeState::Creating])).await?;
-    for volume in creating {
-        manager
-            .catalog(move |catalog, term| {
-                catalog.index.close_fence(volume.volume, volume.epoch.next())?;
-                catalog.table.fail_volume(term, volume.volume, "its volume manager died while making it")
-            })
-            .await?;
-    }
-    Ok(())
-}
-
-async fn round(manager: &Arc<Manager>) -> Result<(), CatalogError> {
-    let audits: Vec<_> = manager.progress().audits.drain().collect();
-    for node in audits {
-        repair::audit(manager, &node).await?;
-    }
-    let snapshot = manager.snapshot().await?;
+async fn round(manager: &Arc<Manager>, audit_all: bool, seen: &mut Seen) -> Result<(), CatalogError> {
+    // Writes check the term by themselves. A leader that has nothing to write must notice too.
+    manager
+        .catalog(|catalog, term| match catalog.table.term()? {
+            current if current != term => Err(CatalogError::StaleTerm { given: term, current }),
+            _ => Ok(()),
+        })
+        .await?;
+    let snapshot = Arc::new(manager.snapshot().await?);
+    audit::start(manager, &snapshot, audit_all);
+    keyring::start(manager, &snapshot).await?;
+    give_up_overdue(manager).await?;
     begin_seals(manager, &snapshot).await?;
     let sealing = manager.catalog(|catalog, _| catalog.table.volumes_in(&[VolumeState::Sealing])).await?;
     for volume in sealing {
         start_seal(manager, volume.volume);
     }
+    look(manager, &snapshot, seen).await
+}
+
+/// Looks for sealed volumes that lack a replica.
+async fn look(manager: &Arc<Manager>, snapshot: &Arc<Snapshot>, seen: &mut Seen) -> Result<(), CatalogError> {
+    let standings: HashMap<DiskId, &'static str> =
+        snapshot.disks.iter().map(|view| (view.disk.info.disk, view.standing.name())).collect();
+    let stale = std::mem::take(&mut manager.progress().stale);
+    let due = seen.looked.is_none_or(|looked| looked.elapsed() >= LOOK);
+    if !stale && !due && standings == seen.standings {
+        return Ok(());
+    }
     let sealed = manager.catalog(|catalog, _| catalog.table.volumes_in(&[VolumeState::Sealed])).await?;
-    repair::start(manager, &snapshot, &sealed);
-    keyring::push(manager, &snapshot).await
+    repair::start(manager, snapshot, &sealed);
+    *seen = Seen { standings, looked: Some(Instant::now()) };
+    Ok(())
+}
+
+/// Volumes whose making took longer than a lease: whoever made them is gone or has failed.
+async fn give_up_overdue(manager: &Manager) -> Result<(), CatalogError> {
+    let now = now_ms();
+    manager
+        .catalog(move |catalog, term| {
+            let overdue = catalog.table.volumes_in(&[VolumeState::Creating])?;
+            let overdue = overdue.iter().filter(|volume| volume.lease_expires_ms.is_none_or(|expires| expires < now));
+            overdue.into_iter().try_for_each(|volume| catalog.give_up(term, volume, "it could not be made in time"))
+        })
+        .await
 }
 
 /// Open volumes that nobody writes to any more, or that lost a disk.
-async fn begin_seals(manager: &Manager, snapshot: &Snapshot) -> Result<(), CatalogError> {
-    let open = manager.catalog(|catalog, _| catalog.table.volumes_in(&[VolumeState::Open])).await?;
-    let now = now_ms();
-    for volume in open {
-        let broken = volume.replicas.iter().find_map(|disk| {
-            let standing = snapshot.disk(*disk).map(|view| view.standing.clone());
-            match standing {
-                Some(Standing::Healthy | Standing::Suspect) => None,
-                Some(standing) => Some(format!("disk {disk} is {}", standing.name())),
-                None => Some(format!("disk {disk} is not in the inventory")),
+async fn begin_seals(manager: &Manager, snapshot: &Arc<Snapshot>) -> Result<(), CatalogError> {
+    let (now, snapshot) = (now_ms(), Arc::clone(snapshot));
+    // Nobody could renew while no volume manager ran.
+    let renewable = now < manager.started_ms + manager.config.timing.lease_ms;
+    manager
+        .catalog(move |catalog, term| {
+            for volume in catalog.table.volumes_in(&[VolumeState::Open])? {
+                let broken = volume.replicas.iter().find_map(|disk| broken(&snapshot, *disk));
+                let expired = !renewable && volume.lease_expires_ms.is_none_or(|expires| expires < now);
+                let reason = match broken {
+                    Some(reason) => reason,
+                    None if expired => "its lease ran out".to_owned(),
+                    None => continue,
+                };
+                catalog.table.begin_seal(term, volume.volume, volume.epoch, &reason)?;
             }
-        });
-        let expired = volume.lease_expires_ms.is_none_or(|expires| expires < now);
-        let reason = match broken {
-            Some(reason) => reason,
-            None if expired => "its lease ran out".to_owned(),
-            None => continue,
-        };
-        let (id, epoch): (VolumeId, WriteEpoch) = (volume.volume, volume.epoch);
-        manager.catalog(move |catalog, term| catalog.table.begin_seal(term, id, epoch, &reason)).await?;
+            Ok(())
+        })
+        .await
+}
+
+/// Why a volume on this disk cannot be written any more.
+fn broken(snapshot: &Snapshot, disk: DiskId) -> Option<String> {
+    match snapshot.disk(disk).map(|view| &view.standing) {
+        Some(Standing::Healthy | Standing::Suspect) => None,
+        Some(standing) => Some(format!("disk {disk} is {}", standing.name())),
+        None => Some(format!("disk {disk} is not in the inventory")),
     }
-    Ok(())
 }
 
 fn start_seal(manager: &Arc<Manager>, volume: VolumeId) {
     let Some(claim) = manager.claim(volume, "seal", "waiting for its turn") else { return };
     let manager = Arc::clone(manager);
     manager.tasks.clone().spawn(async move {
-        let place = Arc::clone(&manager.seals).acquire_owned().await;
-        match seal(&manager, volume).await {
-            Ok(Sealed::Done) => manager.wake.notify_one(),
-            Ok(Sealed::Waits(why)) => {
-                tracing::warn!(%volume, why, "the seal must wait");
-                manager.note(volume, "seal", format!("waits: {why}"));
-                // The place is free for others meanwhile; the claim keeps the reason in the status.
-                drop(place);
-                manager.pause(SEAL_RETRY).await;
+        let _claim = claim;
+        let mut wait = SEAL_RETRY;
+        loop {
+            // Also those that register during the attempt.
+            let returned = manager.returned.notified();
+            tokio::pin!(returned);
+            returned.as_mut().enable();
+            let place = Arc::clone(&manager.seals).acquire_owned().await;
+            let why = match seal(&manager, volume).await {
+                Ok(Sealed::Done) => break,
+                Ok(Sealed::Waits(why)) => why,
+                // The loop sees it too, and ends the daemon.
+                Err(CatalogError::StaleTerm { .. }) => break,
+                Err(error) => error.to_string(),
+            };
+            if manager.shutdown.is_cancelled() {
+                break;
             }
-            Err(error) => {
-                tracing::error!(%volume, %error, "seal");
-                drop(place);
-                manager.pause(SEAL_RETRY).await;
+            tracing::warn!(%volume, why, "the seal must wait");
+            manager.wait_note(volume, "seal", &why);
+            // The place is free for others meanwhile; the claim keeps the reason in the status.
+            drop(place);
+            tokio::select! {
+                going_on = manager.pause(wait) => if !going_on { break },
+                () = returned => {}
             }
+            wait = (wait * 2).min(SEAL_RETRY_MAX);
         }
-        drop(claim);
+        manager.progress().stale = true;
+        manager.wake.notify_one();
     });
 }

@@ -1,12 +1,13 @@
 //! Nodes announce themselves and their disks, and say every second that they live.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Json;
 use axum::extract::State;
 use holdfast_libs_transport::ApiError;
-use holdfast_libs_types::NodeId;
+use holdfast_libs_types::{DiskId, NodeId};
 use holdfast_volume_manager_catalog::{CatalogError, DiskInfo, Node, Registration};
 use holdfast_volume_manager_client::{
     DiskReport, Heartbeat, HeartbeatAnswer, Register, RegisterAnswer, RegisteredDisk, code,
@@ -15,16 +16,54 @@ use http::StatusCode;
 
 use crate::error::answer;
 use crate::liveness::Heard;
-use crate::manager::{Manager, now_ms};
+use crate::manager::{Catalog, Manager, now_ms};
+use crate::routes::Message;
 
 /// Most disks one node may report.
 const MAX_DISKS: usize = 1000;
 
+/// Longest name of a node or zone.
+const MAX_NAME_BYTES: usize = 200;
+
 pub(crate) async fn register(
     State(manager): State<Arc<Manager>>,
-    Json(request): Json<Register>,
+    Message(request): Message<Register>,
 ) -> Result<Json<RegisterAnswer>, ApiError> {
     check(&manager, &request)?;
+    let known = manager.catalog(|catalog, _| catalog.table.disks()).await.map_err(|error| answer(&error))?;
+    let owners: HashMap<DiskId, NodeId> = known.into_iter().map(|disk| (disk.info.disk, disk.info.node)).collect();
+    let judged = judge(&manager, &request, &owners).await.map_err(|error| answer(&error))?;
+    note(&manager, &request, &judged, &owners);
+    tracing::info!(node = %request.node, zone = request.zone, disks = judged.len(), "node registered");
+    manager.progress().audits.insert(request.node);
+    manager.returned.notify_waiters();
+    manager.wake.notify_one();
+    let heartbeat_ms = manager.config.timing.heartbeat_ms;
+    Ok(Json(RegisterAnswer { disks: judged, term: manager.term.0, heartbeat_ms }))
+}
+
+/// Accepts or refuses each disk's incarnation, and writes those that are accepted.
+async fn judge(
+    manager: &Manager,
+    request: &Register,
+    owners: &HashMap<DiskId, NodeId>,
+) -> Result<Vec<RegisteredDisk>, CatalogError> {
+    let elsewhere: Vec<Option<String>> = {
+        let liveness = manager.liveness();
+        let now = Instant::now();
+        let live = |disk: DiskId, owner: &&NodeId| {
+            **owner != request.node && liveness.may_live_at(disk, owner, now, &manager.config.timing)
+        };
+        let why = |report: &DiskReport| {
+            let owner = owners.get(&report.disk).filter(|owner| live(report.disk, owner))?;
+            let disk = report.disk;
+            Some(format!(
+                "disk {disk} is in use at node {owner}: this is a clone of it; if the disk itself was moved here, stop it there, \
+                 wait a few seconds and start this node again"
+            ))
+        };
+        request.disks.iter().map(why).collect()
+    };
     let row = Node {
         node: request.node.clone(),
         zone: request.zone.clone(),
@@ -33,48 +72,53 @@ pub(crate) async fn register(
         last_seen_ms: now_ms(),
     };
     let (node, reports) = (request.node.clone(), request.disks.clone());
-    let judged = manager
-        .catalog(move |catalog, term| {
-            catalog.table.upsert_node(term, &row)?;
-            let mut judged = Vec::new();
-            for report in reports {
-                let (previous, proposed) = (report.previous_nonce, report.nonce);
-                let info = info(&node, &report);
-                let table = &catalog.table;
-                let result = table.register_disk_incarnation(term, &info, previous, report.incarnation, proposed)?;
-                let reason = match result {
-                    Registration::Accepted => None,
-                    Registration::Refused(reason) => Some(reason),
-                };
-                judged.push(RegisteredDisk { disk: report.disk, accepted: reason.is_none(), reason });
-            }
-            Ok(judged)
-        })
-        .await
-        .map_err(|error| answer(&error))?;
-    let mut liveness = manager.liveness();
+    let write = move |catalog: &Catalog, term| {
+        catalog.table.upsert_node(term, &row)?;
+        let mut judged = Vec::with_capacity(reports.len());
+        for (report, elsewhere) in reports.iter().zip(elsewhere) {
+            let info = info(&node, report);
+            let reason = match elsewhere {
+                Some(reason) => Some(reason),
+                // A disk that takes no writes cannot show that it is not a copy.
+                None if report.nonce == 0 => Some(format!(
+                    "disk {} could not write a new incarnation: {}",
+                    report.disk,
+                    report.reason.as_deref().unwrap_or("its node gave no reason")
+                )),
+                None => {
+                    let (previous, nonce) = (report.previous_nonce, report.nonce);
+                    match catalog.table.register_disk_incarnation(term, &info, previous, report.incarnation, nonce)? {
+                        Registration::Accepted => None,
+                        Registration::Refused(reason) => Some(reason),
+                    }
+                }
+            };
+            judged.push(RegisteredDisk { disk: report.disk, accepted: reason.is_none(), reason });
+        }
+        Ok(judged)
+    };
+    manager.catalog(write).await
+}
+
+/// Notes who was heard, and of which disks. A refused disk of this very node's is not the one the catalog knows, so that one
+/// is not here: it counts as failed. A refused disk that is another node's says nothing about that node's.
+fn note(manager: &Manager, request: &Register, judged: &[RegisteredDisk], owners: &HashMap<DiskId, NodeId>) {
+    let mine = |judged: &RegisteredDisk| {
+        judged.accepted || owners.get(&judged.disk).is_none_or(|owner| *owner == request.node)
+    };
+    let reports: Vec<DiskReport> =
+        request.disks.iter().zip(judged).filter(|(_, judged)| mine(judged)).map(|(report, _)| report.clone()).collect();
     let heard = Heard { instance: request.instance, address: request.address.clone(), at: Instant::now() };
-    // A disk that was refused is another one than the catalog's: its report must not stand for that one.
-    let accepted: Vec<DiskReport> = request
-        .disks
-        .iter()
-        .zip(&judged)
-        .filter(|(_, judged)| judged.accepted)
-        .map(|(report, _)| report.clone())
-        .collect();
-    liveness.hear(&request.node, heard, &accepted);
-    for disk in &judged {
-        match &disk.reason {
-            None => liveness.judge(disk.disk, None),
-            Some(reason) => tracing::warn!(disk = %disk.disk, node = %request.node, reason, "disk refused"),
+    let mut liveness = manager.liveness();
+    liveness.hear(&request.node, heard, &reports);
+    for disk in judged {
+        if let Some(reason) = &disk.reason {
+            tracing::warn!(disk = %disk.disk, node = %request.node, reason, "disk refused");
+        }
+        if mine(disk) {
+            liveness.judge(disk.disk, disk.reason.clone());
         }
     }
-    drop(liveness);
-    tracing::info!(node = %request.node, zone = request.zone, disks = judged.len(), "node registered");
-    manager.progress().audits.insert(request.node);
-    manager.wake.notify_one();
-    let heartbeat_ms = manager.config.timing.heartbeat_ms;
-    Ok(Json(RegisterAnswer { disks: judged, term: manager.term.0, heartbeat_ms }))
 }
 
 fn check(manager: &Manager, request: &Register) -> Result<(), ApiError> {
@@ -87,6 +131,14 @@ fn check(manager: &Manager, request: &Register) -> Result<(), ApiError> {
     }
     if request.disks.len() > MAX_DISKS {
         return Err(ApiError::bad_request(format!("a node has at most {MAX_DISKS} disks")));
+    }
+    for (what, name) in [("name", &request.node.0), ("zone", &request.zone)] {
+        if name.is_empty() || name.len() > MAX_NAME_BYTES {
+            return Err(ApiError::bad_request(format!("a node's {what} has 1 to {MAX_NAME_BYTES} bytes")));
+        }
+    }
+    if !request.address.starts_with("https://") {
+        return Err(ApiError::bad_request(format!("a node's address is https://HOST:PORT, not {}", request.address)));
     }
     let liveness = manager.liveness();
     let silence = liveness.silence(&request.node, Instant::now());
@@ -107,37 +159,37 @@ fn check(manager: &Manager, request: &Register) -> Result<(), ApiError> {
 
 pub(crate) async fn heartbeat(
     State(manager): State<Arc<Manager>>,
-    Json(request): Json<Heartbeat>,
+    Message(request): Message<Heartbeat>,
 ) -> Result<Json<HeartbeatAnswer>, ApiError> {
     let term = manager.term.0;
-    let changed = {
+    let (changed, worse) = {
         let mut liveness = manager.liveness();
         let Some(known) = liveness.node(&request.node).filter(|known| known.instance == request.instance) else {
             return Ok(Json(HeartbeatAnswer { register: true, term }));
         };
         let heard = Heard { at: Instant::now(), ..known.clone() };
-        let mine = |report: &&DiskReport| liveness.report(report.disk).is_some();
-        let reports: Vec<DiskReport> = request.disks.iter().filter(mine).cloned().collect();
+        let reports: Vec<DiskReport> = liveness.own(&request.node, &request.disks).cloned().collect();
+        let state = |report: &DiskReport| (report.state.clone(), report.reason.clone());
+        let turned = |report: &&DiskReport| liveness.report(report.disk).map(state) != Some(state(report));
+        let worse: Vec<DiskReport> = reports.iter().filter(turned).cloned().collect();
         let differs = |report: &&DiskReport| {
-            liveness.report(report.disk).is_none_or(|known| {
-                (&known.state, &known.reason, known.free_slots) != (&report.state, &report.reason, report.free_slots)
-            })
+            turned(report) || liveness.report(report.disk).is_none_or(|known| known.free_slots != report.free_slots)
         };
         let changed: Vec<DiskReport> = reports.iter().filter(differs).cloned().collect();
         liveness.hear(&request.node, heard, &reports);
-        changed
+        (changed, worse)
     };
-    if changed.iter().any(|report| report.state != "healthy") {
-        for report in &changed {
-            tracing::warn!(disk = %report.disk, state = report.state, reason = report.reason, "disk changed");
-        }
+    for report in &worse {
+        tracing::warn!(disk = %report.disk, state = report.state, reason = report.reason, "disk changed");
+    }
+    if !worse.is_empty() {
         manager.wake.notify_one();
     }
     let node = request.node;
     let written = manager.catalog(move |catalog, term| {
         for report in changed {
             match catalog.table.upsert_disk(term, &info(&node, &report)) {
-                // A clone's report says nothing about the disk that the catalog knows.
+                // It was registered elsewhere since.
                 Ok(()) | Err(CatalogError::DiskElsewhere { .. } | CatalogError::UnknownDisk(_)) => {}
                 Err(error) => return Err(error),
             }

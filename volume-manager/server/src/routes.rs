@@ -2,14 +2,34 @@
 
 use std::sync::Arc;
 
-use axum::Router;
+use axum::extract::{DefaultBodyLimit, FromRequest, Request};
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
+use axum::{Json, Router};
 use holdfast_libs_transport::auth::{Guard, require_role};
-use holdfast_libs_transport::{Role, ServiceTokens};
+use holdfast_libs_transport::{ApiError, Role, ServiceTokens};
+use http::StatusCode;
+use serde::de::DeserializeOwned;
 
 use crate::manager::Manager;
 use crate::{leases, metrics, registration, status};
+
+/// Largest message, bytes: a node with a thousand disks.
+const MAX_MESSAGE_BYTES: usize = 1 << 20;
+
+/// A JSON body; one that is not right is answered in the shape of all errors.
+pub(crate) struct Message<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Message<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        match Json::from_request(request, state).await {
+            Ok(Json(message)) => Ok(Self(message)),
+            Err(error) => Err(ApiError::new(error.status(), "bad_request", error.body_text())),
+        }
+    }
+}
 
 pub(crate) fn router(manager: &Arc<Manager>, tokens: &ServiceTokens) -> Router {
     let guarded = |routes: Router<Arc<Manager>>, accepted: &'static [Role]| {
@@ -32,5 +52,7 @@ pub(crate) fn router(manager: &Arc<Manager>, tokens: &ServiceTokens) -> Router {
         .merge(guarded(operators, &[Role::Admin]))
         .merge(guarded(everyone, &Role::ALL))
         .route("/healthz", get(|| async { "ok" }))
+        .fallback(|| async { ApiError::new(StatusCode::NOT_FOUND, "not_found", "the volume manager has no such call") })
+        .layer(DefaultBodyLimit::max(MAX_MESSAGE_BYTES))
         .with_state(Arc::clone(manager))
 }

@@ -18,10 +18,13 @@ use crate::manager::{Manager, within};
 const FENCE_LIMIT: Duration = Duration::from_secs(5);
 
 /// A seal reads the volume back.
-const SEAL_LIMIT: Duration = Duration::from_secs(120);
+pub(crate) const SEAL_LIMIT: Duration = Duration::from_secs(120);
 
 /// Between attempts at replicas that do not answer.
 const RETRY: Duration = Duration::from_millis(200);
+
+/// Why a seal waits that was cut short.
+const STOPPING: &str = "the volume manager is stopping";
 
 /// How far a seal came.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,7 +59,9 @@ pub(crate) async fn seal(manager: &Arc<Manager>, id: VolumeId) -> Result<Sealed,
 /// Steps c, d and e.
 async fn agree_on_length(manager: &Manager, volume: &Volume, floor: u64) -> Result<Result<u64, String>, CatalogError> {
     manager.note(volume.volume, "seal", "fencing the replicas");
-    let votes = ask(manager, volume, |snapshot, disk| fence(manager, volume, snapshot, disk)).await?;
+    let Some(votes) = ask(manager, volume, |snapshot, disk| fence(manager, volume, snapshot, disk)).await? else {
+        return Ok(Err(STOPPING.to_owned()));
+    };
     match decide_length(&votes, floor) {
         LengthDecision::Wait { why } => Ok(Err(why)),
         LengthDecision::Length { length, .. } => {
@@ -74,7 +79,7 @@ async fn fence(manager: &Manager, volume: &Volume, snapshot: Arc<Snapshot>, disk
         return Answer::Final(lacking(false));
     };
     let request = FenceRequest { disk, volume: volume.volume, epoch: volume.epoch, term: manager.term.0 };
-    match within(FENCE_LIMIT, manager.node(&view.address).fence(&request)).await {
+    match within(FENCE_LIMIT, &view.address, manager.node(&view.address).fence(&request)).await {
         Ok(tail) => Answer::Final(Vote { disk, tail: Some(tail.tail), damaged: false }),
         Err(CallError::Api(error)) if error.code == code::DAMAGED => {
             Answer::Final(Vote { disk, tail: Some(0), damaged: true })
@@ -90,7 +95,8 @@ async fn fence(manager: &Manager, volume: &Volume, snapshot: Arc<Snapshot>, disk
 /// Step f.
 async fn commit_digest(manager: &Manager, volume: &Volume, length: u64) -> Result<Sealed, CatalogError> {
     manager.note(volume.volume, "seal", format!("verifying replicas at {length} bytes"));
-    let answers = ask(manager, volume, |snapshot, disk| digest(manager, volume, length, snapshot, disk)).await?;
+    let asked = ask(manager, volume, |snapshot, disk| digest(manager, volume, length, snapshot, disk)).await?;
+    let Some(answers) = asked else { return Ok(Sealed::Waits(STOPPING.to_owned())) };
     match decide_seal(&answers) {
         SealDecision::Wait { why } => Ok(Sealed::Waits(why)),
         SealDecision::Digest { digest, holders, dropped } => {
@@ -119,7 +125,7 @@ async fn digest(
         return Answer::Final((disk, Err("the disk is out of service".to_owned())));
     };
     let request = SealRequest { disk, volume: volume.volume, epoch: volume.epoch, length, term: manager.term.0 };
-    match within(SEAL_LIMIT, manager.node(&view.address).seal(&request)).await {
+    match within(SEAL_LIMIT, &view.address, manager.node(&view.address).seal(&request)).await {
         Ok(sealed) => {
             let mut bytes = [0; 32];
             let decoded = hex::decode_to_slice(&sealed.digest, &mut bytes);
@@ -143,12 +149,13 @@ enum Answer<T> {
     Later(T),
 }
 
-/// Asks every replica, and those that did not answer again until the grace is over.
+/// Asks every replica, and those that did not answer again until the grace is over. `None` when the daemon stops before:
+/// a replica must not be dropped because nobody waited for it.
 async fn ask<T, F>(
     manager: &Manager,
     volume: &Volume,
     call: impl Fn(Arc<Snapshot>, DiskId) -> F,
-) -> Result<Vec<T>, CatalogError>
+) -> Result<Option<Vec<T>>, CatalogError>
 where
     F: Future<Output = Answer<T>>,
 {
@@ -163,12 +170,15 @@ where
             answers[index] = Some(answer);
         }
         let waiting = answers.iter().any(|answer| !matches!(answer, Some(Answer::Final(_))));
-        if !waiting || Instant::now() >= until || !manager.pause(RETRY).await {
+        if !waiting || Instant::now() >= until {
             break;
+        }
+        if !manager.pause(RETRY).await {
+            return Ok(None);
         }
     }
     let kept = answers.into_iter().flatten().map(|answer| match answer {
         Answer::Final(answer) | Answer::Later(answer) => answer,
     });
-    Ok(kept.collect())
+    Ok(Some(kept.collect()))
 }

@@ -8,7 +8,7 @@ use axum::extract::{Path, State};
 use holdfast_libs_transport::ApiError;
 use holdfast_libs_types::{DiskId, VolumeId};
 use holdfast_volume_manager_catalog::{Volume, VolumeState};
-use holdfast_volume_manager_client::{CellStatus, DiskRow, NodeRow, VolumeCounts, VolumeRow, code};
+use holdfast_volume_manager_client::{CellStatus, DiskRow, NodeRow, VolumeCounts, VolumeRow, Work, code};
 use holdfast_volume_manager_planner::{COPIES, health_counts};
 use http::StatusCode;
 
@@ -21,9 +21,10 @@ pub(crate) async fn status(State(manager): State<Arc<Manager>>) -> Result<Json<C
     let snapshot = manager.snapshot().await.map_err(|error| answer(&error))?;
     let volumes = manager.catalog(|catalog, _| catalog.table.volumes()).await.map_err(|error| answer(&error))?;
     let counted: Vec<&Volume> = volumes.iter().filter(|volume| holds_something(volume)).collect();
-    let counts = health_counts(counted.iter().map(|volume| snapshot.live(volume).len()));
-    let work: Vec<_> = manager.progress().work.values().cloned().collect();
-    let (health, reasons) = health(&snapshot, &counted, &work);
+    let live: Vec<usize> = counted.iter().map(|volume| snapshot.live(volume).len()).collect();
+    let counts = health_counts(live.iter().copied());
+    let (work, damaged) = work(&manager);
+    let (health, reasons) = health(&snapshot, &live, &work, damaged);
     let can_lose = counts.can_lose.iter().enumerate().map(|(n, count)| (n.to_string(), *count)).collect();
     Ok(Json(CellStatus {
         health: health.to_owned(),
@@ -37,6 +38,12 @@ pub(crate) async fn status(State(manager): State<Arc<Manager>>) -> Result<Json<C
     }))
 }
 
+/// Most blocked repairs in the list of work.
+const MAX_ROWS: usize = 100;
+
+/// Most reasons of one kind.
+const MAX_REASONS: usize = 20;
+
 /// A volume that failed, or was sealed empty, has nothing to lose.
 fn holds_something(volume: &Volume) -> bool {
     match volume.state {
@@ -46,24 +53,39 @@ fn holds_something(volume: &Volume) -> bool {
     }
 }
 
-fn health(
-    snapshot: &Snapshot,
-    volumes: &[&Volume],
-    work: &[holdfast_volume_manager_client::Work],
-) -> (&'static str, Vec<String>) {
-    let live = |volume: &&&Volume| snapshot.live(volume).len();
-    let last = volumes.iter().filter(|volume| live(volume) == 1).count();
-    let unreadable = volumes.iter().filter(|volume| live(volume) == 0).count();
-    let short = volumes.iter().filter(|volume| (2..COPIES).contains(&live(volume))).count();
-    let mut reasons = Vec::new();
-    let mut say = |count: usize, what: &str| {
-        if count > 0 {
-            reasons.push(format!("{count} volumes {what}"));
-        }
+/// What is under way or waits, and the last replicas that are damaged.
+fn work(manager: &Manager) -> (Vec<Work>, Vec<String>) {
+    let progress = manager.progress();
+    let mut work: Vec<Work> = progress.work.values().cloned().collect();
+    let idle = progress.blocked.iter().filter(|(volume, _)| !progress.work.contains_key(volume));
+    work.extend(idle.take(MAX_ROWS).map(|(volume, why)| Work {
+        kind: "repair".to_owned(),
+        volume: *volume,
+        detail: format!("waits: {why}"),
+    }));
+    let say = |((volume, disk), why): (&(VolumeId, DiskId), &String)| {
+        format!("volume {volume}: its last replica, on disk {disk}, is not what was sealed: {why}")
     };
-    say(unreadable, "have no live replica");
-    say(last, "have one live replica left");
-    say(short, "lack a replica");
+    (work, progress.damaged.iter().map(say).collect())
+}
+
+/// `ok`, `degraded` or `critical`, and why.
+fn health(snapshot: &Snapshot, live: &[usize], work: &[Work], damaged: Vec<String>) -> (&'static str, Vec<String>) {
+    let unreadable = live.iter().filter(|live| **live == 0).count();
+    let last = live.iter().filter(|live| **live == 1).count();
+    let short = live.iter().filter(|live| (2..COPIES).contains(*live)).count();
+    let critical = unreadable + last > 0 || !damaged.is_empty();
+    let mut reasons = Vec::new();
+    for (count, what) in
+        [(unreadable, "no live replica"), (last, "one live replica left"), (short, "one replica too few")]
+    {
+        match count {
+            0 => {}
+            1 => reasons.push(format!("1 volume has {what}")),
+            _ => reasons.push(format!("{count} volumes have {what}")),
+        }
+    }
+    add(&mut reasons, damaged.into_iter());
     let nodes = snapshot.nodes.iter().filter(|view| view.standing != NodeStanding::Up);
     reasons.extend(nodes.map(|view| format!("node {} is {}", view.node.node, view.standing.name())));
     for view in snapshot.disks.iter().filter(|view| view.standing != Standing::Healthy) {
@@ -71,15 +93,22 @@ fn health(
         reasons.push(format!("disk {} is {}: {reason}", view.disk.info.disk, view.standing.name()));
     }
     let waiting = work.iter().filter(|work| work.detail.starts_with("waits"));
-    reasons.extend(waiting.map(|work| format!("volume {}: {} {}", work.volume, work.kind, work.detail)));
-    let health = if unreadable + last > 0 {
-        "critical"
-    } else if reasons.is_empty() {
-        "ok"
-    } else {
-        "degraded"
+    add(&mut reasons, waiting.map(|work| format!("volume {}: {} {}", work.volume, work.kind, work.detail)));
+    let health = match (critical, reasons.is_empty()) {
+        (true, _) => "critical",
+        (false, true) => "ok",
+        (false, false) => "degraded",
     };
     (health, reasons)
+}
+
+/// Adds the first few; a cell that lost a zone has as many reasons as volumes.
+fn add(reasons: &mut Vec<String>, mut more: impl Iterator<Item = String>) {
+    reasons.extend(more.by_ref().take(MAX_REASONS));
+    let left = more.count();
+    if left > 0 {
+        reasons.push(format!("and {left} more like these"));
+    }
 }
 
 fn node_row(view: &crate::inventory::NodeView) -> NodeRow {

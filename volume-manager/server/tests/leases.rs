@@ -59,13 +59,14 @@ async fn a_full_cell_is_told_with_words() {
     let refused = eventually("the cell is full", async || {
         let request = LeaseRequest { frontend: FRONTEND, avoid: Vec::new() };
         match cell.frontend().lease(&request).await {
-            Err(CallError::Api(error)) => Some(error),
+            // The three nodes tell it by heartbeats of their own, in any order.
+            Err(CallError::Api(error)) if error.message.contains("zone-1") => Some(error),
             _ => None,
         }
     })
     .await;
     assert_eq!((refused.status.as_u16(), refused.code.as_str()), (507, code::CELL_FULL));
-    assert!(refused.message.contains("the cell is full") && refused.message.contains("zone-1"), "{}", refused.message);
+    assert!(refused.message.contains("the cell is full"), "{}", refused.message);
 }
 
 #[tokio::test]

@@ -1,0 +1,173 @@
+//! Compares what nodes really hold with the table.
+//!
+//! - A sealed volume's replica that is not there, or is not what was sealed, is taken off the list, unless it is the last
+//!   one. Its bytes stay where they are: nothing is erased here.
+//! - A replica that was away while its volume was sealed or repaired is cut to the length, verified, and put on the list
+//!   again when the volume lacks one: that costs one read, a new copy costs a slot.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_libs_types::{DiskId, NodeId, VolumeId};
+use holdfast_node_client::{ExtentInfo, ExtentState, SealRequest};
+use holdfast_volume_manager_catalog::{CatalogError, Volume, VolumeState};
+use holdfast_volume_manager_planner::COPIES;
+
+use crate::inventory::{DiskView, Snapshot};
+use crate::liveness::{NodeStanding, Standing};
+use crate::manager::{Manager, within};
+use crate::seal::SEAL_LIMIT;
+
+const EXTENTS_LIMIT: Duration = Duration::from_secs(30);
+
+/// Starts to audit the nodes that registered since the last round, or all of them.
+pub(crate) fn start(manager: &Arc<Manager>, snapshot: &Arc<Snapshot>, all: bool) {
+    let mut progress = manager.progress();
+    let registered = std::mem::take(&mut progress.audits);
+    for view in snapshot.nodes.iter().filter(|view| view.standing == NodeStanding::Up) {
+        let name = &view.node.node;
+        let returned = registered.contains(name);
+        if !returned && !all {
+            continue;
+        }
+        if progress.auditing.contains_key(name) {
+            // What is under way may have asked before it registered.
+            if returned {
+                progress.audits.insert(name.clone());
+            }
+            continue;
+        }
+        progress.auditing.insert(name.clone(), returned);
+        let (manager, snapshot, name) = (Arc::clone(manager), Arc::clone(snapshot), name.clone());
+        manager.tasks.clone().spawn(async move {
+            if let Err(error) = audit(&manager, &snapshot, &name).await {
+                tracing::error!(node = %name, %error, "audit");
+            }
+            let mut progress = manager.progress();
+            progress.auditing.remove(&name);
+            progress.stale = true;
+            manager.wake.notify_one();
+        });
+    }
+}
+
+async fn audit(manager: &Arc<Manager>, snapshot: &Snapshot, node: &NodeId) -> Result<(), CatalogError> {
+    // The table is read before the disks: what it names by now must be there by then.
+    let sealed = manager.catalog(|catalog, _| catalog.table.volumes_in(&[VolumeState::Sealed])).await?;
+    let holding: Vec<&Volume> = sealed.iter().filter(|volume| volume.length.is_some_and(|length| length > 0)).collect();
+    for view in snapshot.disks.iter().filter(|view| view.disk.info.node == *node) {
+        if view.standing != Standing::Healthy {
+            continue;
+        }
+        let disk = view.disk.info.disk;
+        let listed = within(EXTENTS_LIMIT, &view.address, manager.node(&view.address).extents(disk)).await;
+        let extents = match listed {
+            Ok(extents) => extents,
+            Err(error) => {
+                tracing::debug!(%disk, %error, "no list of extents");
+                continue;
+            }
+        };
+        manager.progress().damaged.retain(|(_, on), _| *on != disk);
+        let held: HashMap<VolumeId, &ExtentInfo> = extents.iter().map(|extent| (extent.volume, extent)).collect();
+        for volume in &holding {
+            if manager.shutdown.is_cancelled() {
+                return Ok(());
+            }
+            let extent = held.get(&volume.volume).copied();
+            if !volume.replicas.contains(&disk) {
+                if let Some(extent) = extent {
+                    readmit(manager, snapshot, volume, view, extent).await?;
+                }
+            } else if let Some(why) = mismatch(volume, extent) {
+                drop_replica(manager, snapshot, volume, disk, why).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn mismatch(volume: &Volume, extent: Option<&ExtentInfo>) -> Option<String> {
+    let Some(extent) = extent else { return Some("the disk holds no extent of it".to_owned()) };
+    if extent.state != ExtentState::Sealed {
+        let note = extent.note.as_deref().unwrap_or("no note");
+        return Some(format!("its extent is {:?} ({note})", extent.state));
+    }
+    let digest = volume.digest.map(hex::encode);
+    (extent.digest != digest).then(|| "its extent has another digest".to_owned())
+}
+
+async fn drop_replica(
+    manager: &Manager,
+    snapshot: &Snapshot,
+    volume: &Volume,
+    disk: DiskId,
+    why: String,
+) -> Result<(), CatalogError> {
+    let (id, old) = (volume.volume, volume.replicas.clone());
+    if !snapshot.live(volume).iter().any(|live| *live != disk) {
+        tracing::error!(volume = %id, %disk, why, "the last replica is not what was sealed");
+        manager.progress().damaged.insert((id, disk), why);
+        return Ok(());
+    }
+    let kept: Vec<DiskId> = old.iter().copied().filter(|other| *other != disk).collect();
+    tracing::warn!(volume = %id, %disk, why, "replica dropped");
+    unless_changed(manager.catalog(move |catalog, term| catalog.table.set_replicas(term, id, &old, &kept)).await)
+}
+
+async fn readmit(
+    manager: &Arc<Manager>,
+    snapshot: &Snapshot,
+    volume: &Volume,
+    view: &DiskView,
+    extent: &ExtentInfo,
+) -> Result<(), CatalogError> {
+    let disk = view.disk.info.disk;
+    let live = snapshot.live(volume);
+    let same_zone = live.iter().filter_map(|disk| snapshot.disk(*disk)).any(|other| other.zone == view.zone);
+    let usable = matches!(extent.state, ExtentState::Open | ExtentState::Fenced | ExtentState::Sealed);
+    if live.len() >= COPIES || same_zone || !usable {
+        return Ok(());
+    }
+    let Some(_claim) = manager.claim(volume.volume, "repair", &format!("verifying what disk {disk} still holds"))
+    else {
+        return Ok(());
+    };
+    if let Err(why) = verify(manager, volume, view).await {
+        tracing::info!(volume = %volume.volume, %disk, why, "what the disk still holds is no replica");
+        return Ok(());
+    }
+    tracing::info!(volume = %volume.volume, %disk, "replica readmitted");
+    manager.metrics.readmitted.inc();
+    let (id, old) = (volume.volume, volume.replicas.clone());
+    let replicas: Vec<DiskId> = live.into_iter().chain([disk]).collect();
+    unless_changed(manager.catalog(move |catalog, term| catalog.table.set_replicas(term, id, &old, &replicas)).await)
+}
+
+/// Has a node cut and verify what it holds of a sealed volume; `Ok` when it is a replica of it.
+pub(crate) async fn verify(manager: &Manager, volume: &Volume, view: &DiskView) -> Result<(), String> {
+    let (Some(length), Some(digest)) = (volume.length, volume.digest) else {
+        return Err("the volume is not sealed".to_owned());
+    };
+    let request = SealRequest {
+        disk: view.disk.info.disk,
+        volume: volume.volume,
+        epoch: volume.epoch,
+        length,
+        term: manager.term.0,
+    };
+    match within(SEAL_LIMIT, &view.address, manager.node(&view.address).seal(&request)).await {
+        Ok(sealed) if sealed.digest == hex::encode(digest) && sealed.length == length => Ok(()),
+        Ok(_) => Err("its bytes are others".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// A repair was quicker; the next audit sees what it left.
+fn unless_changed(result: Result<(), CatalogError>) -> Result<(), CatalogError> {
+    match result {
+        Err(CatalogError::ReplicasChanged { .. }) => Ok(()),
+        other => other,
+    }
+}
