@@ -460,7 +460,7 @@ mod tests {
     fn no_operation_follows_a_link_or_leaves_the_root() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
-        std::fs::create_dir_all(at("root/real")).unwrap();
+        std::fs::create_dir_all(at("root/real/below")).unwrap();
         std::fs::write(at("root/real/file"), "inside").unwrap();
         std::fs::write(at("secret"), "outside").unwrap();
         symlink("real", at("root/link")).unwrap();
@@ -474,6 +474,8 @@ mod tests {
             assert!(files.open("out").is_err());
             assert_eq!(files.stat("link/file").unwrap(), None);
             assert!(files.open("../secret").is_err());
+            assert!(files.list("link/below").is_err());
+            assert!(files.make_folder("link/below/new").is_err());
             assert!(files.make_folder("link/new").is_err());
             assert!(files.rename("real/file", "link/moved").is_err());
             assert!(files.remove_file("link/file").is_err());
@@ -484,7 +486,7 @@ mod tests {
             files.discard(&temporary);
         }
         assert_eq!(std::fs::read(at("root/real/file")).unwrap(), b"inside");
-        assert_eq!(std::fs::read_dir(at("root/real")).unwrap().count(), 1);
+        assert_eq!(std::fs::read_dir(at("root/real")).unwrap().count(), 2);
         assert!(at("secret").exists() && !at("placed").exists());
     }
 

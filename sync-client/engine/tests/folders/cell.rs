@@ -40,6 +40,8 @@ pub struct Cell {
     /// The answer to every commit's first sending is lost.
     pub lose_answers: AtomicBool,
     answered: Mutex<HashSet<(u64, u64)>>,
+    /// The numbers of every commit that arrived.
+    pub arrived: Mutex<Vec<Vec<u64>>>,
     pub is_down: AtomicBool,
     pub reset: AtomicBool,
 }
@@ -64,6 +66,7 @@ impl Cell {
             committed_items: AtomicU64::new(0),
             lose_answers: AtomicBool::new(false),
             answered: Mutex::default(),
+            arrived: Mutex::default(),
             is_down: AtomicBool::new(false),
             reset: AtomicBool::new(false),
         })
@@ -124,6 +127,8 @@ impl Network for Device {
         Box::pin(async move {
             self.cell.check()?;
             assert!(request.items.len() <= 1000);
+            let numbers = request.items.iter().map(|item| item.op).collect();
+            self.cell.arrived.lock().unwrap().push(numbers);
             let (results, sequence) = {
                 let mut inner = self.cell.lock();
                 for receipt in &request.receipts {

@@ -129,3 +129,27 @@ async fn a_scan_finds_what_the_watcher_cannot_tell() {
     one.settle().await;
     assert_eq!(cell.lock().server.alive().map(|entry| entry.size).max(), Some(11));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_crash_the_unanswered_items_are_sent_again_under_their_numbers_and_none_is_used_twice() {
+    let cell = Cell::new();
+    let mut one = Client::start(&cell, 1).await;
+    one.write("before", "x");
+    one.settle().await;
+    let arrived = || cell.arrived.lock().unwrap().clone();
+    let known = arrived().len();
+    cell.lose_answers.store(true, Ordering::SeqCst);
+    one.write("file", "text");
+    until("the commit", || arrived().len() > known).await;
+    one.crash().await;
+    cell.lose_answers.store(false, Ordering::SeqCst);
+    let sent = arrived();
+    one.write("later", "text");
+    one.resume().await;
+    one.settle().await;
+    let after = arrived().split_off(sent.len());
+    assert_eq!(after[0], *sent.last().unwrap(), "{sent:?} then {after:?}");
+    assert!(after[1..].iter().flatten().all(|op| *op > *sent.last().unwrap().last().unwrap()), "{after:?}");
+    assert_eq!(one.picture().len(), 3);
+    assert_eq!(cell.lock().server.alive().count(), 3);
+}
