@@ -1,5 +1,6 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use holdfast_libs_types::CellId;
 use rusqlite::Connection;
@@ -134,13 +135,20 @@ fn a_failed_write_changes_nothing() {
 fn readers_wait_for_one_of_a_bounded_number_of_connections() {
     let dir = TempDir::new().unwrap();
     let database = open(dir.path()).unwrap();
-    let (now, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let (asked, now, most) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
+    let threads = READERS * 4;
+    let limit = Instant::now() + Duration::from_secs(20);
     std::thread::scope(|scope| {
-        for _ in 0..READERS * 4 {
+        for _ in 0..threads {
             scope.spawn(|| {
+                asked.fetch_add(1, Ordering::SeqCst);
                 database
                     .read(|tx| {
                         most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                        // Nobody gives a connection back before everybody has asked for one.
+                        while asked.load(Ordering::SeqCst) < threads && Instant::now() < limit {
+                            std::thread::yield_now();
+                        }
                         let written = tx.execute("INSERT INTO things VALUES ('by a reader')", []);
                         assert!(written.is_err());
                         now.fetch_sub(1, Ordering::SeqCst);
