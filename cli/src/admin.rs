@@ -4,6 +4,7 @@ use holdfast_libs_transport::{HttpClient, tls};
 use holdfast_volume_manager_client::{CellStatus, VolumeManagerClient};
 
 use crate::arguments::{AdminCommand, Target};
+use crate::outcome::usage;
 use crate::{profile, show};
 
 /// Runs an operator's command.
@@ -16,7 +17,7 @@ pub fn run(command: AdminCommand, target: &Target) -> anyhow::Result<()> {
 
 fn volume_manager(target: &Target) -> anyhow::Result<VolumeManagerClient> {
     let Some(folder) = &target.dev else {
-        anyhow::bail!("name the cell: --dev DIR, or set HOLDFAST_DEV");
+        return Err(usage("name the cell: --dev DIR, or set HOLDFAST_DEV"));
     };
     let dev = profile::dev_json(folder)?;
     let ca = tls::client_config(profile::text(&dev, "ca_cert")?.as_ref())?;

@@ -9,7 +9,13 @@ use crate::show::ByteSize;
 
 /// Self-hosted storage and file synchronisation.
 #[derive(Parser)]
-#[command(name = "holdfast", version, about, max_term_width = 100)]
+#[command(
+    name = "holdfast",
+    version,
+    about,
+    after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 unreachable.",
+    max_term_width = 100
+)]
 pub struct Arguments {
     #[command(subcommand)]
     pub command: Command,
@@ -29,7 +35,7 @@ pub enum Command {
     Metadata(ConfigFile),
     /// Keep a folder the same as an account's files
     Sync(ConfigFile),
-    /// Look after a cell
+    /// Look after a cell: its health, nodes, disks and volumes
     Admin {
         #[command(subcommand)]
         command: AdminCommand,
@@ -46,7 +52,7 @@ pub enum Command {
     Put(PutOptions),
     /// Download a file; replaces FILE
     Get(GetOptions),
-    /// Measure
+    /// Measure a running cell
     Bench {
         #[command(subcommand)]
         command: BenchCommand,
@@ -65,13 +71,13 @@ pub struct DevOptions {
     /// Folder for everything: disks, configuration, logs, the two synced folders
     #[arg(long, value_name = "DIR", default_value = "holdfast-dev")]
     pub data: PathBuf,
-    /// Nodes in all, dealt over three zones [default: 3, or as DIR was made]
-    #[arg(long, value_name = "N")]
+    /// Nodes in all, at least 3, dealt over three zones [default: 3, or as DIR was made]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(3..=99))]
     pub nodes: Option<u32>,
     /// Disks a node [default: 2, or as DIR was made]
-    #[arg(long, value_name = "M")]
+    #[arg(long, value_name = "M", value_parser = clap::value_parser!(u32).range(1..=99))]
     pub disks: Option<u32>,
-    /// Size of a disk; its space is taken slot by slot as it is used [default: 8GiB, or as DIR was made]
+    /// Size of a disk, at least 256MiB; its space is taken slot by slot as it is used [default: 8GiB, or as DIR was made]
     #[arg(long, value_name = "SIZE")]
     pub disk_size: Option<ByteSize>,
     /// Address of the API [default: a free port on 127.0.0.1, kept for DIR]
@@ -165,17 +171,19 @@ pub struct GetOptions {
 #[derive(Subcommand)]
 pub enum BenchCommand {
     /// Durable three-replica puts and gets of 4 MiB and 16 KiB blocks, with fio interleaved
+    ///
+    /// The blocks stay on the disks: nothing deletes blocks yet.
     Blocks(BenchBlocks),
 }
 
 #[derive(Args)]
 pub struct BenchBlocks {
     /// Rounds; every figure is the median over them
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub rounds: u32,
     /// Concurrent clients
-    #[arg(long, default_value_t = 8)]
-    pub clients: usize,
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub clients: u16,
     /// 4 MiB blocks a round
     #[arg(long, default_value_t = 64)]
     pub large: usize,

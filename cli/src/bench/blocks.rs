@@ -54,8 +54,8 @@ pub async fn run(options: BenchBlocks) -> anyhow::Result<()> {
     let cell = Arc::new(open(&folder, &dev)?);
     let before = processes::usage(&dev);
     let mut rounds = Vec::new();
-    for number in 1..=options.rounds.max(1) {
-        eprintln!("round {number} of {}", options.rounds.max(1));
+    for number in 1..=options.rounds {
+        eprintln!("round {number} of {}", options.rounds);
         rounds.push(round(&cell, &options, &folder).await?);
     }
     let after = processes::usage(&dev);
@@ -101,7 +101,7 @@ async fn round(cell: &Arc<Cell>, options: &BenchBlocks, folder: &std::path::Path
 }
 
 /// Puts `count` new blocks of `size` bytes, then gets them in random order; answers the seconds of both.
-async fn cycle(cell: &Arc<Cell>, clients: usize, count: usize, size: usize) -> anyhow::Result<(f64, f64)> {
+async fn cycle(cell: &Arc<Cell>, clients: u16, count: usize, size: usize) -> anyhow::Result<(f64, f64)> {
     let mut random = SmallRng::seed_from_u64(rand::random());
     let mut blocks = Vec::with_capacity(count);
     for _ in 0..count {
@@ -157,12 +157,12 @@ impl Job {
 }
 
 /// Runs all jobs on `clients` tasks; answers the seconds they took.
-async fn work(cell: &Arc<Cell>, clients: usize, jobs: Vec<Job>) -> anyhow::Result<f64> {
+async fn work(cell: &Arc<Cell>, clients: u16, jobs: Vec<Job>) -> anyhow::Result<f64> {
     let jobs = Arc::new(jobs);
     let next = Arc::new(AtomicUsize::new(0));
     let started = Instant::now();
     let mut tasks = tokio::task::JoinSet::new();
-    for _ in 0..clients.max(1) {
+    for _ in 0..clients {
         let (cell, jobs, next) = (Arc::clone(cell), Arc::clone(&jobs), Arc::clone(&next));
         tasks.spawn(async move {
             while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {

@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow};
 use holdfast_libs_transport::config::set;
 use holdfast_metadata_client::LoginAnswer;
 use toml::{Table, Value};
 
 use crate::arguments::DevOptions;
 use crate::dev::layout::{Layout, SLOT_BYTES};
+use crate::outcome::usage;
 use crate::profile::write_private;
 
 /// Most plaintext the frontend keeps in memory.
@@ -16,6 +17,9 @@ const CACHE_BYTES: i64 = 128 << 20;
 
 /// How long a disk or node may be away before its volumes are repaired.
 const LOST_MS: i64 = 10_000;
+
+/// What `--set` may name, besides single nodes.
+const ROLES: [&str; 7] = ["node", "volume-manager", "frontend", "metadata", "sync", "sync-laptop", "sync-desktop"];
 
 fn text(value: impl AsRef<Path>) -> Value {
     Value::String(value.as_ref().to_string_lossy().into_owned())
@@ -111,8 +115,11 @@ fn write(layout: &Layout, options: &DevOptions, role: &str, name: &str, mut conf
     for setting in &options.set {
         let parsed = setting.split_once('=').and_then(|(key, value)| Some((key.split_once('.')?, value)));
         let Some(((to, key), value)) = parsed else {
-            bail!("--set {setting}: write ROLE.KEY=VALUE, for example frontend.cache.bytes=0");
+            return Err(usage(format!("--set {setting}: write ROLE.KEY=VALUE, for example frontend.cache.bytes=0")));
         };
+        if !ROLES.contains(&to) && !layout.nodes().iter().any(|(node, _, _)| node == to) {
+            return Err(usage(format!("--set {setting}: no role `{to}`; there are {}", ROLES.join(", "))));
+        }
         if to == role || to == name {
             set(&mut config, key, ".", value).map_err(|error| anyhow!("--set {setting}: {error}"))?;
         }

@@ -1,9 +1,11 @@
 //! What a dev folder holds, and what of it must stay the same from start to start: cell, ports, secrets, shape.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use holdfast_libs_crypto::key_from_hex;
@@ -14,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::arguments::DevOptions;
 use crate::dev::certificates;
 use crate::dev::children::Spec;
+use crate::outcome::usage;
 use crate::profile::write_private;
 
 /// Zones that the nodes are dealt over.
@@ -38,6 +41,39 @@ struct Kept {
     listen: BTreeMap<String, SocketAddr>,
 }
 
+/// How long a daemon of an earlier start may take to let go of its port.
+const PORT_LIMIT: Duration = Duration::from_secs(10);
+
+/// A folder with other things in it is somebody else's.
+fn refuse_foreign(root: &Path) -> anyhow::Result<()> {
+    // `dev` itself has made its lock by now; a test or a shell may have put a log there.
+    let ours = |name: &std::ffi::OsStr| name.to_string_lossy().starts_with("dev.");
+    let foreign =
+        std::fs::read_dir(root)?.filter_map(Result::ok).map(|entry| entry.file_name()).find(|name| !ours(name));
+    match foreign {
+        Some(name) if !root.join("etc/dev-state.json").exists() => Err(usage(format!(
+            "{} is no folder of `holdfast dev` and not empty (it holds {}); choose another one with --data",
+            root.display(),
+            name.display()
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Waits until an address can be listened on: daemons of a `dev` that was killed a moment ago may still be dying.
+fn wait_free(name: &str, listen: SocketAddr) -> anyhow::Result<()> {
+    let started = Instant::now();
+    loop {
+        match TcpListener::bind(listen) {
+            Ok(_) => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::AddrInUse && started.elapsed() < PORT_LIMIT => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(error) => bail!("{name} cannot listen on {listen}: {error}; see which process has it with `ss -ltnp`"),
+        }
+    }
+}
+
 /// A dev folder.
 #[derive(Debug)]
 pub struct Layout {
@@ -51,6 +87,7 @@ impl Layout {
     /// # Errors
     /// When the options ask for less than the folder was made with, or something cannot be written.
     pub fn open(root: &Path, options: &DevOptions) -> anyhow::Result<Self> {
+        refuse_foreign(root)?;
         for folder in ["etc", "log", "disks", "catalog", "metadata", "sync"] {
             let path = root.join(folder);
             let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
@@ -68,6 +105,7 @@ impl Layout {
             },
         };
         let mut layout = Self { root: root.to_owned(), kept };
+        layout.tell_missing_disks();
         layout.reshape(options)?;
         layout.choose_ports(options)?;
         let state = serde_json::to_vec_pretty(&layout.kept)?;
@@ -82,19 +120,24 @@ impl Layout {
         let grow = |kept: &mut u32, wanted: Option<u32>, what: &str| {
             let wanted = wanted.unwrap_or(*kept);
             if wanted < *kept {
-                bail!("{} was made with {kept} {what}; it cannot be opened with {wanted}", self.root.display());
+                return Err(usage(format!(
+                    "{} was made with {kept} {what}; it cannot be opened with {wanted}",
+                    self.root.display()
+                )));
             }
             *kept = wanted;
             Ok(())
         };
         grow(&mut self.kept.nodes, options.nodes, "nodes")?;
         grow(&mut self.kept.disks, options.disks, "disks a node")?;
-        if self.kept.nodes < ZONES || self.kept.disks == 0 {
-            bail!("three replicas in three zones need at least --nodes 3 and --disks 1");
-        }
         if let Some(size) = options.disk_size {
             if size.0 < 4 * SLOT_BYTES {
-                bail!("--disk-size is too small: a disk needs at least four slots of 64 MiB (256MiB)");
+                return Err(usage("--disk-size is too small: a disk needs at least four slots of 64 MiB (256MiB)"));
+            }
+            if size.0 != self.kept.disk_size {
+                eprintln!(
+                    "holdfast dev: --disk-size holds for disks made from now on; those that are there keep their size"
+                );
             }
             self.kept.disk_size = size.0;
         }
@@ -115,9 +158,23 @@ impl Layout {
             }
         }
         if let Some(api) = options.api {
+            if api.port() == 0 {
+                return Err(usage("--api needs a port: the address is kept for the folder"));
+            }
             self.kept.listen.insert("metadata".to_owned(), api);
         }
-        Ok(())
+        drop(held);
+        self.kept.listen.iter().try_for_each(|(name, listen)| wait_free(name, *listen))
+    }
+
+    /// Disks that were there once and are not now: their nodes make new, empty ones.
+    fn tell_missing_disks(&self) {
+        if self.kept.listen.is_empty() {
+            return;
+        }
+        for disk in self.nodes().iter().flat_map(|(_, _, disks)| disks).filter(|disk| !disk.exists()) {
+            eprintln!("holdfast dev: {} is not there; an empty disk is made in its place", disk.display());
+        }
     }
 
     fn make_secrets(&self) -> anyhow::Result<()> {

@@ -59,6 +59,7 @@ async fn dev(options: DevOptions) -> anyhow::Result<()> {
     write(&children)?;
     println!("holdfast ready");
     std::io::stdout().flush()?;
+    welcome(&layout, &document);
     loop {
         tokio::select! {
             () = shutdown.cancelled() => break,
@@ -103,6 +104,19 @@ async fn start(layout: &Layout, options: &DevOptions, children: &mut Children) -
         "admin_token": layout.admin_token()?,
         "folders": folders,
     }))
+}
+
+/// What to do now, for a person.
+fn welcome(layout: &Layout, document: &Value) {
+    let api = document["api"].as_str().unwrap_or_default();
+    eprintln!("holdfast dev: API {api}, CA {}; more in {}", layout.ca().display(), layout.path("dev.json").display());
+    if let Some(folder) = document["folders"][0].as_str() {
+        eprintln!("holdfast dev: put files into {folder} and see them in {}", layout.folder("desktop").display());
+    }
+    eprintln!(
+        "holdfast dev: `holdfast admin status --dev {}` tells the cell's health; Ctrl-C stops it",
+        layout.path("").display()
+    );
 }
 
 /// One `dev` a folder.

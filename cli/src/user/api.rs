@@ -33,7 +33,7 @@ impl Api {
     pub async fn rpc(&self, route: &str, arguments: &Value) -> anyhow::Result<Value> {
         let body = Bytes::from(serde_json::to_vec(arguments)?);
         let request = Request::post(format!("{}/2/{route}", self.server)).header("content-type", "application/json");
-        let answer = self.answer(route, request.body(Full::new(body))?).await?;
+        let answer = self.answer(route, arguments, request.body(Full::new(body))?).await?;
         serde_json::from_slice(&answer).with_context(|| format!("{route}: the answer is not JSON"))
     }
 
@@ -42,7 +42,7 @@ impl Api {
         let request = Request::post(format!("{}/2/{route}", self.server))
             .header("dropbox-api-arg", ascii(arguments))
             .header("content-type", "application/octet-stream");
-        let answer = self.answer(route, request.body(Full::new(body))?).await?;
+        let answer = self.answer(route, arguments, request.body(Full::new(body))?).await?;
         Ok(if answer.is_empty() { Value::Null } else { serde_json::from_slice(&answer)? })
     }
 
@@ -51,7 +51,7 @@ impl Api {
         let request = Request::post(format!("{}/2/{route}", self.server)).header("dropbox-api-arg", ascii(arguments));
         let response = self.http.send(request.body(Full::default())?, DEADLINE).await?;
         if !response.status().is_success() {
-            bail!(failure(route, response).await?);
+            bail!(failure(route, arguments, response).await?);
         }
         let metadata = result_header(response.headers()).with_context(|| format!("{route}: no metadata came along"))?;
         Ok((metadata, response.into_body()))
@@ -72,10 +72,10 @@ impl Api {
         }
     }
 
-    async fn answer(&self, route: &str, request: Request<Full<Bytes>>) -> anyhow::Result<Bytes> {
+    async fn answer(&self, route: &str, arguments: &Value, request: Request<Full<Bytes>>) -> anyhow::Result<Bytes> {
         let response = self.http.send(request, DEADLINE).await?;
         if !response.status().is_success() {
-            bail!(failure(route, response).await?);
+            bail!(failure(route, arguments, response).await?);
         }
         collect(route, response).await
     }
@@ -88,18 +88,20 @@ async fn collect(route: &str, response: Response<Incoming>) -> anyhow::Result<By
 }
 
 /// The message of an error answer: `error_summary`, or the text that came.
-async fn failure(route: &str, response: Response<Incoming>) -> anyhow::Result<String> {
+async fn failure(route: &str, arguments: &Value, response: Response<Incoming>) -> anyhow::Result<String> {
     let status = response.status();
+    let path =
+        arguments["path"].as_str().or(arguments["commit"]["path"].as_str()).map_or(route, |path| path).to_owned();
     let body = collect(route, response).await?;
     let summary = serde_json::from_slice::<Value>(&body).ok().and_then(|document| {
         document["error_summary"].as_str().map(|summary| summary.trim_end_matches(['/', '.']).to_owned())
     });
     Ok(match summary.as_deref() {
-        Some(summary) if summary.starts_with("path/not_found") => "not found on the server".to_owned(),
+        Some(summary) if summary.starts_with("path/not_found") => format!("{path}: not found on the server"),
         Some(summary) if summary.starts_with("invalid_access_token") => {
             "the server does not know this token; run `holdfast login` again".to_owned()
         }
-        Some(summary) => format!("{route}: {summary}"),
+        Some(summary) => format!("{path}: refused by the server: {summary} ({route})"),
         None => format!("{route}: {status}: {}", String::from_utf8_lossy(&body)),
     })
 }

@@ -5,22 +5,33 @@ mod transfer;
 
 use std::path::PathBuf;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use holdfast_libs_transport::{HttpClient, tls};
 use holdfast_metadata_client::{Login, MetadataClient};
 use serde_json::{Value, json};
 
 use crate::arguments::{GetOptions, LoginOptions, LsOptions, PutOptions, StatusOptions};
+use crate::outcome::usage;
 use crate::profile::{self, Profile};
 use crate::show;
 use crate::user::api::Api;
 
 fn block_on<T>(task: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(task)
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        tokio::select! {
+            result = task => result,
+            // What was begun is dropped in order, temporary files with it.
+            _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+        }
+    })
 }
 
 /// Links this machine and saves the profile.
 pub fn login(options: &LoginOptions) -> anyhow::Result<()> {
+    if !options.server.starts_with("https://") {
+        return Err(usage(format!("`{}` is no address of a server; write https://HOST:PORT", options.server)));
+    }
     let password = match &options.password_file {
         Some(file) => std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?,
         None => {
@@ -100,7 +111,7 @@ fn state_folders(options: &StatusOptions) -> anyhow::Result<Vec<(String, PathBuf
         }
     }
     if configs.is_empty() && options.target.dev.is_none() {
-        bail!("name a sync client with --config FILE, or a dev cell with --dev DIR");
+        return Err(usage("name a sync client with --config FILE, or a dev cell with --dev DIR"));
     }
     let mut folders = Vec::new();
     for path in configs {
@@ -114,10 +125,10 @@ fn state_folders(options: &StatusOptions) -> anyhow::Result<Vec<(String, PathBuf
 fn api_path(path: &str) -> anyhow::Result<String> {
     let trimmed = path.trim_end_matches('/');
     if !path.is_empty() && !path.starts_with('/') {
-        bail!("`{path}` must begin with /");
+        return Err(usage(format!("`{path}` must begin with /")));
     }
     if trimmed.split('/').any(|part| part == ".." || part == ".") {
-        bail!("`{path}` must not hold `.` or `..`");
+        return Err(usage(format!("`{path}` must not hold `.` or `..`")));
     }
     Ok(trimmed.to_owned())
 }
@@ -154,7 +165,7 @@ pub fn ls(options: &LsOptions) -> anyhow::Result<()> {
 pub fn put(options: &PutOptions) -> anyhow::Result<()> {
     let path = api_path(&options.path)?;
     if path.is_empty() {
-        bail!("name the file, not just the folder: {}/NAME", options.path.trim_end_matches('/'));
+        return Err(usage(format!("name the file, not just the folder: {}/NAME", options.path.trim_end_matches('/'))));
     }
     let api = Api::new(&Profile::find(&options.target)?)?;
     let done = block_on(transfer::put(&api, &options.file, &path))?;

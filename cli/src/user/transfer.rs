@@ -68,6 +68,13 @@ pub async fn put(api: &Api, file: &Path, path: &str) -> anyhow::Result<Value> {
 
 /// Downloads `path` into `file`: to a temporary file beside it first, compared with the content hash, then renamed.
 pub async fn get(api: &Api, path: &str, file: &Path) -> anyhow::Result<Value> {
+    let inside;
+    let file = if file.is_dir() {
+        inside = file.join(path.rsplit('/').next().unwrap_or_default());
+        inside.as_path()
+    } else {
+        file
+    };
     let folder = match file.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
