@@ -9,7 +9,7 @@ use holdfast_libs_transport::ApiError;
 use holdfast_libs_types::{DiskId, VolumeId};
 use holdfast_volume_manager_catalog::{Volume, VolumeState};
 use holdfast_volume_manager_client::{CellStatus, DiskRow, NodeRow, VolumeCounts, VolumeRow, Work, code};
-use holdfast_volume_manager_planner::{COPIES, health_counts};
+use holdfast_volume_manager_planner::{COPIES, choose_disks, health_counts};
 use http::StatusCode;
 
 use crate::error::answer;
@@ -91,6 +91,10 @@ fn health(snapshot: &Snapshot, live: &[usize], work: &[Work], damaged: Vec<Strin
     for view in snapshot.disks.iter().filter(|view| view.standing != Standing::Healthy) {
         let reason = view.standing.reason().unwrap_or("no reason given");
         reasons.push(format!("disk {} is {}: {reason}", view.disk.info.disk, view.standing.name()));
+    }
+    // Placement depends on the volume's id only in its choice, never in whether there is one.
+    if let Err(error) = choose_disks(&snapshot.planner(), VolumeId::default(), &[], COPIES) {
+        reasons.push(format!("no new volume can be made, so writes stop: {error}"));
     }
     let waiting = work.iter().filter(|work| work.detail.starts_with("waits"));
     add(&mut reasons, waiting.map(|work| format!("volume {}: {} {}", work.volume, work.kind, work.detail)));
