@@ -3,7 +3,7 @@
 
 #![allow(dead_code, missing_docs, clippy::unwrap_used)] // Each test file uses its part.
 
-mod node;
+pub mod node;
 
 use std::path::Path;
 use std::time::{Duration, Instant};

@@ -13,7 +13,7 @@ use holdfast_libs_transport::tls::TlsFiles;
 use holdfast_libs_transport::{ApiError, HttpClient, Role, ServiceTokens};
 use holdfast_libs_types::{BlockHash, DiskId, InstanceId, NodeId, VolumeId, WriteEpoch};
 use holdfast_node_client::{
-    CopyRequest, CreateExtent, ExtentInfo, ExtentState, FenceRequest, SealRequest, Sealed, Tail, code,
+    CopyRequest, CreateExtent, ExtentInfo, ExtentState, FenceRequest, KeyringBody, SealRequest, Sealed, Tail, code,
 };
 use holdfast_volume_manager_client::{DiskReport, Heartbeat, Register, VolumeManagerClient};
 use http::StatusCode;
@@ -42,7 +42,7 @@ pub struct Extent {
 }
 
 impl Extent {
-    fn digest_of(&self, length: u64) -> String {
+    pub fn digest_of(&self, length: u64) -> String {
         BlockHash::of(&vec![self.content; usize::try_from(length).unwrap()]).to_string()
     }
 }
@@ -56,6 +56,9 @@ struct Inner {
     silent: bool,
     term: u64,
     manager: String,
+    keyrings: Vec<KeyringBody>,
+    /// What became of each disk at the last registration.
+    judged: HashMap<DiskId, (bool, Option<String>)>,
 }
 
 type Shared = Arc<Mutex<Inner>>;
@@ -81,6 +84,8 @@ impl FakeNode {
             silent: false,
             term: 0,
             manager: String::new(),
+            keyrings: Vec::new(),
+            judged: HashMap::new(),
         }));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("https://{}", listener.local_addr().unwrap());
@@ -92,6 +97,7 @@ impl FakeNode {
             .route("/v1/fence", post(fence))
             .route("/v1/seal", post(seal))
             .route("/v1/copy", post(copy))
+            .route("/v1/keyring", post(keyring))
             .route("/v1/disks/{disk}/extents", get(extents))
             .route_layer(from_fn_with_state(guard, require_role))
             .with_state(Arc::clone(&inner));
@@ -170,6 +176,20 @@ impl FakeNode {
         self.inner().silent = silent;
     }
 
+    pub fn place(&self, disk: DiskId, volume: VolumeId, extent: Extent) {
+        self.inner().extents.insert((disk, volume), extent);
+    }
+
+    /// Generations of the keyring that it was given, in order.
+    pub fn keyrings(&self) -> Vec<KeyringBody> {
+        self.inner().keyrings.clone()
+    }
+
+    /// Whether a disk was accepted at the last registration, and why not.
+    pub fn judged(&self, disk: DiskId) -> Option<(bool, Option<String>)> {
+        self.inner().judged.get(&disk).cloned()
+    }
+
     pub fn count(&self, call: Call, volume: VolumeId) -> usize {
         self.inner().calls.iter().filter(|(made, _, of)| (*made, *of) == (call, volume)).count()
     }
@@ -204,7 +224,10 @@ async fn live(register: Register, inner: Shared, http: HttpClient, stop: Cancell
                 Heartbeat { node: register.node.clone(), instance: register.instance, disks: disks.clone() };
             // A volume manager that crashed does not answer; the next one will.
             if client.heartbeat(&heartbeat).await.is_ok_and(|answer| answer.register) {
-                let _ = client.register(&Register { disks, ..register.clone() }).await;
+                if let Ok(answer) = client.register(&Register { disks, ..register.clone() }).await {
+                    let judged = answer.disks.into_iter().map(|disk| (disk.disk, (disk.accepted, disk.reason)));
+                    inner.lock().unwrap().judged.extend(judged);
+                }
             }
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -292,6 +315,11 @@ async fn copy(State(inner): State<Shared>, Json(order): Json<CopyRequest>) -> Re
     let extent = Extent { tail: order.length, epoch: order.epoch, state: ExtentState::Sealed, content: 1, digest };
     inner.extents.insert(key, extent);
     Ok(Json(Sealed { length: order.length, digest: order.digest }))
+}
+
+async fn keyring(State(inner): State<Shared>, Json(body): Json<KeyringBody>) -> Json<serde_json::Value> {
+    inner.lock().unwrap().keyrings.push(body);
+    Json(serde_json::Value::Null)
 }
 
 async fn extents(State(inner): State<Shared>, Path(disk): Path<String>) -> Result<Json<Vec<ExtentInfo>>, ApiError> {
