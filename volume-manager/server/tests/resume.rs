@@ -14,17 +14,17 @@ const SEALING: WriteEpoch = WriteEpoch(2);
 
 /// The steps that the leader before carried out. A later one implies those before it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Died {
-    AfterEpoch,
-    AfterFenceRow,
-    AfterFences,
-    AfterLength,
-    AfterOneSeal,
-    AfterAllSeals,
+enum DiedAfter {
+    Epoch,
+    FenceRow,
+    Fences,
+    Length,
+    OneSeal,
+    AllSeals,
 }
 
 /// Carries a seal so far by hand, as a leader that dies there does, and lets the next one finish it.
-async fn resume(died: Died) {
+async fn resume(died: DiedAfter) {
     let mut cell = Cell::start(timing(), 1).await;
     let leased = cell.written(2).await;
     let volume = leased.volume;
@@ -36,21 +36,21 @@ async fn resume(died: Died) {
     let table = ReplicationTable::open(&cell.config.data_dir, CELL).unwrap();
     let term = table.take_leadership().unwrap();
     assert_eq!(table.begin_seal(term, volume, WriteEpoch(1), "by hand").unwrap(), SEALING);
-    if died >= Died::AfterFenceRow {
+    if died >= DiedAfter::FenceRow {
         assert_eq!(cell.index().close_fence(volume, SEALING).unwrap(), 2 * PAGE);
     }
-    if died >= Died::AfterFences {
+    if died >= DiedAfter::Fences {
         for replica in &leased.replicas {
             let node = cell.node_of(replica.disk);
             node.extent(replica.disk, volume, |extent| (extent.state, extent.epoch) = (ExtentState::Fenced, SEALING));
         }
     }
-    if died >= Died::AfterLength {
+    if died >= DiedAfter::Length {
         table.commit_length(term, volume, SEALING, 2 * PAGE).unwrap();
     }
     let sealed = match died {
-        Died::AfterOneSeal => 1,
-        Died::AfterAllSeals => 3,
+        DiedAfter::OneSeal => 1,
+        DiedAfter::AllSeals => 3,
         _ => 0,
     };
     for replica in &leased.replicas[..sealed] {
@@ -79,12 +79,12 @@ async fn resume(died: Died) {
 #[tokio::test]
 async fn a_seal_is_finished_whichever_step_was_the_last() {
     for died in [
-        Died::AfterEpoch,
-        Died::AfterFenceRow,
-        Died::AfterFences,
-        Died::AfterLength,
-        Died::AfterOneSeal,
-        Died::AfterAllSeals,
+        DiedAfter::Epoch,
+        DiedAfter::FenceRow,
+        DiedAfter::Fences,
+        DiedAfter::Length,
+        DiedAfter::OneSeal,
+        DiedAfter::AllSeals,
     ] {
         resume(died).await;
     }

@@ -223,11 +223,11 @@ async fn live(register: Register, inner: Shared, http: HttpClient, stop: Cancell
             let heartbeat =
                 Heartbeat { node: register.node.clone(), instance: register.instance, disks: disks.clone() };
             // A volume manager that crashed does not answer; the next one will.
-            if client.heartbeat(&heartbeat).await.is_ok_and(|answer| answer.register) {
-                if let Ok(answer) = client.register(&Register { disks, ..register.clone() }).await {
-                    let judged = answer.disks.into_iter().map(|disk| (disk.disk, (disk.accepted, disk.reason)));
-                    inner.lock().unwrap().judged.extend(judged);
-                }
+            if client.heartbeat(&heartbeat).await.is_ok_and(|answer| answer.register)
+                && let Ok(answer) = client.register(&Register { disks, ..register.clone() }).await
+            {
+                let judged = answer.disks.into_iter().map(|disk| (disk.disk, (disk.accepted, disk.reason)));
+                inner.lock().unwrap().judged.extend(judged);
             }
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
