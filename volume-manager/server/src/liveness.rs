@@ -59,7 +59,7 @@ impl Standing {
     pub fn reason(&self) -> Option<&str> {
         match self {
             Self::Healthy => None,
-            Self::Suspect => Some("its node is silent"),
+            Self::Suspect => Some("its node has not reported it for a while"),
             Self::ReadOnly(reason) | Self::Failed(reason) | Self::Lost(reason) => Some(reason),
         }
     }
