@@ -3,7 +3,6 @@
 //! Every socket has TCP_NODELAY. A caller that speaks plain HTTP is told so in plain HTTP and disconnected. On
 //! shutdown no new connection is taken, requests in flight finish (for at most [`DRAIN`]), idle connections close.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,10 +32,6 @@ const TLS_HANDSHAKE: u8 = 0x16;
 const PLAIN_HTTP_ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\
 Content-Length: 52\r\n\r\nThis listener speaks HTTPS only; use https:// to it.\n";
 
-/// The address of the caller, as a request extension.
-#[derive(Debug, Clone, Copy)]
-pub struct Peer(pub SocketAddr);
-
 /// Serves `router` on `listener` until `shutdown` is cancelled and the last request has ended.
 pub async fn serve(listener: TcpListener, tls: Arc<ServerConfig>, router: Router, shutdown: CancellationToken) {
     let acceptor = TlsAcceptor::from(tls);
@@ -44,7 +39,7 @@ pub async fn serve(listener: TcpListener, tls: Arc<ServerConfig>, router: Router
     let connections = TaskTracker::new();
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { break };
-        let (stream, peer) = tokio::select! {
+        let (stream, _) = tokio::select! {
             () = shutdown.cancelled() => break,
             accepted = listener.accept() => match accepted {
                 Ok(accepted) => accepted,
@@ -60,7 +55,7 @@ pub async fn serve(listener: TcpListener, tls: Arc<ServerConfig>, router: Router
         let router = router.clone();
         let shutdown = shutdown.clone();
         connections.spawn(async move {
-            connection(stream, peer, acceptor, router, shutdown).await;
+            connection(stream, acceptor, router, shutdown).await;
             drop(place);
         });
     }
@@ -71,13 +66,7 @@ pub async fn serve(listener: TcpListener, tls: Arc<ServerConfig>, router: Router
     }
 }
 
-async fn connection(
-    stream: TcpStream,
-    peer: SocketAddr,
-    acceptor: TlsAcceptor,
-    router: Router,
-    shutdown: CancellationToken,
-) {
+async fn connection(stream: TcpStream, acceptor: TlsAcceptor, router: Router, shutdown: CancellationToken) {
     let Ok(()) = stream.set_nodelay(true) else { return };
     let handshake = async {
         let mut first = [0];
@@ -94,12 +83,11 @@ async fn connection(
         }
     };
     let Ok(Some(stream)) = tokio::time::timeout(HEAD_TIMEOUT, handshake).await else { return };
-    let service = TowerToHyperService::new(router.layer(axum::Extension(Peer(peer))));
+    let service = TowerToHyperService::new(router);
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades();
+        .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(served);
     tokio::select! {
         // An error here is a caller that went away; its requests were answered or not, and that is its concern.
