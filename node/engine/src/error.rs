@@ -238,7 +238,9 @@ impl std::fmt::Display for ExtentState {
 #[derive(Debug, thiserror::Error)]
 pub enum FormatError {
     /// A disk of Holdfast stands there already.
-    #[error("{path} already is a Holdfast disk: disk {disk} of cell {cell}; remove the file or wipe the device first")]
+    #[error(
+        "{path} already is a Holdfast disk: disk {disk} of cell {cell}; `holdfast admin disk format` tells how to erase it"
+    )]
     AlreadyFormatted {
         /// The file or device.
         path: String,
@@ -248,7 +250,7 @@ pub enum FormatError {
         cell: CellId,
     },
     /// Something else stands there: a file system, somebody's data.
-    #[error("{path} is not blank: something stands at byte {at}; zero its first 2 MiB if it may be erased")]
+    #[error("{path} is not blank: something stands at byte {at}; `holdfast admin disk format` tells how to erase it")]
     NotBlank {
         /// The file or device.
         path: String,
@@ -303,6 +305,12 @@ pub enum FormatError {
         /// The system's answer.
         source: std::io::Error,
     },
+}
+
+impl FormatError {
+    pub(crate) fn io(path: &std::path::Path, what: &'static str, source: std::io::Error) -> Self {
+        Self::Io { path: path.display().to_string(), what, source }
+    }
 }
 
 /// Why a disk could not be opened.

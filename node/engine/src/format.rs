@@ -4,21 +4,18 @@ use std::io;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use holdfast_libs_types::{CellId, DiskId, PAGE_BYTES};
+use holdfast_libs_types::{CellId, DiskId};
 
 use crate::buffer::AlignedBuf;
+use crate::candidate::{Candidate, Consent};
 use crate::error::FormatError;
 use crate::geometry::{Area, Geometry, MAX_SLOT_BYTES, MAX_SLOTS, MIN_SLOT_BYTES, PlanError, SLOT_HEADER_BYTES};
 use crate::raw::file::{DiskFile, FileError};
 use crate::status::FormatOptions;
-use crate::superblock::{Superblock, SuperblockError};
-use crate::thread::read_superblocks;
+use crate::superblock::Superblock;
 
 /// Bytes zeroed by one write.
 const ZERO_CHUNK_BYTES: u64 = 1 << 20;
-
-/// Where something would stand if a file or device were in use: its first bytes must be zero.
-const BLANK_BYTES: u64 = 2 << 20;
 
 /// Media as the superblock names it.
 const MEDIA_UNKNOWN: u8 = 0;
@@ -26,25 +23,32 @@ const MEDIA_FILE: u8 = 1;
 
 /// See [`crate::format`].
 pub(crate) fn format_path(path: &Path, options: &FormatOptions) -> Result<DiskId, FormatError> {
-    let io = |what| move |source| FormatError::Io { path: path.display().to_string(), what, source };
+    Candidate::open(path, options.clone())?.format(Consent::OnlyIfBlank).map(|formatted| formatted.disk)
+}
+
+/// Opens and locks `path`; makes the file when a size is given.
+pub(crate) fn open_for_format(path: &Path, options: &FormatOptions) -> Result<DiskFile, FormatError> {
     if let Some(size) = options.size_bytes {
         // Before a file is made: a wrong number must leave nothing behind.
         plan(path, size, options.slot_bytes)?;
     }
-    let file = DiskFile::open(path, options.size_bytes.is_some()).map_err(|error| match error {
+    DiskFile::open(path, options.size_bytes.is_some()).map_err(|error| match error {
         FileError::InUse => FormatError::InUse { path: path.display().to_string() },
-        FileError::Io { what, source } => io(what)(source),
-    })?;
+        FileError::Io { what, source } => FormatError::io(path, what, source),
+    })
+}
+
+/// Writes an empty disk over whatever stands there.
+pub(crate) fn write_disk(path: &Path, file: &DiskFile, options: &FormatOptions) -> Result<Superblock, FormatError> {
+    let io = |what| move |source| FormatError::io(path, what, source);
     let before = file.size().map_err(io("reading its size"))?;
-    refuse_a_disk(path, &file)?;
-    refuse_data(path, &file, before)?;
     let size = before.max(options.size_bytes.filter(|_| !file.is_block_device).unwrap_or(0));
     let geometry = plan(path, size, options.slot_bytes)?;
     if size > before {
         file.grow(size).map_err(io("setting its size"))?;
     }
     if before > 0 {
-        zero_areas(&file, &geometry).map_err(io("zeroing its areas"))?;
+        zero_areas(file, &geometry).map_err(io("zeroing its areas"))?;
     }
     let media = if file.is_block_device { MEDIA_UNKNOWN } else { MEDIA_FILE };
     let superblock = fresh_superblock(options.cell, geometry, rand::random(), media, file.logical_block_bytes());
@@ -54,7 +58,7 @@ pub(crate) fn format_path(path: &Path, options: &FormatOptions) -> Result<DiskId
     }
     file.sync().map_err(io("making it durable"))?;
     sync_parent(path).map_err(io("making its name durable"))?;
-    Ok(superblock.disk)
+    Ok(superblock)
 }
 
 /// The superblock of a disk that was never registered.
@@ -83,47 +87,13 @@ pub(crate) fn fresh_superblock(
     }
 }
 
-fn plan(path: &Path, have: u64, slot_bytes: u64) -> Result<Geometry, FormatError> {
+pub(crate) fn plan(path: &Path, have: u64, slot_bytes: u64) -> Result<Geometry, FormatError> {
     let path = || path.display().to_string();
     Geometry::plan(have, slot_bytes).map_err(|error| match error {
         PlanError::SlotSize => FormatError::SlotSize { slot_bytes, min: MIN_SLOT_BYTES, max: MAX_SLOT_BYTES },
         PlanError::TooSmall { need } => FormatError::TooSmall { path: path(), have, need, slot_bytes },
         PlanError::TooManySlots { slots } => FormatError::TooManySlots { path: path(), slots, max: MAX_SLOTS },
     })
-}
-
-fn refuse_a_disk(path: &Path, file: &DiskFile) -> Result<(), FormatError> {
-    for copy in read_superblocks(|offset| file.read_pages(offset, PAGE_BYTES)) {
-        match copy {
-            Ok(found) => {
-                let (disk, cell) = (found.disk, found.cell);
-                return Err(FormatError::AlreadyFormatted { path: path.display().to_string(), disk, cell });
-            }
-            Err(error @ (SuperblockError::Version(_) | SuperblockError::Geometry(_))) => {
-                let source = io::Error::other(format!("it holds a Holdfast disk already, with {error}"));
-                return Err(FormatError::Io { path: path.display().to_string(), what: "looking at it", source });
-            }
-            Err(_) => {}
-        }
-    }
-    Ok(())
-}
-
-/// Refuses to erase what is none of ours.
-fn refuse_data(path: &Path, file: &DiskFile, size: u64) -> Result<(), FormatError> {
-    let mut offset = 0;
-    while offset < BLANK_BYTES.min(size) {
-        let chunk = file.read_pages(offset, ZERO_CHUNK_BYTES as usize).map_err(|source| FormatError::Io {
-            path: path.display().to_string(),
-            what: "looking at it",
-            source,
-        })?;
-        if let Some(at) = chunk.iter().position(|byte| *byte != 0) {
-            return Err(FormatError::NotBlank { path: path.display().to_string(), at: offset + at as u64 });
-        }
-        offset += ZERO_CHUNK_BYTES;
-    }
-    Ok(())
 }
 
 /// Zeroes everything that is read before it is written: all areas but the slots' data.

@@ -17,9 +17,11 @@
 #![allow(unsafe_code)] // The kernel's interface; each block says why it is sound.
 
 mod buffer;
+mod candidate;
 mod disk;
 mod engine;
 mod error;
+mod foreign;
 mod format;
 mod geometry;
 mod io_error;
@@ -34,8 +36,10 @@ mod superblock;
 mod thread;
 
 pub use buffer::{AlignedBuf, BufferFull, BufferPool};
+pub use candidate::{Candidate, Consent, Formatted, FoundDisk, Survey};
 pub use disk::{Disk, format};
 pub use error::{EngineError, ExtentState, FormatError, OpenError};
+pub use foreign::Signature;
 pub use raw::simulated;
 pub use status::{
     DiskCounters, DiskState, DiskStatus, ExtentInfo, FormatOptions, Incarnation, IoMode, IoPath, OpenOptions,

@@ -116,7 +116,12 @@ fn a_disk_is_told_from_what_is_none_and_from_another_cells() {
     assert!(error.to_string().contains("something stands at byte 1500000"), "{error}");
     assert_eq!(std::fs::read(&foreign).unwrap(), data, "it was left alone");
     data[1_500_000] = 0;
-    data[9 << 20..].fill(0xff);
+    data[9 << 20..14 << 20].fill(0xff);
+    *data.last_mut().unwrap() = 1;
+    std::fs::write(&foreign, &data).unwrap();
+    let error = format(&foreign, &FormatOptions { cell: CELL, slot_bytes: SLOT, size_bytes: None }).unwrap_err();
+    assert!(error.to_string().contains("something stands at byte 16777215"), "{error}");
+    *data.last_mut().unwrap() = 0;
     std::fs::write(&foreign, &data).unwrap();
     format(&foreign, &FormatOptions { cell: CELL, slot_bytes: SLOT, size_bytes: None }).unwrap();
     let disk = open(&foreign, IoMode::Auto);

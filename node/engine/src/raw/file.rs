@@ -28,6 +28,7 @@ pub(crate) enum FileError {
     },
 }
 
+#[derive(Debug)]
 pub(crate) struct DiskFile {
     file: Flock<File>,
     path: PathBuf,
@@ -168,6 +169,16 @@ impl DiskFile {
             return Err(io::Error::other(format!("it has {size} bytes now, should have {bytes}")));
         }
         Ok(())
+    }
+
+    /// Lets the kernel look for a partition table anew, so that it drops the partitions of one that was erased. It
+    /// may refuse, and devices without partitions do; their nodes then stay until the device is seen anew.
+    pub(crate) fn forget_partitions(&self) {
+        const BLKRRPART: libc::Ioctl = 0x125f;
+        if self.is_block_device {
+            // SAFETY: the request takes no argument and touches no memory of ours.
+            unsafe { libc::ioctl(self.fd(), BLKRRPART) };
+        }
     }
 
     /// Sets the length of a regular file.
