@@ -198,6 +198,8 @@ pub enum ExtentState {
     Sealed,
     /// Found damaged; has no vote and is no source.
     Damaged,
+    /// Removed by an order; kept for a while, serves no reads.
+    Trashed,
 }
 
 /// One extent on a disk.

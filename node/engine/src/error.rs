@@ -220,6 +220,8 @@ pub enum ExtentState {
     Sealed,
     /// A batch below acknowledged ones does not validate.
     Damaged,
+    /// Removed by an order; kept for a while, to be looked at or restored.
+    Trashed,
 }
 
 impl std::fmt::Display for ExtentState {
@@ -230,6 +232,7 @@ impl std::fmt::Display for ExtentState {
             Self::Fenced => "fenced",
             Self::Sealed => "sealed",
             Self::Damaged => "damaged",
+            Self::Trashed => "trashed",
         })
     }
 }
@@ -356,6 +359,19 @@ pub enum OpenError {
         /// Version found.
         found: u32,
         /// Newest version known.
+        known: u32,
+    },
+    /// Written before the format was frozen.
+    #[error(
+        "{path} has format version {found}: it was made by a development version before the format was frozen (this \
+         program knows version {known}); format it anew: remove the file or zero the device's first 2 MiB, then format"
+    )]
+    OldVersion {
+        /// The file or device.
+        path: String,
+        /// Version found.
+        found: u32,
+        /// Version known.
         known: u32,
     },
     /// Open already, here or in another process.

@@ -1,7 +1,7 @@
 //! Where everything stands on a disk. `docs/on-disk-format.md` tells why in this order.
 //!
 //! ```text
-//! superblock A | superblock B | extent table A | extent table B | table log | key area | slots…
+//! superblock A | superblock B | extent table A | extent table B | table log (two halves) | key area | slots…
 //! slot: header page A | header page B | data | footer reserve
 //! ```
 
@@ -15,8 +15,11 @@ const MIB: u64 = 1 << 20;
 pub(crate) const SUPERBLOCK_OFFSETS: [u64; 2] = [0, MIB];
 /// Room kept for each superblock, bytes.
 const SUPERBLOCK_AREA_BYTES: u64 = MIB;
-/// One extent table entry, bytes.
-const TABLE_ENTRY_BYTES: u64 = 64;
+/// Entries on one page of the extent table.
+pub(crate) const ENTRIES_PER_PAGE: u32 = 31;
+/// Least and most bytes of one half of the table log; and what it is a multiple of.
+const LOG_HALF_BYTES: std::ops::RangeInclusive<u64> = 64 * 1024..=2 * MIB;
+const LOG_HALF_UNIT_BYTES: u64 = 64 * 1024;
 /// Room for the wrapped keyring, both copies, bytes.
 const KEY_AREA_BYTES: u64 = 4 * MIB;
 /// Slots start on a multiple of this, bytes.
@@ -78,6 +81,18 @@ pub(crate) enum PlanError {
     TooManySlots { slots: u64 },
 }
 
+/// Pages of entries in one copy of the extent table; its header page comes before them.
+pub(crate) fn table_pages(slots: u32) -> u64 {
+    u64::from(slots.div_ceil(ENTRIES_PER_PAGE))
+}
+
+/// Bytes of one half of the table log: a page for each slot to change once, within bounds that keep a mount short.
+fn log_half_bytes(slots: u32) -> u64 {
+    (u64::from(slots) * PAGE)
+        .clamp(*LOG_HALF_BYTES.start(), *LOG_HALF_BYTES.end())
+        .next_multiple_of(LOG_HALF_UNIT_BYTES)
+}
+
 /// Bytes a slot keeps for the footer of a sealed extent.
 fn footer_reserve(slot_bytes: u64) -> u64 {
     let page_crcs = (slot_bytes.div_ceil(CRC_SPAN_BYTES) * 4).next_multiple_of(PAGE);
@@ -116,12 +131,10 @@ impl Geometry {
         };
         let superblock_a = area(SUPERBLOCK_AREA_BYTES);
         let superblock_b = area(SUPERBLOCK_AREA_BYTES);
-        // One page of checkpoint header before the entries.
-        let table_bytes = (PAGE + slot_count * TABLE_ENTRY_BYTES).next_multiple_of(64 * 1024);
+        let table_bytes = (PAGE + table_pages(slots) * PAGE).next_multiple_of(64 * 1024);
         let table_a = area(table_bytes);
         let table_b = area(table_bytes);
-        // A page for each change: room for every slot to change once between two checkpoints.
-        let log = area((slot_count * PAGE).next_multiple_of(MIB).min(64 * MIB));
+        let log = area(2 * log_half_bytes(slots));
         let keys = area(KEY_AREA_BYTES);
         let offset = at.next_multiple_of(SLOTS_ALIGN_BYTES);
         let footer_bytes = footer_reserve(slot_bytes);
@@ -173,10 +186,31 @@ impl Geometry {
         if parts != Some(self.slot_bytes) || !self.data_bytes.is_multiple_of(PAGE) || self.data_bytes == 0 {
             return Err("data and footer do not fill a slot".to_owned());
         }
+        let table_bytes = (1 + table_pages(self.slots)) * PAGE;
+        if self.table_a.len < table_bytes || self.table_b.len < table_bytes {
+            return Err(format!("a table of {} slots does not fit into its area", self.slots));
+        }
+        let half = self.log.len / 2;
+        if !LOG_HALF_BYTES.contains(&half) || !self.log.len.is_multiple_of(2 * LOG_HALF_UNIT_BYTES) {
+            return Err("the table log is no two halves".to_owned());
+        }
         if self.keys.len < 4 * PAGE || !self.keys.len.is_multiple_of(2 * PAGE) {
             return Err("the key area is no two copies".to_owned());
         }
         Ok(())
+    }
+
+    /// The copy of the extent table that checkpoint `generation` goes to.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the table comes with the next change"))]
+    pub(crate) fn table_copy(&self, generation: u64) -> Area {
+        if generation.is_multiple_of(2) { self.table_a } else { self.table_b }
+    }
+
+    /// The half of the table log that belongs to checkpoint `generation`.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the table comes with the next change"))]
+    pub(crate) fn log_half(&self, generation: u64) -> Area {
+        let len = self.log.len / 2;
+        Area { offset: self.log.offset + (generation % 2) * len, len }
     }
 
     /// Bytes of data one extent can hold.
@@ -212,6 +246,16 @@ mod tests {
         assert_eq!(geometry.slot_area.offset, 8 << 20);
         assert_eq!(geometry.footer_bytes, 4096 + 65_536 * 48 + 4096);
         assert_eq!(geometry.data_bytes, (64 << 20) - 8192 - geometry.footer_bytes);
+    }
+
+    #[test]
+    fn a_disk_of_20_tb_has_a_table_that_is_read_in_no_time() {
+        let geometry = Geometry::plan(20_000_000_000_000, 1 << 30).unwrap();
+        geometry.check().unwrap();
+        assert_eq!((geometry.slots, geometry.log_half(7).len), (18_626, 2 << 20));
+        assert_eq!(geometry.table_a.len, (1 + 601 + 6) * 4096);
+        assert_eq!(geometry.log_half(4).offset + geometry.log_half(4).len, geometry.log_half(5).offset);
+        assert_eq!((geometry.table_copy(4), geometry.table_copy(5)), (geometry.table_a, geometry.table_b));
     }
 
     #[test]

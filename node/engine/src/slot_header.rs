@@ -4,21 +4,25 @@
 //! ```text
 //! offset  size  field
 //!      0     4  magic "HFSL"
-//!      4     1  version (1)
-//!      5     1  state (0 free, 1 copying, 2 open, 3 fenced, 4 sealed)
-//!      6     2  zero
+//!      4     1  version (2)
+//!      5     1  state (0 free, 1 copying, 2 open, 3 fenced, 4 sealed, 5 trashed)
+//!      6     1  flags: bit 0, the extent holds no records (parity)
+//!      7     1  state before it went to trash; else 0
 //!      8     4  slot number
-//!     12     4  zero
+//!     12     4  records: rows of the footer's record table
 //!     16    16  disk id
-//!     32     8  generation of the header: raised by every write, the newest valid wins
-//!     40     8  generation of the slot: raised at every new use
+//!     32     8  generation of the header: raised by every change, the newest valid wins
+//!     40     4  generation of the slot: raised at every new use
+//!     44     4  footer offset: pages from the start of the slot's data; 0: no footer
 //!     48    16  volume id
 //!     64     8  write epoch: raised by fences
 //!     72     8  epoch that the batches of this extent carry
 //!     80     8  highest leader term seen
 //!     88     8  length, bytes: sealed or copying; else 0
 //!     96    32  SHA-256 of [0, length): sealed, or expected while copying; else zero
-//!    128  3964  zero
+//!    128     8  disk uptime at which it went to trash, seconds; else 0
+//!    136    16  order by which it went to trash; else zero
+//!    152  3940  zero
 //!   4092     4  CRC-32 (IEEE) of bytes 0..4092
 //! ```
 //! All integers are little-endian. Disk id and slot number are in it so that a header that landed in the wrong place
@@ -29,7 +33,9 @@ use holdfast_libs_types::{DiskId, PAGE_BYTES, VolumeId, WriteEpoch};
 use crate::page::{PageFault, PageReader, PageWriter};
 
 const MAGIC: &[u8; 4] = b"HFSL";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// Bit of the flags: the extent holds no records.
+const NO_RECORDS: u8 = 1;
 
 /// State of a slot as it stands on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,20 +45,43 @@ pub(crate) enum SlotState {
     Open = 2,
     Fenced = 3,
     Sealed = 4,
+    /// Removed by an order, and kept for a while all the same.
+    Trashed = 5,
+}
+
+impl SlotState {
+    /// The state that is written as `code`.
+    pub(crate) fn from_code(code: u8) -> Option<Self> {
+        [Self::Free, Self::Copying, Self::Open, Self::Fenced, Self::Sealed, Self::Trashed]
+            .into_iter()
+            .find(|state| *state as u8 == code)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SlotHeader {
     pub(crate) state: SlotState,
+    /// The extent holds no records: it is parity.
+    pub(crate) no_records: bool,
+    /// The state that a restore brings back: of trash only, else `Free`.
+    pub(crate) state_before: SlotState,
+    /// Rows of the footer's record table.
+    pub(crate) records: u32,
     /// Generation of the header.
     pub(crate) generation: u64,
-    pub(crate) slot_generation: u64,
+    pub(crate) slot_generation: u32,
+    /// Where the footer starts, pages from the start of the slot's data; 0: there is none.
+    pub(crate) footer_offset: u32,
     pub(crate) volume: VolumeId,
     pub(crate) epoch: WriteEpoch,
     pub(crate) append_epoch: WriteEpoch,
     pub(crate) term: u64,
     pub(crate) length: u64,
     pub(crate) digest: [u8; 32],
+    /// Disk uptime at which it went to trash, seconds.
+    pub(crate) trashed_at: u64,
+    /// The order by which it went to trash.
+    pub(crate) order: [u8; 16],
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -82,31 +111,53 @@ impl SlotHeader {
     pub(crate) fn blank() -> Self {
         Self {
             state: SlotState::Free,
+            no_records: false,
+            state_before: SlotState::Free,
+            records: 0,
             generation: 0,
             slot_generation: 0,
+            footer_offset: 0,
             volume: VolumeId([0; 16]),
             epoch: WriteEpoch(0),
             append_epoch: WriteEpoch(0),
             term: 0,
             length: 0,
             digest: [0; 32],
+            trashed_at: 0,
+            order: [0; 16],
         }
+    }
+
+    /// The header of a slot that was used and is free again.
+    pub(crate) fn freed(slot_generation: u32) -> Self {
+        Self { slot_generation, ..Self::blank() }
+    }
+
+    /// Whether `length` and `digest` mean something: of what is sealed or copying, in trash or not.
+    pub(crate) fn has_length(&self) -> bool {
+        let state = if self.state == SlotState::Trashed { self.state_before } else { self.state };
+        matches!(state, SlotState::Sealed | SlotState::Copying)
     }
 
     pub(crate) fn encode(&self, disk: DiskId, slot: u32) -> Box<[u8; PAGE_BYTES]> {
         let mut page = PageWriter::new();
         page.put(0, MAGIC);
-        page.put(4, &[VERSION, self.state as u8]);
+        let flags = if self.no_records { NO_RECORDS } else { 0 };
+        page.put(4, &[VERSION, self.state as u8, flags, self.state_before as u8]);
         page.put_u32(8, slot);
+        page.put_u32(12, self.records);
         page.put(16, disk.as_bytes());
         page.put_u64(32, self.generation);
-        page.put_u64(40, self.slot_generation);
+        page.put_u32(40, self.slot_generation);
+        page.put_u32(44, self.footer_offset);
         page.put(48, self.volume.as_bytes());
         page.put_u64(64, self.epoch.0);
         page.put_u64(72, self.append_epoch.0);
         page.put_u64(80, self.term);
         page.put_u64(88, self.length);
         page.put(96, &self.digest);
+        page.put_u64(128, self.trashed_at);
+        page.put(136, &self.order);
         page.finish()
     }
 
@@ -118,24 +169,23 @@ impl SlotHeader {
         if page.u32(8) != slot || page.array(16) != disk.0 {
             return Err(SlotHeaderError::Elsewhere);
         }
-        let state = match page.u8(5) {
-            0 => SlotState::Free,
-            1 => SlotState::Copying,
-            2 => SlotState::Open,
-            3 => SlotState::Fenced,
-            4 => SlotState::Sealed,
-            other => return Err(SlotHeaderError::State(other)),
-        };
+        let state = |at| SlotState::from_code(page.u8(at)).ok_or(SlotHeaderError::State(page.u8(at)));
         Ok(Self {
-            state,
+            state: state(5)?,
+            no_records: page.u8(6) & NO_RECORDS != 0,
+            state_before: state(7)?,
+            records: page.u32(12),
             generation: page.u64(32),
-            slot_generation: page.u64(40),
+            slot_generation: page.u32(40),
+            footer_offset: page.u32(44),
             volume: VolumeId(page.array(48)),
             epoch: WriteEpoch(page.u64(64)),
             append_epoch: WriteEpoch(page.u64(72)),
             term: page.u64(80),
             length: page.u64(88),
             digest: page.array(96),
+            trashed_at: page.u64(128),
+            order: page.array(136),
         })
     }
 }
@@ -183,35 +233,43 @@ mod tests {
 
     fn sample() -> SlotHeader {
         SlotHeader {
-            state: SlotState::Sealed,
+            state: SlotState::Trashed,
+            no_records: true,
+            state_before: SlotState::Sealed,
+            records: 7,
             generation: 9,
             slot_generation: 2,
+            footer_offset: 17,
             volume: VolumeId([0x22; 16]),
             epoch: WriteEpoch(6),
             append_epoch: WriteEpoch(5),
             term: 12,
             length: 0x10000,
             digest: [0x5a; 32],
+            trashed_at: 0x0102_0304,
+            order: [0x77; 16],
         }
     }
 
     #[test]
     fn golden_bytes_of_a_slot_header() {
         let page = sample().encode(DISK, 3);
-        let text: String = page[..128].iter().map(|byte| format!("{byte:02x}")).collect();
+        let text: String = page[..152].iter().map(|byte| format!("{byte:02x}")).collect();
         let golden = concat!(
-            "4846534c01040000",
-            "0300000000000000",
+            "4846534c02050104",
+            "0300000007000000",
             "d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1",
-            "09000000000000000200000000000000",
+            "09000000000000000200000011000000",
             "22222222222222222222222222222222",
             "06000000000000000500000000000000",
             "0c000000000000000000010000000000",
             "5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a",
+            "0403020100000000",
+            "77777777777777777777777777777777",
         );
         assert_eq!(text, golden);
-        assert!(page[128..4092].iter().all(|byte| *byte == 0));
-        assert_eq!(page[4092..], [82, 42, 4, 7]);
+        assert!(page[152..4092].iter().all(|byte| *byte == 0));
+        assert_eq!(page[4092..], [52, 190, 189, 85]);
         assert_eq!(SlotHeader::decode(&page[..], DISK, 3), Ok(sample()));
     }
 
@@ -237,30 +295,36 @@ mod tests {
     fn a_slot_whose_two_pages_are_damaged_is_never_taken_for_free() {
         let lost = SlotContents::of(Err(SlotHeaderError::Damaged), Err(SlotHeaderError::Damaged));
         assert!(matches!(lost, SlotContents::Lost { .. }));
-        let newer = SlotContents::of(Err(SlotHeaderError::Version(2)), Err(SlotHeaderError::Blank));
+        let newer = SlotContents::of(Err(SlotHeaderError::Version(3)), Err(SlotHeaderError::Blank));
         assert!(matches!(newer, SlotContents::Lost { .. }));
     }
 
     proptest! {
         #[test]
         fn what_was_encoded_decodes(
-            state in 0u8..5, numbers in any::<[u64; 6]>(), volume in any::<[u8; 16]>(), digest in any::<[u8; 32]>(),
-            disk in any::<[u8; 16]>(), slot in any::<u32>()
+            states in any::<[u8; 2]>(), numbers in any::<[u64; 6]>(), small in any::<[u32; 3]>(),
+            ids in any::<[[u8; 16]; 3]>(), digest in any::<[u8; 32]>(), slot in any::<u32>(), no_records in any::<bool>()
         ) {
-            use SlotState::{Copying, Fenced, Free, Open, Sealed};
+            let state = |code: u8| SlotState::from_code(code % 6).unwrap();
             let header = SlotHeader {
-                state: [Free, Copying, Open, Fenced, Sealed][usize::from(state)],
+                state: state(states[0]),
+                no_records,
+                state_before: state(states[1]),
+                records: small[0],
                 generation: numbers[0],
-                slot_generation: numbers[1],
-                volume: VolumeId(volume),
-                epoch: WriteEpoch(numbers[2]),
-                append_epoch: WriteEpoch(numbers[3]),
-                term: numbers[4],
-                length: numbers[5],
+                slot_generation: small[1],
+                footer_offset: small[2],
+                volume: VolumeId(ids[0]),
+                epoch: WriteEpoch(numbers[1]),
+                append_epoch: WriteEpoch(numbers[2]),
+                term: numbers[3],
+                length: numbers[4],
                 digest,
+                trashed_at: numbers[5],
+                order: ids[1],
             };
-            let page = header.encode(DiskId(disk), slot);
-            prop_assert_eq!(SlotHeader::decode(&page[..], DiskId(disk), slot), Ok(header));
+            let page = header.encode(DiskId(ids[2]), slot);
+            prop_assert_eq!(SlotHeader::decode(&page[..], DiskId(ids[2]), slot), Ok(header));
         }
 
         #[test]

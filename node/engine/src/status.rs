@@ -165,7 +165,7 @@ pub struct ExtentInfo {
     /// The slot it stands in.
     pub slot: u32,
     /// How often the slot has been used; an order that names an older one is refused.
-    pub slot_generation: u64,
+    pub slot_generation: u32,
     /// Its state.
     pub state: ExtentState,
     /// The current write epoch (raised by fences).
@@ -178,6 +178,12 @@ pub struct ExtentInfo {
     pub digest: Option<[u8; 32]>,
     /// Whether appends of the current epoch are taken.
     pub takes_appends: bool,
+    /// Records in it: of a sealed one with a footer, its rows; of an open or fenced one, those below the tail.
+    pub records: Option<u32>,
+    /// Disk uptime at which it went to trash, seconds.
+    pub trashed_at_s: Option<u64>,
+    /// The order by which it went to trash.
+    pub order: Option<[u8; 16]>,
     /// What the last scan found behind the tail: "torn or damaged" bytes, or damage. Operators want to know.
     pub note: Option<String>,
 }

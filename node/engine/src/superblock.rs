@@ -3,7 +3,7 @@
 //! ```text
 //! offset  size  field
 //!      0     8  magic "HOLDFAST"
-//!      8     4  format version (1)
+//!      8     4  format version (2)
 //!     12     4  page size, bytes (4096)
 //!     16     8  generation of the superblock: raised by every write of it
 //!     24    16  disk id
@@ -41,7 +41,7 @@ use crate::status::Incarnation;
 
 const MAGIC: &[u8; 8] = b"HOLDFAST";
 /// The version this program writes, and the newest it reads.
-pub(crate) const FORMAT_VERSION: u32 = 1;
+pub(crate) const FORMAT_VERSION: u32 = 2;
 const AREAS_AT: usize = 176;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -236,7 +236,7 @@ mod tests {
     fn golden_bytes_of_a_superblock() {
         let page = sample().encode();
         let golden = concat!(
-            "484f4c44464153540100000000100000",
+            "484f4c44464153540200000000100000",
             "0700000000000000",
             "d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1",
             "cececececececececececececececece",
@@ -270,7 +270,7 @@ mod tests {
         );
         assert_eq!(hex(&page[..296]), golden);
         assert!(page[296..4092].iter().all(|byte| *byte == 0));
-        assert_eq!(hex(&page[4092..]), "a457e632");
+        assert_eq!(hex(&page[4092..]), "3707ba66");
         assert_eq!(Superblock::decode(&page[..]), Ok(sample()));
     }
 
@@ -286,6 +286,20 @@ mod tests {
         let crc = crc32fast::hash(&page[..4092]);
         page[4092..].copy_from_slice(&crc.to_le_bytes());
         assert_eq!(Superblock::decode(&page[..]), Err(SuperblockError::Version(9)));
+    }
+
+    #[test]
+    fn a_disk_of_the_time_before_the_format_was_frozen_is_refused_with_what_to_do() {
+        let mut page = sample().encode();
+        page[8] = 1;
+        let crc = crc32fast::hash(&page[..4092]);
+        page[4092..].copy_from_slice(&crc.to_le_bytes());
+        let copies = [Superblock::decode(&page[..]), Superblock::decode(&page[..])];
+        let path = std::path::Path::new("/dev/bay7");
+        let error = crate::thread::accept_superblock(copies, path, 8 << 30, sample().cell).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("/dev/bay7") && text.contains("before the format was frozen"), "{text}");
+        assert!(text.contains("format it anew"), "{text}");
     }
 
     #[test]

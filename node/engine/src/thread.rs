@@ -44,7 +44,12 @@ pub(crate) fn accept_superblock(
     let path_text = || path.display().to_string();
     for copy in &copies {
         if let Err(SuperblockError::Version(found)) = copy {
-            return Err(OpenError::UnknownVersion { path: path_text(), found: *found, known: FORMAT_VERSION });
+            let (path, found, known) = (path_text(), *found, FORMAT_VERSION);
+            return Err(if found < known {
+                OpenError::OldVersion { path, found, known }
+            } else {
+                OpenError::UnknownVersion { path, found, known }
+            });
         }
     }
     let (superblock, home) = Superblock::newest(copies).map_err(|(a, b)| {

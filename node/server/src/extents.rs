@@ -41,7 +41,7 @@ pub(crate) async fn list(
         disk: disk.id(),
         volume: extent.volume,
         slot: extent.slot.into(),
-        slot_generation: extent.slot_generation,
+        slot_generation: extent.slot_generation.into(),
         state: state(extent.state),
         epoch: extent.epoch,
         tail: extent.length,
@@ -59,6 +59,7 @@ fn state(state: holdfast_node_engine::ExtentState) -> ExtentState {
         Engine::Fenced => ExtentState::Fenced,
         Engine::Sealed => ExtentState::Sealed,
         Engine::Damaged => ExtentState::Damaged,
+        Engine::Trashed => ExtentState::Trashed,
     }
 }
 

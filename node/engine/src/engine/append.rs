@@ -5,7 +5,7 @@ use holdfast_libs_types::{MAX_VOLUME_RECORDS, VolumeId, WriteEpoch};
 
 use super::Engine;
 use crate::buffer::AlignedBuf;
-use crate::error::{EngineError, ExtentState};
+use crate::error::EngineError;
 use crate::slot_header::SlotState;
 
 /// A batch whose checksums and whose place were checked, in the caller's task.
@@ -88,11 +88,13 @@ impl Engine {
         let capacity = self.geometry().volume_capacity_bytes();
         self.with_slot(slot, |slot| {
             let volume = batch.volume;
-            let fenced = EngineError::Fenced { volume, current: slot.header.epoch };
+            let fenced = EngineError::Fenced { volume, current: slot.epoch };
             let Some(live) = slot.live.as_deref() else { return Err(fenced) };
-            match slot.header.state {
-                SlotState::Open if slot.header.epoch == batch.epoch => {}
-                SlotState::Copying => return Err(EngineError::WrongState { volume, state: ExtentState::Copying }),
+            match slot.state {
+                SlotState::Open if slot.epoch == batch.epoch => {}
+                SlotState::Copying | SlotState::Trashed => {
+                    return Err(EngineError::WrongState { volume, state: slot.state() });
+                }
                 _ => return Err(fenced),
             }
             if batch.end() <= live.tail {

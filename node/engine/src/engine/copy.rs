@@ -40,12 +40,12 @@ impl Engine {
             return self.occupy(header).await;
         }
         let (slot, _guard) = self.lock_extent(volume).await?;
-        let (state, old) = self.with_slot(slot, |slot| (slot.state(), slot.header.clone()));
+        let (state, old) = self.with_slot(slot, |slot| (slot.state(), slot.header()));
         if old.state != SlotState::Copying {
             return Err(EngineError::AlreadyExists { volume, state });
         }
         // Also when nothing differs: an earlier attempt may have got only one page written.
-        self.change_header(slot, SlotHeader { slot_generation: old.slot_generation, ..header }).await?;
+        self.commit_slot(slot, SlotHeader { slot_generation: old.slot_generation, ..header }).await?;
         self.with_slot(slot, |slot| {
             if let Some(live) = slot.live.as_mut() {
                 live.no_appends = None;
@@ -77,12 +77,12 @@ impl Engine {
     /// Verifies a copy and makes it a sealed extent.
     pub(crate) async fn finish_copy(&self, volume: VolumeId) -> Result<(), EngineError> {
         self.shared.writable()?;
-        let (slot, guard) = self.lock_extent(volume).await?;
-        let header = self.with_slot(slot, |slot| slot.header.clone());
+        let (slot, _guard) = self.lock_extent(volume).await?;
+        let header = self.with_slot(slot, |slot| slot.header());
         if header.state == SlotState::Sealed {
             return Ok(());
         }
-        self.require_copying(slot, &header, guard.as_ref())?;
+        self.require_copying(slot, &header)?;
         let found = {
             let _alone = self.scan_lock.lock().await;
             self.digest_of(slot, header.length).await
@@ -91,7 +91,7 @@ impl Engine {
         if found != header.digest {
             return Err(EngineError::CopyMismatch { volume, found: hex(&found), expected: hex(&header.digest) });
         }
-        self.change_header(slot, SlotHeader { state: SlotState::Sealed, ..header }).await?;
+        self.commit_slot(slot, SlotHeader { state: SlotState::Sealed, ..header }).await?;
         self.with_slot(slot, |slot| slot.live = None);
         Ok(())
     }
@@ -100,34 +100,18 @@ impl Engine {
     pub(crate) async fn abort_copy(&self, volume: VolumeId) -> Result<(), EngineError> {
         self.shared.writable()?;
         let (slot, _guard, header) = self.lock_copy(volume).await?;
-        let freed =
-            SlotHeader { state: SlotState::Free, slot_generation: header.slot_generation, ..SlotHeader::blank() };
-        // The page that is not the newest goes first. Should the second write fail, the slot stays out of use.
-        let shown = |generation| SlotHeader { generation, ..header.clone() };
-        self.change_header(slot, freed.clone()).await?;
-        self.with_slot(slot, |slot| slot.header = shown(slot.header.generation));
-        self.change_header(slot, freed).await?;
-        self.with_slot(slot, |slot| slot.live = None);
-        self.index.borrow_mut().remove(&volume);
-        self.free.borrow_mut().insert(slot);
-        self.count_free();
-        Ok(())
+        self.commit_slot(slot, SlotHeader::freed(header.slot_generation)).await
     }
 
-    async fn lock_copy(&self, volume: VolumeId) -> Result<(u32, Option<TaskLockGuard>, SlotHeader), EngineError> {
+    async fn lock_copy(&self, volume: VolumeId) -> Result<(u32, TaskLockGuard, SlotHeader), EngineError> {
         let (slot, guard) = self.lock_extent(volume).await?;
-        let header = self.with_slot(slot, |slot| slot.header.clone());
-        self.require_copying(slot, &header, guard.as_ref())?;
+        let header = self.with_slot(slot, |slot| slot.header());
+        self.require_copying(slot, &header)?;
         Ok((slot, guard, header))
     }
 
-    fn require_copying(
-        &self,
-        slot: u32,
-        header: &SlotHeader,
-        guard: Option<&TaskLockGuard>,
-    ) -> Result<(), EngineError> {
-        if header.state == SlotState::Copying && guard.is_some() {
+    fn require_copying(&self, slot: u32, header: &SlotHeader) -> Result<(), EngineError> {
+        if header.state == SlotState::Copying {
             return Ok(());
         }
         let state = self.with_slot(slot, |slot| slot.state());

@@ -16,6 +16,7 @@ mod mount;
 mod read;
 mod scan;
 mod seal;
+mod slot;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap};
@@ -26,6 +27,7 @@ use std::sync::atomic::Ordering;
 use holdfast_libs_types::{VolumeId, WriteEpoch};
 
 pub(crate) use append::AppendBatch;
+use slot::{Live, Slot};
 
 use crate::buffer::AlignedBuf;
 use crate::error::{EngineError, ExtentState};
@@ -41,33 +43,6 @@ use crate::superblock::Superblock;
 /// Source of random ids and nonces; seeded in simulation.
 pub(crate) type Entropy = Box<dyn Fn() -> [u8; 16]>;
 
-/// One slot in memory.
-struct Slot {
-    header: SlotHeader,
-    /// The header page (0 or 1) that holds `header`.
-    page: u8,
-    /// Both header pages are damaged: kept out of use.
-    lost: bool,
-    /// Only for extents that can still change.
-    live: Option<Box<Live>>,
-}
-
-/// What an extent that is not sealed needs in memory.
-struct Live {
-    lock: Rc<TaskLock>,
-    /// End of the batches known to be durable and valid, bytes.
-    tail: u64,
-    /// Records in them.
-    records: u64,
-    /// End of what may be read: the tail, or beyond damage the end of the last batch seen, bytes.
-    readable_end: u64,
-    /// Why appends (or parts of a copy) are refused; `None` takes them.
-    no_appends: Option<String>,
-    /// What is wrong below or behind the tail.
-    damaged: bool,
-    note: Option<String>,
-}
-
 /// A disk's engine. See the module's header.
 pub(crate) struct Engine {
     shared: Arc<Shared>,
@@ -80,6 +55,8 @@ pub(crate) struct Engine {
     superblock_home: Cell<usize>,
     superblock_lock: Rc<TaskLock>,
     keys_lock: Rc<TaskLock>,
+    /// The lock of every extent that has none of its own, which are the sealed ones: held for moments only.
+    sealed_lock: Rc<TaskLock>,
     /// One long read (seal, verification of a copy) at a time, so that their memory and their load are bounded.
     scan_lock: Rc<TaskLock>,
     entropy: Entropy,
@@ -95,6 +72,7 @@ impl Engine {
         Rc::new(Self {
             superblock_lock: TaskLock::new(&io),
             keys_lock: TaskLock::new(&io),
+            sealed_lock: TaskLock::new(&io),
             scan_lock: TaskLock::new(&io),
             shared,
             io,
@@ -121,32 +99,33 @@ impl Engine {
         look(&mut self.slots.borrow_mut()[slot as usize])
     }
 
-    /// Locks the extent of `volume` and finds its slot; sealed extents have no lock and need none.
-    async fn lock_extent(&self, volume: VolumeId) -> Result<(u32, Option<TaskLockGuard>), EngineError> {
-        let slot = self.find(volume)?;
-        let Some(lock) = self.with_slot(slot, |slot| slot.live.as_ref().map(|live| live.lock.clone())) else {
-            return Ok((slot, None));
-        };
-        let guard = lock.lock().await;
-        // It may have been sealed, or freed and created anew, while this task waited.
-        let now = self.find(volume)?;
-        let same = self.with_slot(now, |slot| slot.live.as_ref().map(|live| Rc::ptr_eq(&live.lock, &lock)));
-        match same {
-            Some(true) => Ok((now, Some(guard))),
-            None => Ok((now, None)),
-            Some(false) => Err(EngineError::UnknownVolume { disk: self.shared.id, volume }),
+    /// Locks the extent of `volume` and finds its slot.
+    async fn lock_extent(&self, volume: VolumeId) -> Result<(u32, TaskLockGuard), EngineError> {
+        let mut lock = self.lock_of(self.find(volume)?);
+        loop {
+            let guard = lock.lock().await;
+            // It may have been sealed, or freed and created anew, while this task waited.
+            let slot = self.find(volume)?;
+            let now = self.lock_of(slot);
+            if Rc::ptr_eq(&now, &lock) {
+                return Ok((slot, guard));
+            }
+            lock = now;
         }
+    }
+
+    fn lock_of(&self, slot: u32) -> Rc<TaskLock> {
+        let own = self.with_slot(slot, |slot| slot.live.as_ref().map(|live| live.lock.clone()));
+        own.unwrap_or_else(|| self.sealed_lock.clone())
     }
 
     /// Creates an open, empty extent.
     pub(crate) async fn create_extent(&self, volume: VolumeId, epoch: WriteEpoch) -> Result<(), EngineError> {
-        if let Ok(info) = self.extent(volume) {
+        // Waits for a creation under way, so that the repeat, too, is answered only when it is durable.
+        if let Ok((slot, _guard)) = self.lock_extent(volume).await {
+            let info = self.with_slot(slot, |at| at.info(slot));
             let untouched = info.state == ExtentState::Open && info.epoch == epoch && info.length == 0;
-            // Waits for a creation under way, so that the repeat, too, is answered only when it is durable.
-            let (slot, _guard) = self.lock_extent(volume).await?;
-            let still =
-                self.with_slot(slot, |slot| slot.live.as_ref().is_some_and(|l| l.tail == 0 && l.no_appends.is_none()));
-            return if untouched && still {
+            return if untouched && info.takes_appends {
                 Ok(())
             } else {
                 Err(EngineError::AlreadyExists { volume, state: info.state })
@@ -165,27 +144,29 @@ impl Engine {
         })?;
         let volume = header.volume;
         self.index.borrow_mut().insert(volume, slot);
-        let lock = TaskLock::new(&self.io);
+        let live = Live::empty(&self.io);
+        let lock = live.lock.clone();
         // Nobody else knows the lock yet, so this does not wait.
         let _guard = lock.lock().await;
-        let live = Live::empty(lock);
-        let (before, header) = self.with_slot(slot, |at| {
-            let header = SlotHeader { slot_generation: at.header.slot_generation + 1, ..header };
+        let slot_generation = self.with_slot(slot, |at| {
             at.live = Some(Box::new(live));
-            // What others see while they wait for the lock. The generation stays that of the page on disk.
-            let shown = SlotHeader { generation: at.header.generation, ..header.clone() };
-            (std::mem::replace(&mut at.header, shown), header)
+            at.volume = volume;
+            at.slot_generation + 1
         });
         self.count_free();
         if let Err(error) = self.allocate_slot(slot).await {
-            self.index.borrow_mut().remove(&volume);
-            self.with_slot(slot, |at| (at.live, at.header) = (None, before));
-            self.free.borrow_mut().insert(slot);
-            self.count_free();
+            self.release(slot, volume);
             return Err(error);
         }
-        self.change_header(slot, header.clone()).await?;
-        self.change_header(slot, header).await
+        self.commit_slot(slot, SlotHeader { slot_generation, ..header }).await
+    }
+
+    /// Makes the slot free in memory.
+    fn release(&self, slot: u32, volume: VolumeId) {
+        self.index.borrow_mut().remove(&volume);
+        self.with_slot(slot, |at| (at.live, at.volume) = (None, VolumeId([0; 16])));
+        self.free.borrow_mut().insert(slot);
+        self.count_free();
     }
 
     async fn allocate_slot(&self, slot: u32) -> Result<(), EngineError> {
@@ -203,18 +184,41 @@ impl Engine {
         }
     }
 
-    /// Writes a header of an extent. After a failure nobody knows which state stands on the disk, not even whether
-    /// the extent does: it keeps its slot, so that the volume cannot come to stand in two, and takes no appends.
-    async fn change_header(&self, slot: u32, header: SlotHeader) -> Result<(), EngineError> {
-        let written = self.write_header(slot, header).await;
-        if let Err(error) = &written {
-            self.with_slot(slot, |slot| {
-                if let Some(live) = slot.live.as_mut() {
+    /// The one door through which a slot changes: `header` is durable when this returns, and memory shows it. The
+    /// caller holds the extent's lock; the generation is filled in here. A slot that becomes free leaves the index.
+    ///
+    /// After a failure nobody knows which state stands on the disk, not even whether the extent does: it keeps its
+    /// slot, so that the volume cannot come to stand in two, and takes no appends.
+    async fn commit_slot(&self, slot: u32, header: SlotHeader) -> Result<(), EngineError> {
+        let before = self.with_slot(slot, |slot| slot.header());
+        let frees = header.state == SlotState::Free;
+        let both = frees != (before.state == SlotState::Free);
+        let mut written = self.write_header(slot, &header).await;
+        if both && written.is_ok() {
+            // The page that is not the newest went first. Should the second write fail, the slot stays out of use.
+            written = self.write_header(slot, &header).await;
+        }
+        if let Err(error) = written {
+            self.with_slot(slot, |at| {
+                let shown = if frees {
+                    before.clone()
+                } else if both {
+                    header.clone()
+                } else {
+                    at.header()
+                };
+                let shown = SlotHeader { generation: at.generation, ..shown };
+                at.set_header(&shown, at.page, &self.io);
+                if let Some(live) = at.live.as_mut() {
                     live.no_appends = Some(format!("its header could not be written: {error}"));
                 }
             });
+            return Err(error);
         }
-        written
+        if frees {
+            self.release(slot, before.volume);
+        }
+        Ok(())
     }
 
     fn count_free(&self) {
@@ -223,19 +227,16 @@ impl Engine {
 
     /// Writes `header` to the page that is not the newest valid one; memory follows once it is durable. A failed
     /// write still uses a generation up, for it may have reached the disk.
-    async fn write_header(&self, slot: u32, header: SlotHeader) -> Result<(), EngineError> {
+    async fn write_header(&self, slot: u32, header: &SlotHeader) -> Result<(), EngineError> {
         let (generation, page) = self.with_slot(slot, |at| {
-            at.header.generation += 1;
-            (at.header.generation, 1 - at.page)
+            at.generation += 1;
+            (at.generation, 1 - at.page)
         });
-        let header = SlotHeader { generation, ..header };
+        let header = SlotHeader { generation, ..header.clone() };
         let bytes = header.encode(self.shared.id, slot);
         let buffer = self.page_buffer(&bytes[..]);
         self.write("writing a slot header", self.geometry().header_offset(slot, page), buffer).await?;
-        self.with_slot(slot, |at| {
-            at.header = header;
-            at.page = page;
-        });
+        self.with_slot(slot, |at| at.set_header(&header, page, &self.io));
         Ok(())
     }
 
@@ -329,7 +330,7 @@ impl Engine {
     /// Every extent, by slot.
     pub(crate) fn extents(&self) -> Vec<ExtentInfo> {
         let slots = self.slots.borrow();
-        let used = slots.iter().enumerate().filter(|(_, slot)| slot.header.state != SlotState::Free && !slot.lost);
+        let used = slots.iter().enumerate().filter(|(_, slot)| slot.state != SlotState::Free && !slot.is_lost());
         used.map(|(n, slot)| slot.info(n as u32)).collect()
     }
 
@@ -337,43 +338,5 @@ impl Engine {
     pub(crate) fn extent(&self, volume: VolumeId) -> Result<ExtentInfo, EngineError> {
         let slot = self.find(volume)?;
         Ok(self.with_slot(slot, |at| at.info(slot)))
-    }
-}
-
-impl Live {
-    fn empty(lock: Rc<TaskLock>) -> Self {
-        Self { lock, tail: 0, records: 0, readable_end: 0, no_appends: None, damaged: false, note: None }
-    }
-}
-
-impl Slot {
-    fn state(&self) -> ExtentState {
-        let damaged = self.live.as_ref().is_some_and(|live| live.damaged);
-        match self.header.state {
-            SlotState::Sealed => ExtentState::Sealed,
-            // Free is never asked: it holds no extent.
-            SlotState::Copying | SlotState::Free => ExtentState::Copying,
-            SlotState::Open | SlotState::Fenced if damaged => ExtentState::Damaged,
-            SlotState::Open => ExtentState::Open,
-            SlotState::Fenced => ExtentState::Fenced,
-        }
-    }
-
-    fn info(&self, slot: u32) -> ExtentInfo {
-        let header = &self.header;
-        let live = self.live.as_deref();
-        let has_length = matches!(header.state, SlotState::Sealed | SlotState::Copying);
-        ExtentInfo {
-            volume: header.volume,
-            slot,
-            slot_generation: header.slot_generation,
-            state: self.state(),
-            epoch: header.epoch,
-            term: header.term,
-            length: if has_length { header.length } else { live.map_or(0, |live| live.tail) },
-            digest: has_length.then_some(header.digest),
-            takes_appends: self.state() == ExtentState::Open && live.is_some_and(|live| live.no_appends.is_none()),
-            note: live.and_then(|live| live.note.clone()),
-        }
     }
 }

@@ -11,11 +11,11 @@ use std::sync::atomic::Ordering;
 use holdfast_libs_types::{PAGE_BYTES, VolumeId};
 
 use super::scan::Stop;
-use super::{Engine, Live, Slot};
+use super::{Engine, Slot};
 use crate::buffer::AlignedBuf;
 use crate::error::EngineError;
 use crate::raw::Work;
-use crate::reactor::{IoFuture, TaskLock};
+use crate::reactor::IoFuture;
 use crate::slot_header::{SlotContents, SlotHeader, SlotHeaderError, SlotState};
 
 /// Slot headers read at once.
@@ -30,11 +30,11 @@ impl Engine {
         self.read_headers().await;
         let unsealed: Vec<u32> = self.index.borrow().values().copied().collect();
         for slot in unsealed {
-            if self.with_slot(slot, |slot| matches!(slot.header.state, SlotState::Open | SlotState::Fenced)) {
+            if self.with_slot(slot, |slot| slot.live.is_some() && !slot.header().has_length()) {
                 self.find_tail(slot).await;
             }
         }
-        let lost = self.slots.borrow().iter().filter(|slot| slot.lost).count();
+        let lost = self.slots.borrow().iter().filter(|slot| slot.is_lost()).count();
         self.shared.lost_slots.store(lost as u32, Ordering::Relaxed);
         self.count_free();
         Ok(())
@@ -98,8 +98,11 @@ impl Engine {
                 (SlotHeader::blank(), 0, true)
             }
         };
-        let mut entry = Slot { header, page, lost, live: None };
-        if entry.header.state == SlotState::Free && !lost {
+        let mut entry = Slot::new(&header, page, &self.io);
+        if lost {
+            entry.set_lost();
+        }
+        if entry.state == SlotState::Free && !lost {
             self.free.borrow_mut().insert(slot);
         } else if !lost {
             self.enter_extent(slot, &mut entry);
@@ -108,20 +111,18 @@ impl Engine {
     }
 
     fn enter_extent(&self, slot: u32, entry: &mut Slot) {
-        let volume: VolumeId = entry.header.volume;
+        let volume: VolumeId = entry.volume;
         let earlier = self.index.borrow().get(&volume).copied();
         if let Some(earlier) = earlier {
             // Never written by this engine; kept out of use, never erased.
             tracing::error!(disk = %self.shared.id, %volume, slot, earlier, "two slots claim one volume; the first is used");
-            entry.lost = true;
+            entry.set_lost();
             return;
         }
         self.index.borrow_mut().insert(volume, slot);
-        if entry.header.state != SlotState::Sealed {
-            let mut live = Live::empty(TaskLock::new(&self.io));
+        if let Some(live) = entry.live.as_mut() {
             // A copy, too, must be begun anew: its header may be the older of two, the newer being unreadable.
             live.no_appends = Some("it was open across a restart".to_owned());
-            entry.live = Some(Box::new(live));
         }
     }
 
@@ -154,7 +155,7 @@ impl Engine {
                 live.damaged = behind.is_some();
                 live.note = note.clone();
             }
-            at.header.volume
+            at.volume
         });
         if let Some(note) = note {
             tracing::warn!(disk = %self.shared.id, %volume, slot, %note, "extent does not end cleanly");

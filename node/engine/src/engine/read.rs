@@ -45,11 +45,11 @@ impl Engine {
     }
 
     fn readable_end(&self, slot: u32) -> Result<u64, EngineError> {
-        self.with_slot(slot, |slot| match (slot.header.state, slot.live.as_deref()) {
+        self.with_slot(slot, |slot| match (slot.state, slot.live.as_deref()) {
             (SlotState::Copying, _) => {
-                Err(EngineError::WrongState { volume: slot.header.volume, state: ExtentState::Copying })
+                Err(EngineError::WrongState { volume: slot.volume, state: ExtentState::Copying })
             }
-            (SlotState::Sealed, _) | (_, None) => Ok(slot.header.length),
+            (SlotState::Sealed, _) | (_, None) => Ok(slot.length),
             (_, Some(live)) => Ok(live.readable_end),
         })
     }

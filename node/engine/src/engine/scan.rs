@@ -101,7 +101,7 @@ impl<'a> Chunks<'a> {
 impl Engine {
     /// Walks the batches of `slot` from its start up to `limit` (whole pages), feeding all bytes read to `sha`.
     pub(super) async fn scan_batches(&self, slot: u32, limit: u64, mut sha: Option<&mut Sha256>) -> Scan {
-        let (volume, epoch) = self.with_slot(slot, |slot| (slot.header.volume, slot.header.append_epoch));
+        let (volume, epoch) = self.with_slot(slot, |slot| (slot.volume, slot.append_epoch));
         let mut scan = Scan { tail: 0, records: 0, stop: Stop::Limit };
         let mut current = None;
         let mut chunks = Chunks::new(self, slot, 0, limit);
@@ -129,7 +129,7 @@ impl Engine {
 
     /// Looks behind a bad batch for headers of later batches; returns the end of the last one.
     pub(super) async fn last_batch_behind(&self, slot: u32, bad: u64) -> Option<u64> {
-        let (volume, epoch) = self.with_slot(slot, |slot| (slot.header.volume, slot.header.append_epoch));
+        let (volume, epoch) = self.with_slot(slot, |slot| (slot.volume, slot.append_epoch));
         let capacity = self.geometry().volume_capacity_bytes();
         let mut last = None;
         let mut chunks = Chunks::new(self, slot, bad + PAGE_BYTES as u64, capacity);

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::Engine;
 use super::scan::Stop;
-use crate::error::{EngineError, ExtentState};
+use crate::error::EngineError;
 use crate::slot_header::{SlotHeader, SlotState};
 
 impl Engine {
@@ -15,18 +15,19 @@ impl Engine {
     pub(crate) async fn fence(&self, volume: VolumeId, epoch: WriteEpoch, term: u64) -> Result<u64, EngineError> {
         self.shared.writable()?;
         let (slot, _guard) = self.lock_extent(volume).await?;
-        let header = self.with_slot(slot, |slot| slot.header.clone());
+        let header = self.with_slot(slot, |slot| slot.header());
         check_order(&header, epoch, term)?;
         match header.state {
             SlotState::Sealed => return Err(EngineError::SealedOtherwise { volume, length: header.length }),
-            SlotState::Copying | SlotState::Free => {
-                return Err(EngineError::WrongState { volume, state: ExtentState::Copying });
+            SlotState::Copying | SlotState::Free | SlotState::Trashed => {
+                let state = self.with_slot(slot, |slot| slot.state());
+                return Err(EngineError::WrongState { volume, state });
             }
             SlotState::Open | SlotState::Fenced => {}
         }
         if header.state != SlotState::Fenced || header.epoch != epoch || header.term != term {
             let fenced = SlotHeader { state: SlotState::Fenced, epoch, term, ..header };
-            self.change_header(slot, fenced).await?;
+            self.commit_slot(slot, fenced).await?;
         }
         Ok(self.with_slot(slot, |slot| slot.live.as_ref().map_or(0, |live| live.tail)))
     }
@@ -41,7 +42,7 @@ impl Engine {
     ) -> Result<[u8; 32], EngineError> {
         let (slot, _guard) = self.lock_extent(volume).await?;
         let (header, tail) =
-            self.with_slot(slot, |slot| (slot.header.clone(), slot.live.as_ref().map_or(0, |live| live.tail)));
+            self.with_slot(slot, |slot| (slot.header(), slot.live.as_ref().map_or(0, |live| live.tail)));
         if header.state == SlotState::Sealed {
             // Sealed is for good, whatever epoch or term asks again.
             return if header.length == length {
@@ -52,15 +53,16 @@ impl Engine {
         }
         self.shared.writable()?;
         check_order(&header, epoch, term)?;
-        if header.state == SlotState::Copying {
-            return Err(EngineError::WrongState { volume, state: ExtentState::Copying });
+        if matches!(header.state, SlotState::Copying | SlotState::Trashed) {
+            let state = self.with_slot(slot, |slot| slot.state());
+            return Err(EngineError::WrongState { volume, state });
         }
         if length > tail {
             return Err(self.too_short(slot, volume, tail, length));
         }
         let digest = self.verify_batches(slot, volume, length).await?;
         let sealed = SlotHeader { state: SlotState::Sealed, epoch, term, length, digest, ..header };
-        self.change_header(slot, sealed).await?;
+        self.commit_slot(slot, sealed).await?;
         self.with_slot(slot, |slot| slot.live = None);
         tracing::debug!(%volume, slot, length, "sealed");
         Ok(digest)

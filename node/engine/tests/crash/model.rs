@@ -119,6 +119,7 @@ impl Volume {
         }
         match info.state {
             ExtentState::Damaged => return fail("is damaged, though nothing was harmed"),
+            ExtentState::Trashed => return fail("is in trash, though nobody ordered it"),
             ExtentState::Sealed => {
                 let allowed = match self.sealed {
                     Some(length) => length == info.length,
