@@ -28,9 +28,9 @@ const SLOTS_ALIGN_BYTES: u64 = MIB;
 /// Header pages A and B, bytes.
 pub(crate) const SLOT_HEADER_BYTES: u64 = 2 * PAGE;
 /// A sealed extent has one CRC-32 for each of these many bytes.
-const CRC_SPAN_BYTES: u64 = 64 * 1024;
+pub(crate) const CRC_SPAN_BYTES: u64 = 64 * 1024;
 /// A row of the record table: hash 32, offset 8, length 4, flags 4.
-const RECORD_ROW_BYTES: u64 = 48;
+pub(crate) const RECORD_ROW_BYTES: u64 = 48;
 /// Least bytes of a record: its header and the cipher's tag. Bounds the rows a small slot can need.
 const LEAST_RECORD_BYTES: u64 = 128 + 16;
 /// Trailer of the footer, bytes.
