@@ -15,6 +15,7 @@ use holdfast_libs_types::{DiskId, VolumeId, WriteEpoch};
 use crate::buffer::{AlignedBuf, BufferPool};
 use crate::engine::{AppendBatch, Engine};
 use crate::error::{EngineError, FormatError, OpenError};
+use crate::footer::RecordRow;
 use crate::mailbox::Lane;
 use crate::shared::{Life, Shared};
 use crate::status::{DiskStatus, ExtentInfo, FormatOptions, Incarnation, OpenOptions};
@@ -205,6 +206,15 @@ impl Disk {
     /// `WrongState` (not copying), `UnknownVolume`, …
     pub async fn abort_copy(&self, volume: VolumeId) -> Result<(), EngineError> {
         self.call(Lane::Control, move |engine| async move { engine.abort_copy(volume).await }).await
+    }
+
+    /// The records of a sealed extent in the order of the volume, from its footer; none for an extent that holds no
+    /// records.
+    ///
+    /// # Errors
+    /// `WrongState` (not sealed), `Damaged` (its footer is), `UnknownVolume`, …
+    pub async fn records(&self, volume: VolumeId) -> Result<Vec<RecordRow>, EngineError> {
+        self.call(Lane::Control, move |engine| async move { engine.records(volume).await }).await
     }
 
     /// Every extent on the disk, by slot.

@@ -39,8 +39,8 @@ mod thread;
 pub use buffer::{AlignedBuf, BufferFull, BufferPool};
 pub use candidate::{Candidate, Consent, Formatted, FoundDisk, Survey};
 pub use disk::{Disk, format};
-pub use footer::RecordRow;
 pub use error::{EngineError, ExtentState, FormatError, OpenError};
+pub use footer::RecordRow;
 pub use foreign::Signature;
 pub use raw::simulated;
 pub use status::{

@@ -276,8 +276,21 @@ fn a_copy_whose_seal_could_not_be_written_is_not_written_over_until_it_is_begun_
     let finish = |bench: &mut Bench| bench.run(|disk| async move { disk.finish_copy(volume(1)).await });
     begin(&mut bench).unwrap();
     write(&mut bench).unwrap();
-    bench.disk.borrow_mut().set_faults(Faults { write_errors: 1000, ..Faults::default() });
-    assert!(matches!(finish(&mut bench).unwrap_err(), EngineError::Io { .. }));
+    // The footer is written, then the header fails.
+    let slot = bench.slot(volume(1));
+    let footer = bench.engine.data_range(slot).start + length;
+    let disk = bench.handle();
+    let mut finishing: Answer<()> = Box::pin(async move { disk.finish_copy(volume(1)).await });
+    let failed = loop {
+        if let Poll::Ready(result) = poll_once(&mut finishing) {
+            break result;
+        }
+        if bench.disk.borrow().peek(footer, 4) != [0; 4] {
+            bench.disk.borrow_mut().set_faults(Faults { write_errors: 1000, ..Faults::default() });
+        }
+        bench.engine.turn();
+    };
+    assert!(matches!(failed.unwrap_err(), EngineError::Io { .. }));
     bench.disk.borrow_mut().set_faults(Faults::default());
     assert!(matches!(write(&mut bench).unwrap_err(), EngineError::NoAppends { .. }));
     begin(&mut bench).unwrap();

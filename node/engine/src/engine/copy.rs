@@ -2,10 +2,12 @@
 //! and had the digest it should.
 
 use holdfast_libs_types::{PAGE_BYTES, VolumeId, WriteEpoch};
+use sha2::{Digest, Sha256};
 
 use super::Engine;
 use crate::buffer::AlignedBuf;
 use crate::error::EngineError;
+use crate::footer::FooterBuilder;
 use crate::reactor::TaskLockGuard;
 use crate::slot_header::{SlotHeader, SlotState};
 
@@ -83,15 +85,32 @@ impl Engine {
             return Ok(());
         }
         self.require_copying(slot, &header)?;
-        let found = {
+        let (mut sha, mut footer) = (Sha256::new(), FooterBuilder::new(volume));
+        let read = {
             let _alone = self.scan_lock.lock().await;
-            self.digest_of(slot, header.length).await
+            let see = |bytes: &[u8]| {
+                sha.update(bytes);
+                footer.update(bytes);
+            };
+            self.read_through(slot, header.length, see).await
         };
-        let found = found.map_err(|error| self.damaged(slot, volume, 0, format!("cannot be read back: {error}")))?;
+        read.map_err(|error| self.damaged(slot, volume, 0, format!("cannot be read back: {error}")))?;
+        let found: [u8; 32] = sha.finalize().into();
         if found != header.digest {
             return Err(EngineError::CopyMismatch { volume, found: hex(&found), expected: hex(&header.digest) });
         }
-        self.commit_slot(slot, SlotHeader { state: SlotState::Sealed, ..header }).await?;
+        let append_epoch = footer.append_epoch().unwrap_or(header.append_epoch);
+        let footer = footer.finish();
+        let sealed = SlotHeader {
+            state: SlotState::Sealed,
+            append_epoch,
+            no_records: footer.rows.is_none(),
+            records: footer.row_count(),
+            footer_offset: (header.length / PAGE) as u32,
+            ..header
+        };
+        self.write_footer(slot, &sealed, &footer).await?;
+        self.commit_slot(slot, sealed).await?;
         self.with_slot(slot, |slot| slot.live = None);
         Ok(())
     }

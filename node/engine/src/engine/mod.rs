@@ -10,6 +10,7 @@
 
 mod append;
 mod copy;
+mod footer;
 mod identity;
 mod keys;
 mod mount;

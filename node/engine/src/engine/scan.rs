@@ -10,7 +10,6 @@
 
 use holdfast_libs_types::batch::{BATCH_HEADER_BYTES, BatchHeader};
 use holdfast_libs_types::{PAGE_BYTES, VolumeId, WriteEpoch};
-use sha2::{Digest, Sha256};
 
 use super::Engine;
 use crate::buffer::AlignedBuf;
@@ -22,6 +21,9 @@ const CHUNK_BYTES: u64 = 256 * 1024;
 
 /// Reads kept in flight ahead of the walk.
 const READ_AHEAD: usize = 3;
+
+/// Is shown all bytes of a walk, in order.
+pub(super) type See<'a> = &'a mut dyn FnMut(&[u8]);
 
 /// How far a walk came.
 #[derive(Debug)]
@@ -99,8 +101,8 @@ impl<'a> Chunks<'a> {
 }
 
 impl Engine {
-    /// Walks the batches of `slot` from its start up to `limit` (whole pages), feeding all bytes read to `sha`.
-    pub(super) async fn scan_batches(&self, slot: u32, limit: u64, mut sha: Option<&mut Sha256>) -> Scan {
+    /// Walks the batches of `slot` from its start up to `limit` (whole pages), showing all bytes read to `see`.
+    pub(super) async fn scan_batches(&self, slot: u32, limit: u64, mut see: Option<See<'_>>) -> Scan {
         let (volume, epoch) = self.with_slot(slot, |slot| (slot.volume, slot.append_epoch));
         let mut scan = Scan { tail: 0, records: 0, stop: Stop::Limit };
         let mut current = None;
@@ -117,8 +119,8 @@ impl Engine {
                 scan.stop = stop;
                 return scan;
             }
-            if let Some(sha) = sha.as_deref_mut() {
-                sha.update(&chunk[..]);
+            if let Some(see) = see.as_deref_mut() {
+                see(&chunk[..]);
             }
         }
         if let Some(Current { end, .. }) = current {
@@ -147,14 +149,13 @@ impl Engine {
         last
     }
 
-    /// SHA-256 of `[0, length)` as it stands on the disk.
-    pub(super) async fn digest_of(&self, slot: u32, length: u64) -> std::io::Result<[u8; 32]> {
-        let mut sha = Sha256::new();
+    /// Shows `[0, length)` to `see`, as it stands on the disk.
+    pub(super) async fn read_through(&self, slot: u32, length: u64, mut see: impl FnMut(&[u8])) -> std::io::Result<()> {
         let mut chunks = Chunks::new(self, slot, 0, length);
         while let Some((_, chunk)) = chunks.next().await {
-            sha.update(&chunk?[..]);
+            see(&chunk?[..]);
         }
-        Ok(sha.finalize().into())
+        Ok(())
     }
 }
 

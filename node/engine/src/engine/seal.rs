@@ -2,13 +2,16 @@
 //!
 //! The epoch only rises. A seal is decided by what is read back from the disk, never by what memory believes.
 
-use holdfast_libs_types::{VolumeId, WriteEpoch};
+use holdfast_libs_types::{PAGE_BYTES, VolumeId, WriteEpoch};
 use sha2::{Digest, Sha256};
 
 use super::Engine;
 use super::scan::Stop;
 use crate::error::EngineError;
+use crate::footer::{Footer, FooterBuilder};
 use crate::slot_header::{SlotHeader, SlotState};
+
+const PAGE: u64 = PAGE_BYTES as u64;
 
 impl Engine {
     /// Raises the epoch and ends appends; returns the tail.
@@ -60,8 +63,20 @@ impl Engine {
         if length > tail {
             return Err(self.too_short(slot, volume, tail, length));
         }
-        let digest = self.verify_batches(slot, volume, length).await?;
-        let sealed = SlotHeader { state: SlotState::Sealed, epoch, term, length, digest, ..header };
+        let (digest, footer) = self.verify_batches(slot, volume, length).await?;
+        // Behind all that was ever written here: until the seal is durable, nothing is overwritten.
+        let end = self.with_slot(slot, |slot| slot.live.as_ref().map_or(length, |live| live.readable_end)).max(length);
+        let sealed = SlotHeader {
+            state: SlotState::Sealed,
+            epoch,
+            term,
+            length,
+            digest,
+            records: footer.row_count(),
+            footer_offset: (end / PAGE) as u32,
+            ..header
+        };
+        self.write_footer(slot, &sealed, &footer).await?;
         self.commit_slot(slot, sealed).await?;
         self.with_slot(slot, |slot| slot.live = None);
         tracing::debug!(%volume, slot, length, "sealed");
@@ -82,16 +97,30 @@ impl Engine {
         }
     }
 
-    /// Re-reads every batch of `[0, length)`; returns the SHA-256 of those bytes.
-    async fn verify_batches(&self, slot: u32, volume: VolumeId, length: u64) -> Result<[u8; 32], EngineError> {
-        if !length.is_multiple_of(holdfast_libs_types::PAGE_BYTES as u64) {
+    /// Re-reads every batch of `[0, length)`; returns the SHA-256 of those bytes and their footer.
+    async fn verify_batches(
+        &self,
+        slot: u32,
+        volume: VolumeId,
+        length: u64,
+    ) -> Result<([u8; 32], Footer), EngineError> {
+        if !length.is_multiple_of(PAGE) {
             return Err(EngineError::InvalidArgument(format!("a volume's length is whole pages, not {length}")));
         }
         let _alone = self.scan_lock.lock().await;
-        let mut sha = Sha256::new();
-        let scan = self.scan_batches(slot, length, Some(&mut sha)).await;
+        let (mut sha, mut footer) = (Sha256::new(), FooterBuilder::new(volume));
+        let mut see = |bytes: &[u8]| {
+            sha.update(bytes);
+            footer.update(bytes);
+        };
+        let scan = self.scan_batches(slot, length, Some(&mut see)).await;
         let detail = match scan.stop {
-            Stop::Limit => return Ok(sha.finalize().into()),
+            Stop::Limit => match footer.finish() {
+                footer @ Footer { rows: Some(_), .. } => return Ok((sha.finalize().into(), footer)),
+                // Its batches validate, yet hold other records than they say: they were checked before they were
+                // written, so memory or disk has changed them in a way that a CRC-32 cannot tell.
+                Footer { rows: None, .. } => "a batch holds other records than its header says".to_owned(),
+            },
             Stop::Spans { end } => return Err(EngineError::NotABoundary { length, start: scan.tail, end }),
             Stop::Blank => format!("nothing was written at {}", scan.tail),
             // It may be readable the next time; what memory knows of the extent still holds.

@@ -202,7 +202,10 @@ mod tests {
     #[test]
     fn bytes_that_are_no_batches_have_checksums_and_no_rows() {
         let footer = build(&vec![9; 65_536 + 1], 1000);
-        assert_eq!(footer, Footer { checksums: vec![crc32fast::hash(&[9; 65_536]), crc32fast::hash(&[9])], rows: None });
+        assert_eq!(
+            footer,
+            Footer { checksums: vec![crc32fast::hash(&[9; 65_536]), crc32fast::hash(&[9])], rows: None }
+        );
     }
 
     #[test]

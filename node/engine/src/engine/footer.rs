@@ -1,0 +1,111 @@
+//! The footers of sealed extents on the disk.
+//!
+//! Invariants:
+//! - A footer is durable before its extent is called sealed.
+//! - It stands behind everything that was ever written to the extent, so that a seal that does not come to its end has
+//!   destroyed nothing.
+//! - What is taken from a footer was checked against its trailer, and the trailer against the extent.
+
+use holdfast_libs_types::VolumeId;
+
+use super::Engine;
+use crate::buffer::AlignedBuf;
+use crate::error::{EngineError, ExtentState};
+use crate::footer::{Footer, FooterError, FooterOf, FooterShape, RecordRow, Trailer};
+use crate::slot_header::{SlotHeader, SlotState};
+
+const PAGE: u64 = holdfast_libs_types::PAGE_BYTES as u64;
+
+impl Engine {
+    /// Writes the footer of the extent that `sealed` describes, `footer_offset` and `records` included.
+    pub(super) async fn write_footer(
+        &self,
+        slot: u32,
+        sealed: &SlotHeader,
+        footer: &Footer,
+    ) -> Result<(), EngineError> {
+        let of = self.footer_of(slot, sealed);
+        let bytes = footer.encode(&of);
+        let at = self.geometry().data_offset(slot) + of.footer_offset;
+        self.write("writing a footer", at, AlignedBuf::copy_of(&bytes)).await?;
+        Ok(())
+    }
+
+    fn footer_of<'a>(&self, slot: u32, header: &'a SlotHeader) -> FooterOf<'a> {
+        FooterOf {
+            disk: self.shared.id,
+            slot,
+            slot_generation: header.slot_generation,
+            volume: header.volume,
+            append_epoch: header.append_epoch,
+            length: header.length,
+            digest: &header.digest,
+            footer_offset: u64::from(header.footer_offset) * PAGE,
+        }
+    }
+
+    /// The trailer of a sealed extent, checked.
+    pub(super) async fn read_trailer(&self, slot: u32, header: &SlotHeader) -> Result<Trailer, EngineError> {
+        let of = self.footer_of(slot, header);
+        let shape = FooterShape::of(header.length, header.records);
+        let page = self.read_footer_part(slot, &of, shape.checksums + shape.rows, PAGE).await?;
+        Trailer::decode(&page, &of).map_err(|error| self.bad_footer(slot, &of, &error))
+    }
+
+    /// The CRC-32 of every 64 KiB of a sealed extent.
+    #[allow(dead_code)]
+    pub(super) async fn read_checksums(&self, slot: u32, header: &SlotHeader) -> Result<Vec<u32>, EngineError> {
+        let trailer = self.read_trailer(slot, header).await?;
+        let of = self.footer_of(slot, header);
+        let shape = FooterShape::of(header.length, header.records);
+        let part = self.read_footer_part(slot, &of, 0, shape.checksums).await?;
+        trailer.checksums(&part).map_err(|error| self.bad_footer(slot, &of, &error))
+    }
+
+    /// The record table of a sealed extent.
+    pub(super) async fn read_rows(&self, slot: u32, header: &SlotHeader) -> Result<Vec<RecordRow>, EngineError> {
+        let trailer = self.read_trailer(slot, header).await?;
+        let of = self.footer_of(slot, header);
+        let shape = FooterShape::of(header.length, header.records);
+        let part = self.read_footer_part(slot, &of, shape.checksums, shape.rows).await?;
+        trailer.rows(&part).map_err(|error| self.bad_footer(slot, &of, &error))
+    }
+
+    async fn read_footer_part(
+        &self,
+        slot: u32,
+        of: &FooterOf<'_>,
+        skip: u64,
+        len: u64,
+    ) -> Result<AlignedBuf, EngineError> {
+        if len == 0 {
+            return Ok(AlignedBuf::with_capacity(0));
+        }
+        let at = self.geometry().data_offset(slot) + of.footer_offset + skip;
+        self.read_pages(at, len as usize, AlignedBuf::with_capacity(len as usize)).await.map_err(|error| {
+            self.damaged(slot, of.volume, of.footer_offset + skip, format!("its footer cannot be read: {error}"))
+        })
+    }
+
+    fn bad_footer(&self, slot: u32, of: &FooterOf<'_>, error: &FooterError) -> EngineError {
+        self.damaged(slot, of.volume, of.footer_offset, format!("footer: {error}"))
+    }
+
+    /// See `Disk::records`.
+    pub(crate) async fn records(&self, volume: VolumeId) -> Result<Vec<RecordRow>, EngineError> {
+        self.shared.readable()?;
+        let slot = self.find(volume)?;
+        let (header, state) = self.with_slot(slot, |slot| (slot.header(), slot.state()));
+        if header.state != SlotState::Sealed {
+            return Err(EngineError::WrongState { volume, state });
+        }
+        // Up to 3 MiB: one at a time, as other long reads.
+        let _alone = self.scan_lock.lock().await;
+        let rows = self.read_rows(slot, &header).await?;
+        // It may have been moved to trash and erased while this waited.
+        match self.find(volume) {
+            Ok(now) if now == slot => Ok(rows),
+            _ => Err(EngineError::WrongState { volume, state: ExtentState::Copying }),
+        }
+    }
+}
