@@ -15,6 +15,7 @@ use holdfast_libs_types::{DiskId, VolumeId, WriteEpoch};
 use crate::buffer::{AlignedBuf, BufferPool};
 use crate::engine::{AppendBatch, Engine};
 use crate::error::{EngineError, FormatError, OpenError};
+use crate::findings::ScrubStep;
 use crate::footer::RecordRow;
 use crate::mailbox::Lane;
 use crate::shared::{Life, Shared};
@@ -215,6 +216,15 @@ impl Disk {
     /// `WrongState` (not sealed), `Damaged` (its footer is), `UnknownVolume`, …
     pub async fn records(&self, volume: VolumeId) -> Result<Vec<RecordRow>, EngineError> {
         self.call(Lane::Control, move |engine| async move { engine.records(volume).await }).await
+    }
+
+    /// Goes on with the scrub for about `max_bytes` of reads (an open extent, and a footer, are read in one piece). Bad
+    /// copies of metadata are written again; extents with damaged data are shown as damaged from then on.
+    ///
+    /// # Errors
+    /// `Failed`, `Busy`, `Stopped`. Damage is no error but a finding.
+    pub async fn scrub_step(&self, max_bytes: u64) -> Result<ScrubStep, EngineError> {
+        self.call(Lane::Control, move |engine| async move { engine.scrub_step(max_bytes).await }).await
     }
 
     /// Every extent on the disk, by slot.

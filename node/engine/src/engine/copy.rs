@@ -2,12 +2,10 @@
 //! and had the digest it should.
 
 use holdfast_libs_types::{PAGE_BYTES, VolumeId, WriteEpoch};
-use sha2::{Digest, Sha256};
 
 use super::Engine;
 use crate::buffer::AlignedBuf;
 use crate::error::EngineError;
-use crate::footer::FooterBuilder;
 use crate::reactor::TaskLockGuard;
 use crate::slot_header::{SlotHeader, SlotState};
 
@@ -82,20 +80,15 @@ impl Engine {
         let (slot, _guard) = self.lock_extent(volume).await?;
         let header = self.with_slot(slot, |slot| slot.header());
         if header.state == SlotState::Sealed {
-            return Ok(());
+            return self.refuse_damaged(slot);
         }
         self.require_copying(slot, &header)?;
-        let (mut sha, mut footer) = (Sha256::new(), FooterBuilder::new(volume));
-        let read = {
+        let built = {
             let _alone = self.scan_lock.lock().await;
-            let see = |bytes: &[u8]| {
-                sha.update(bytes);
-                footer.update(bytes);
-            };
-            self.read_through(slot, header.length, see).await
+            self.build_footer(slot, volume, header.length).await
         };
-        read.map_err(|error| self.damaged(slot, volume, 0, format!("cannot be read back: {error}")))?;
-        let found: [u8; 32] = sha.finalize().into();
+        let (found, footer) =
+            built.map_err(|error| self.damaged(slot, volume, 0, format!("cannot be read back: {error}")))?;
         if found != header.digest {
             return Err(EngineError::CopyMismatch { volume, found: hex(&found), expected: hex(&header.digest) });
         }

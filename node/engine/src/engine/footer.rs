@@ -7,11 +7,12 @@
 //! - What is taken from a footer was checked against its trailer, and the trailer against the extent.
 
 use holdfast_libs_types::VolumeId;
+use sha2::{Digest, Sha256};
 
 use super::Engine;
 use crate::buffer::AlignedBuf;
 use crate::error::{EngineError, ExtentState};
-use crate::footer::{Footer, FooterError, FooterOf, FooterShape, RecordRow, Trailer};
+use crate::footer::{Footer, FooterBuilder, FooterError, FooterOf, FooterShape, RecordRow, Trailer};
 use crate::slot_header::{SlotHeader, SlotState};
 
 const PAGE: u64 = holdfast_libs_types::PAGE_BYTES as u64;
@@ -29,6 +30,22 @@ impl Engine {
         let at = self.geometry().data_offset(slot) + of.footer_offset;
         self.write("writing a footer", at, AlignedBuf::copy_of(&bytes)).await?;
         Ok(())
+    }
+
+    /// Reads `[0, length)` once; its SHA-256, and its footer in the making.
+    pub(super) async fn build_footer(
+        &self,
+        slot: u32,
+        volume: VolumeId,
+        length: u64,
+    ) -> std::io::Result<([u8; 32], FooterBuilder)> {
+        let (mut sha, mut footer) = (Sha256::new(), FooterBuilder::new(volume));
+        let see = |bytes: &[u8]| {
+            sha.update(bytes);
+            footer.update(bytes);
+        };
+        self.read_through(slot, length, see).await?;
+        Ok((sha.finalize().into(), footer))
     }
 
     fn footer_of<'a>(&self, slot: u32, header: &'a SlotHeader) -> FooterOf<'a> {
@@ -53,7 +70,6 @@ impl Engine {
     }
 
     /// The CRC-32 of every 64 KiB of a sealed extent.
-    #[allow(dead_code)]
     pub(super) async fn read_checksums(&self, slot: u32, header: &SlotHeader) -> Result<Vec<u32>, EngineError> {
         let trailer = self.read_trailer(slot, header).await?;
         let of = self.footer_of(slot, header);

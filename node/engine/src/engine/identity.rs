@@ -46,7 +46,7 @@ impl Engine {
 
     /// Writes both copies, one after the other, never first the one that is known to be valid: the other may be torn
     /// by an earlier failure, and then this one is all there is.
-    async fn write_superblock(&self, mut superblock: Superblock) -> Result<(), EngineError> {
+    pub(super) async fn write_superblock(&self, mut superblock: Superblock) -> Result<(), EngineError> {
         superblock.generation = self.superblock.borrow().generation + 1;
         // Used up even if the writes fail: it may stand on the disk.
         self.superblock.borrow_mut().generation = superblock.generation;

@@ -40,6 +40,17 @@ struct Newest {
     content: Vec<u8>,
 }
 
+/// What the scrub sees of the two copies.
+pub(super) struct KeyCopies {
+    pub(super) read_bytes: u64,
+    /// Where a bad copy starts on the disk, and what is wrong with it.
+    pub(super) bad: Vec<(u64, String)>,
+    /// One copy is older than the other, as a crash between their writes leaves it.
+    pub(super) behind: bool,
+    /// The newer good one's.
+    pub(super) content: Option<Vec<u8>>,
+}
+
 impl Engine {
     fn key_copy_offsets(&self) -> [u64; 2] {
         let area = self.geometry().keys;
@@ -64,6 +75,11 @@ impl Engine {
             )));
         }
         let _guard = self.keys_lock.lock().await;
+        self.write_keys(content).await
+    }
+
+    /// Writes both copies. The caller holds the lock.
+    pub(super) async fn write_keys(&self, content: Vec<u8>) -> Result<(), EngineError> {
         let newest = self.newest_keys().await?;
         let generation = newest.as_ref().map_or(0, |newest| newest.generation) + 1;
         let copy = encode(self.shared.id.as_bytes(), generation, &content);
@@ -74,6 +90,27 @@ impl Engine {
             self.write("writing the key area", offset, AlignedBuf::copy_of(&copy)).await?;
         }
         Ok(())
+    }
+
+    /// Reads both copies for the scrub. The caller holds the lock.
+    pub(super) async fn check_keys(&self) -> KeyCopies {
+        let mut copies = KeyCopies { read_bytes: 0, bad: Vec::new(), behind: false, content: None };
+        let mut newest = 0;
+        for offset in self.key_copy_offsets() {
+            copies.read_bytes += 2 * PAGE;
+            match self.read_key_copy(offset).await {
+                Copy::Blank => {}
+                Copy::Bad(what) => copies.bad.push((offset, what)),
+                Copy::Good { generation, content } => {
+                    copies.behind |= newest != 0 && newest != generation;
+                    if generation > newest {
+                        newest = generation;
+                        copies.content = Some(content);
+                    }
+                }
+            }
+        }
+        copies
     }
 
     async fn newest_keys(&self) -> Result<Option<Newest>, EngineError> {

@@ -16,6 +16,7 @@ mod keys;
 mod mount;
 mod read;
 mod scan;
+mod scrub;
 mod seal;
 mod slot;
 
@@ -28,6 +29,7 @@ use std::sync::atomic::Ordering;
 use holdfast_libs_types::{VolumeId, WriteEpoch};
 
 pub(crate) use append::AppendBatch;
+use scrub::Scrub;
 use slot::{Live, Slot};
 
 use crate::buffer::AlignedBuf;
@@ -60,6 +62,8 @@ pub(crate) struct Engine {
     sealed_lock: Rc<TaskLock>,
     /// One long read (seal, verification of a copy) at a time, so that their memory and their load are bounded.
     scan_lock: Rc<TaskLock>,
+    scrub: RefCell<Scrub>,
+    scrub_lock: Rc<TaskLock>,
     entropy: Entropy,
 }
 
@@ -75,6 +79,8 @@ impl Engine {
             keys_lock: TaskLock::new(&io),
             sealed_lock: TaskLock::new(&io),
             scan_lock: TaskLock::new(&io),
+            scrub: RefCell::new(Scrub::default()),
+            scrub_lock: TaskLock::new(&io),
             shared,
             io,
             slots: RefCell::new(Vec::new()),
@@ -220,6 +226,13 @@ impl Engine {
             self.release(slot, before.volume);
         }
         Ok(())
+    }
+
+    /// Writes a slot's header again, to both pages, one after the other: the newest copy stays where it is until the
+    /// other is durable. The caller holds the extent's lock.
+    async fn rewrite_headers(&self, slot: u32, header: &SlotHeader) -> Result<(), EngineError> {
+        self.write_header(slot, header).await?;
+        self.write_header(slot, header).await
     }
 
     fn count_free(&self) {

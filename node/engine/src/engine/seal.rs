@@ -47,6 +47,7 @@ impl Engine {
         let (header, tail) =
             self.with_slot(slot, |slot| (slot.header(), slot.live.as_ref().map_or(0, |live| live.tail)));
         if header.state == SlotState::Sealed {
+            self.refuse_damaged(slot)?;
             // Sealed is for good, whatever epoch or term asks again.
             return if header.length == length {
                 Ok(header.digest)
@@ -81,6 +82,15 @@ impl Engine {
         self.with_slot(slot, |slot| slot.live = None);
         tracing::debug!(%volume, slot, length, "sealed");
         Ok(digest)
+    }
+
+    /// Refuses to vouch for a sealed extent in which damage was found.
+    pub(super) fn refuse_damaged(&self, slot: u32) -> Result<(), EngineError> {
+        let damage = self.with_slot(slot, |slot| {
+            let note = slot.live.as_ref().filter(|live| live.damaged).map(|live| live.note.clone().unwrap_or_default());
+            note.map(|note| (slot.volume, note))
+        });
+        damage.map_or(Ok(()), |(volume, note)| Err(self.damaged(slot, volume, 0, note)))
     }
 
     /// A damaged extent is short because of the damage; callers should be told so.

@@ -172,11 +172,11 @@ impl Slot {
     pub(super) fn state(&self) -> ExtentState {
         let damaged = self.live.as_ref().is_some_and(|live| live.damaged);
         match self.state {
+            SlotState::Sealed | SlotState::Open | SlotState::Fenced if damaged => ExtentState::Damaged,
             SlotState::Sealed => ExtentState::Sealed,
             // Free is never asked, unless while the slot is being taken.
             SlotState::Copying | SlotState::Free => ExtentState::Copying,
             SlotState::Trashed => ExtentState::Trashed,
-            SlotState::Open | SlotState::Fenced if damaged => ExtentState::Damaged,
             SlotState::Open => ExtentState::Open,
             SlotState::Fenced => ExtentState::Fenced,
         }
