@@ -16,6 +16,8 @@
 //! - A read may fail with EIO, for once or for a range for good.
 //! - Bits flip ([`SimDisk::flip_bit`]).
 //! - Space may run out when it is allocated (ENOSPC).
+//! - A zoned disk ([`SimDisk::set_zones`]) keeps the rules of [`crate::zones`]. Of a write in a sequential zone that is
+//!   torn, a run of sectors from its front reaches the media, and the write pointer stands behind it.
 //!
 //! Not modelled: sectors that are torn within, writes that land in the wrong place, and a device that claims
 //! durability it does not have. The latter two can be shown by `flip_bit` and [`SimDisk::ignore_dsync`]; what holds
@@ -28,6 +30,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::streams::{SimRng, Streams};
+use crate::zones::{ZoneLayout, ZoneState, Zones};
 
 /// The unit of writing, bytes.
 pub const SECTOR_BYTES: usize = 512;
@@ -59,6 +62,13 @@ pub enum SimOp {
     Flush,
     /// Take space.
     Allocate {
+        /// First byte.
+        offset: u64,
+        /// Bytes.
+        len: u64,
+    },
+    /// Empty whole zones of a zoned disk.
+    ResetZones {
         /// First byte.
         offset: u64,
         /// Bytes.
@@ -131,6 +141,7 @@ pub struct SimDisk {
     ignore_dsync: Option<WriteFilter>,
     ignore_flush: bool,
     completed: u64,
+    zones: Option<Zones>,
 }
 
 impl SimDisk {
@@ -150,7 +161,18 @@ impl SimDisk {
             ignore_dsync: None,
             ignore_flush: false,
             completed: 0,
+            zones: None,
         }
+    }
+
+    /// Makes it a zoned disk, all zones empty.
+    pub fn set_zones(&mut self, layout: ZoneLayout) {
+        self.zones = Some(Zones::new(layout, self.size));
+    }
+
+    /// The zones of a zoned disk, in order; none of another.
+    pub fn zone_report(&self) -> &[ZoneState] {
+        self.zones.as_ref().map_or(&[], Zones::report)
     }
 
     /// Size in bytes.
@@ -240,7 +262,27 @@ impl SimDisk {
                 }
                 None => SimAnswer::Error(ENOSPC),
             },
+            SimOp::ResetZones { offset, len } => self.reset_zones(offset, len),
         }
+    }
+
+    fn reset_zones(&mut self, offset: u64, len: u64) -> SimAnswer {
+        match self.zones.as_mut().map_or(Err(EIO), |zones| zones.reset(offset..offset + len)) {
+            Ok(()) => {
+                let pages: Vec<u64> =
+                    self.media.range(offset / PAGE_BYTES..(offset + len) / PAGE_BYTES).map(|(page, _)| *page).collect();
+                for page in pages {
+                    self.media.remove(&page);
+                }
+                SimAnswer::Done(0)
+            }
+            Err(code) => SimAnswer::Error(code),
+        }
+    }
+
+    /// Whether a write at `offset` lands in sequence, from its front.
+    fn in_sequence(&mut self, offset: u64) -> bool {
+        self.zones.as_mut().is_some_and(|zones| zones.in_sequence(offset))
     }
 
     fn read(&mut self, offset: u64, len: usize) -> SimAnswer {
@@ -261,11 +303,16 @@ impl SimDisk {
         if offset + bytes.len() as u64 > self.size {
             return SimAnswer::Error(ENOSPC);
         }
-        let dsync = dsync && !self.ignore_dsync.as_ref().is_some_and(|filter| filter(offset, bytes.len()));
+        if let Some(code) = self.zones.as_mut().and_then(|zones| zones.admit(offset, bytes.len() as u64).err()) {
+            return SimAnswer::Error(code);
+        }
+        // The drive's cache of a sequential zone is not modelled: what completed there is on the media.
+        let sequential = self.in_sequence(offset);
+        let dsync =
+            sequential || dsync && !self.ignore_dsync.as_ref().is_some_and(|filter| filter(offset, bytes.len()));
         if self.fault_rng.chance(self.faults.write_errors) {
-            let kept = Fate::draw(&mut self.fault_rng);
-            let cached = Cached::of(offset, &bytes);
-            self.settle_by(&cached, kept);
+            let kept = Fate::draw(&mut self.fault_rng, sequential);
+            self.tear(offset, &bytes, kept);
             return SimAnswer::Error(EIO);
         }
         if self.fault_rng.chance(self.faults.short) {
@@ -273,6 +320,9 @@ impl SimDisk {
             bytes.truncate(sectors * SECTOR_BYTES);
         }
         let len = bytes.len();
+        if let Some(zones) = &mut self.zones {
+            zones.wrote(offset, len as u64);
+        }
         if dsync {
             self.write_durable(offset, &bytes);
         } else {
@@ -333,12 +383,20 @@ impl SimDisk {
         rng.shuffle(&mut flying);
         let cached = if crash == Crash::PowerLoss { std::mem::take(&mut self.cache) } else { Vec::new() };
         for write in cached {
-            let fate = Fate::draw(&mut rng);
+            let fate = Fate::draw(&mut rng, false);
             self.settle_by(&write, fate);
         }
         for Flying { op, .. } in flying {
             let SimOp::Write { offset, bytes, .. } = op else { continue };
-            let mut fate = Fate::draw(&mut rng);
+            let sequential = self.in_sequence(offset);
+            let mut fate = Fate::draw(&mut rng, sequential);
+            if sequential {
+                // Only what the zone would have taken.
+                if self.zones.as_mut().is_some_and(|zones| zones.admit(offset, bytes.len() as u64).is_ok()) {
+                    self.tear(offset, &bytes, fate);
+                }
+                continue;
+            }
             let mut write = Cached::of(offset, &bytes);
             match crash {
                 Crash::PowerLoss => self.settle_by(&write, fate),
@@ -351,6 +409,20 @@ impl SimDisk {
             }
         }
         self.crash_rng = rng;
+    }
+
+    /// Puts on the media what is left of a write, and the write pointer behind it.
+    fn tear(&mut self, offset: u64, bytes: &[u8], mut fate: Fate) {
+        let write = Cached::of(offset, bytes);
+        let mut kept = 0;
+        self.settle(&write, |_| {
+            let keeps = fate.keeps();
+            kept += u64::from(keeps);
+            keeps
+        });
+        if let Some(zones) = &mut self.zones {
+            zones.wrote(offset, kept * SECTOR_BYTES as u64);
+        }
     }
 
     fn settle_by(&mut self, cached: &Cached, mut fate: Fate) {
@@ -402,8 +474,9 @@ enum Fate {
 }
 
 impl Fate {
-    fn draw(rng: &mut SimRng) -> Self {
-        match rng.below(4) {
+    /// `in_sequence`: sectors land from the front on, without gaps.
+    fn draw(rng: &mut SimRng, in_sequence: bool) -> Self {
+        match rng.below(if in_sequence { 3 } else { 4 }) {
             0 => Self::All,
             1 => Self::None,
             2 => Self::Front(rng.below(16)),
