@@ -174,6 +174,37 @@ pub enum BenchCommand {
     ///
     /// The blocks stay on the disks: nothing deletes blocks yet.
     Blocks(BenchBlocks),
+    /// The storage engine on a disk, with fio doing the same I/O interleaved
+    ///
+    /// Durable appends of 4 MiB (depth 4) and 64 KiB (depth 8), reads of 4 MiB (depth 4) and 4 KiB records (depth 32), through a
+    /// scratch disk file in DIR. MB are 10^6 bytes, GB 10^9. `..._to_fio` is the ratio to fio's figure of the same round;
+    /// `cpu_..._to_limit` is CPU time over 1.5 times fio's plus what the checksum costs.
+    Disk(BenchDisk),
+}
+
+#[derive(Args)]
+pub struct BenchDisk {
+    /// A folder on the disk to measure; about 1.5 GiB are written there for each round, then removed
+    #[arg(value_name = "DIR")]
+    pub path: PathBuf,
+    /// Rounds; every figure is the median over them
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub rounds: u32,
+    /// 4 MiB appends, and reads, a round
+    #[arg(long, default_value_t = 128, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=480))]
+    pub large: usize,
+    /// 64 KiB appends a round
+    #[arg(long, default_value_t = 8192, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=60_000))]
+    pub small: usize,
+    /// 4 KiB reads a round
+    #[arg(long, default_value_t = 50_000, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=10_000_000))]
+    pub reads: usize,
+    /// Leave fio out
+    #[arg(long)]
+    pub no_fio: bool,
+    /// Print one JSON document on stdout
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Args)]

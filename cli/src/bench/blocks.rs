@@ -4,7 +4,7 @@
 //! Every round writes new random blocks and reads them back in random order. URLs are signed here, with the dev
 //! cell's key, so that metadata is not part of the measurement. Reads ask the frontend to leave its cache out.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -20,10 +20,12 @@ use http_body_util::Full;
 use rand::rngs::SmallRng;
 use rand::seq::SliceRandom as _;
 use rand::{Rng as _, SeedableRng as _};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::arguments::BenchBlocks;
-use crate::bench::{fio, processes};
+use crate::bench::fio::{self, Job as FioJob};
+use crate::bench::processes;
+use crate::bench::rounds::{self, Figures};
 use crate::{profile, show};
 
 const SMALL_BYTES: usize = 16 * 1024;
@@ -44,7 +46,7 @@ struct Round {
     get_4m_mb_s: f64,
     put_16k_op_s: f64,
     get_16k_op_s: f64,
-    fio: Option<fio::Figures>,
+    fio: Option<FioRound>,
 }
 
 /// Runs the benchmark and prints its figures.
@@ -70,7 +72,7 @@ pub async fn run(options: BenchBlocks) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn open(folder: &std::path::Path, dev: &Value) -> anyhow::Result<Cell> {
+fn open(folder: &Path, dev: &Value) -> anyhow::Result<Cell> {
     let read = |name: &str| {
         let path: PathBuf = folder.join("etc").join(name);
         std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
@@ -86,8 +88,8 @@ fn open(folder: &std::path::Path, dev: &Value) -> anyhow::Result<Cell> {
     })
 }
 
-async fn round(cell: &Arc<Cell>, options: &BenchBlocks, folder: &std::path::Path) -> anyhow::Result<Round> {
-    let fio = if options.no_fio { None } else { Some(fio::measure(folder)?) };
+async fn round(cell: &Arc<Cell>, options: &BenchBlocks, folder: &Path) -> anyhow::Result<Round> {
+    let fio = if options.no_fio { None } else { Some(measure_fio(folder)?) };
     let (put_large, get_large) = cycle(cell, options.clients, options.large, MAX_BLOCK_BYTES).await?;
     let (put_small, get_small) = cycle(cell, options.clients, options.small, SMALL_BYTES).await?;
     let bytes = (options.large * MAX_BLOCK_BYTES) as f64 / 1e6;
@@ -177,45 +179,48 @@ async fn work(cell: &Arc<Cell>, clients: u16, jobs: Vec<Job>) -> anyhow::Result<
     Ok(started.elapsed().as_secs_f64())
 }
 
-/// Median, and the lowest and highest figure, over the rounds.
+/// The rounds' figures, and those of fio with the ratios to them.
 fn summary(rounds: &[Round]) -> Value {
-    let mut figures = json!({});
-    let mut add = |name: &str, values: Vec<f64>| {
-        let mut sorted = values;
-        if sorted.is_empty() {
-            return;
+    let mut figures = Figures::default();
+    for round in rounds {
+        figures.add("put_4m_mb_s", round.put_4m_mb_s);
+        figures.add("get_4m_mb_s", round.get_4m_mb_s);
+        figures.add("put_16k_op_s", round.put_16k_op_s);
+        figures.add("get_16k_op_s", round.get_16k_op_s);
+        if let Some(fio) = round.fio {
+            figures.add("fio_write_1m_mb_s", fio.write_1m_mb_s);
+            figures.add("fio_dsync_64k_op_s", fio.dsync_64k_op_s);
+            figures.add("put_4m_to_fio", round.put_4m_mb_s / fio.write_1m_mb_s);
+            figures.add("put_16k_to_fio", round.put_16k_op_s / fio.dsync_64k_op_s);
         }
-        sorted.sort_by(f64::total_cmp);
-        let tidy = |value: f64| (value * 1000.0).round() / 1000.0;
-        figures[name] = tidy(sorted[sorted.len() / 2]).into();
-        figures["spread"][name] = json!([tidy(sorted[0]), tidy(sorted[sorted.len() - 1])]);
-    };
-    let of = |figure: fn(&Round) -> f64| rounds.iter().map(figure).collect::<Vec<_>>();
-    add("put_4m_mb_s", of(|round| round.put_4m_mb_s));
-    add("get_4m_mb_s", of(|round| round.get_4m_mb_s));
-    add("put_16k_op_s", of(|round| round.put_16k_op_s));
-    add("get_16k_op_s", of(|round| round.get_16k_op_s));
-    let with_fio = |figure: fn(&Round, &fio::Figures) -> f64| {
-        rounds.iter().filter_map(|round| Some(figure(round, round.fio.as_ref()?))).collect::<Vec<_>>()
-    };
-    add("fio_write_1m_mb_s", with_fio(|_, fio| fio.write_1m_mb_s));
-    add("fio_dsync_64k_op_s", with_fio(|_, fio| fio.dsync_64k_op_s));
-    add("put_4m_to_fio", with_fio(|round, fio| round.put_4m_mb_s / fio.write_1m_mb_s));
-    add("put_16k_to_fio", with_fio(|round, fio| round.put_16k_op_s / fio.dsync_64k_op_s));
-    figures
+    }
+    figures.document()
+}
+
+/// What fio reached in one round.
+#[derive(Debug, Clone, Copy)]
+struct FioRound {
+    /// 1 MiB sequential writes, MB/s (10^6 bytes).
+    write_1m_mb_s: f64,
+    /// 64 KiB durable writes at depth 8, operations a second.
+    dsync_64k_op_s: f64,
+}
+
+/// Runs both jobs on a scratch file in `folder`.
+fn measure_fio(folder: &Path) -> anyhow::Result<FioRound> {
+    let file = folder.join("bench-fio.tmp");
+    let sequential = fio::run(&file, &FioJob::writes(1 << 20, 1, 1024))?;
+    let durable = fio::run(&file, &FioJob::durable_overwrites(64 << 10, 8, 2048))?;
+    std::fs::remove_file(&file).with_context(|| format!("cannot remove {}", file.display()))?;
+    Ok(FioRound { write_1m_mb_s: sequential.mb_s, dsync_64k_op_s: durable.iops })
 }
 
 fn screen(figures: &Value) -> String {
-    let mut rows = vec![["FIGURE", "MEDIAN", "LOWEST", "HIGHEST"].map(str::to_owned).to_vec()];
-    for (name, value) in figures.as_object().into_iter().flatten().filter(|(_, value)| value.is_number()) {
-        let spread = &figures["spread"][name];
-        rows.push(vec![name.clone(), value.to_string(), spread[0].to_string(), spread[1].to_string()]);
-    }
     let mut daemons = vec![["DAEMON", "RESIDENT", "CPU S"].map(str::to_owned).to_vec()];
     for daemon in figures["daemons"].as_array().into_iter().flatten() {
         let resident = daemon["resident_mib"].as_u64().unwrap_or(0) << 20;
         let name = daemon["name"].as_str().unwrap_or("?").to_owned();
         daemons.push(vec![name, show::bytes(resident), daemon["cpu_s"].to_string()]);
     }
-    format!("{}\n{}", show::table(&rows), show::table(&daemons))
+    format!("{}\n{}", rounds::screen(figures), show::table(&daemons))
 }

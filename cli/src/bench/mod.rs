@@ -1,8 +1,10 @@
 //! Measurements. They print figures and never judge them.
 
 mod blocks;
+mod disk;
 mod fio;
 mod processes;
+mod rounds;
 
 use crate::arguments::BenchCommand;
 
@@ -12,6 +14,11 @@ pub fn run(command: BenchCommand) -> anyhow::Result<()> {
         BenchCommand::Blocks(options) => {
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
             runtime.block_on(blocks::run(options))
+        }
+        // One thread for the caller, beside the disk's own: what is measured is the disk.
+        BenchCommand::Disk(options) => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(disk::run(options))
         }
     }
 }
