@@ -74,6 +74,7 @@ fn level(folder: &str) -> Option<u8> {
         "libs/crypto" | "libs/telemetry" | "libs/sim" => 1,
         "libs/presign" | "libs/transport" | "libs/erasure" => 2,
         _ if folder.starts_with("tests/") || folder == "xtask" => return None,
+        "hw-profiles" => 3,
         _ if folder.ends_with("/client") => 3,
         _ if folder.ends_with("/server") => 5,
         // The sync client's engine drives its planner.
@@ -85,10 +86,11 @@ fn level(folder: &str) -> Option<u8> {
 }
 
 fn folder_of(dependency: &str) -> Option<&'static str> {
-    const FOLDERS: [&str; 22] = [
+    const FOLDERS: [&str; 23] = [
         "cli",
         "frontend/client",
         "frontend/server",
+        "hw-profiles",
         "libs/crypto",
         "libs/erasure",
         "libs/presign",
