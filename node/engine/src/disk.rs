@@ -13,6 +13,8 @@ use holdfast_libs_types::record::CheckedRecord;
 use holdfast_libs_types::{DiskId, VolumeId, WriteEpoch};
 
 use crate::buffer::{AlignedBuf, BufferPool};
+use crate::clock::Clock;
+use crate::deadline::Patience;
 use crate::engine::{AppendBatch, Engine};
 use crate::error::{EngineError, FormatError, OpenError};
 use crate::findings::ScrubStep;
@@ -35,8 +37,9 @@ pub fn format(path: &Path, options: &FormatOptions) -> Result<DiskId, FormatErro
 /// That last drop waits until the thread has let go of the disk, for at most ten seconds; if a disk may hang, drop it
 /// off the async runtime.
 ///
-/// Every method that does I/O answers `Busy` at once when the disk's bounded queue is full; none of them blocks.
-/// Dropping a returned future abandons the answer, not the operation.
+/// Every method that does I/O answers `Busy` at once when the disk's bounded queue is full, `Stalled` at once when
+/// the disk hangs, and `Stalled` when its answer takes too long; none of them blocks. Dropping a returned future
+/// abandons the answer, not the operation.
 #[derive(Clone)]
 pub struct Disk {
     shared: Arc<Shared>,
@@ -66,6 +69,11 @@ impl Disk {
     /// Drops what was sent and not taken, and refuses what is sent from now on.
     pub(crate) fn abandon(&self) {
         self.shared.mailbox.abandon();
+    }
+
+    /// The clock of its deadlines.
+    pub(crate) fn clock(&self) -> Arc<dyn Clock> {
+        self.shared.timing.clock.clone()
     }
 
     /// The disk's id.
@@ -166,7 +174,7 @@ impl Disk {
         length: u64,
         term: u64,
     ) -> Result<[u8; 32], EngineError> {
-        self.call(Lane::Control, move |engine| async move { engine.seal(volume, epoch, length, term).await }).await
+        self.call_long(move |engine| async move { engine.seal(volume, epoch, length, term).await }).await
     }
 
     /// Takes a slot for a copy of a sealed volume; a copy begun before starts over.
@@ -198,7 +206,7 @@ impl Disk {
     /// # Errors
     /// `CopyMismatch` (it stays a copy: begin again or abort), `WrongState`, …
     pub async fn finish_copy(&self, volume: VolumeId) -> Result<(), EngineError> {
-        self.call(Lane::Control, move |engine| async move { engine.finish_copy(volume).await }).await
+        self.call_long(move |engine| async move { engine.finish_copy(volume).await }).await
     }
 
     /// Gives up a copy and frees its slot.
@@ -224,7 +232,7 @@ impl Disk {
     /// # Errors
     /// `Failed`, `Busy`, `Stopped`. Damage is no error but a finding.
     pub async fn scrub_step(&self, max_bytes: u64) -> Result<ScrubStep, EngineError> {
-        self.call(Lane::Control, move |engine| async move { engine.scrub_step(max_bytes).await }).await
+        self.call_long(move |engine| async move { engine.scrub_step(max_bytes).await }).await
     }
 
     /// Every extent on the disk, by slot.
@@ -299,6 +307,16 @@ impl Disk {
         F: FnOnce(Rc<Engine>) -> Fut + Send + 'static,
         Fut: Future<Output = Result<T, EngineError>> + 'static,
     {
-        self.shared.call(lane, operation).await
+        self.shared.call(lane, Patience::Deadline, operation).await
+    }
+
+    /// For operations that move a whole extent.
+    async fn call_long<T, F, Fut>(&self, operation: F) -> Result<T, EngineError>
+    where
+        T: Send + 'static,
+        F: FnOnce(Rc<Engine>) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<T, EngineError>> + 'static,
+    {
+        self.shared.call(Lane::Control, Patience::Progress, operation).await
     }
 }

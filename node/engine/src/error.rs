@@ -186,6 +186,33 @@ pub enum EngineError {
         /// The system's answer.
         source: std::io::Error,
     },
+    /// The disk did not answer in time, or hangs. Nothing is served; of a write nobody knows whether it was done, and
+    /// it may still be. Another disk can be asked at once, this one when it answers again.
+    #[error("disk {disk} does not answer: {detail}")]
+    Stalled {
+        /// The disk.
+        disk: DiskId,
+        /// For how long, and what to do.
+        detail: String,
+    },
+    /// An order to remove an extent does not name the one that stands there. Nothing was done.
+    #[error("the order was refused by disk {disk}: {detail}")]
+    WrongOrder {
+        /// The disk.
+        disk: DiskId,
+        /// What differs.
+        detail: String,
+    },
+    /// The extent is in the trash: it serves no records. It can be restored until it is erased.
+    #[error("the extent of volume {volume} on disk {disk} is in the trash, in slot {slot}")]
+    Trashed {
+        /// The disk.
+        disk: DiskId,
+        /// The volume.
+        volume: VolumeId,
+        /// The slot that holds it.
+        slot: u32,
+    },
     /// The disk's thread has stopped.
     #[error("disk {disk} is stopped")]
     Stopped {

@@ -9,6 +9,48 @@ pub(crate) enum Direction {
     Write,
 }
 
+/// What an I/O error says about the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ErrorKind {
+    /// The place cannot be read or written.
+    Medium = 0,
+    /// The disk cannot be reached.
+    Transport = 1,
+    /// It did not answer in time.
+    Timeout = 2,
+    /// Space ran out under a file.
+    NoSpace = 3,
+    /// It answered with bytes that do not validate.
+    Checksum = 4,
+    /// Anything else.
+    Other = 5,
+}
+
+impl ErrorKind {
+    /// How many kinds there are.
+    pub(crate) const ALL: usize = 6;
+
+    pub(crate) fn of(error: &io::Error) -> Self {
+        match error.raw_os_error() {
+            // What the block layer makes of a medium error, of bad protection information, and of a bad sector.
+            Some(libc::EIO | libc::ENODATA | libc::EILSEQ | libc::EBADMSG) => Self::Medium,
+            Some(
+                libc::ENODEV
+                | libc::ENXIO
+                | libc::ENOMEDIUM
+                | libc::ESHUTDOWN
+                | libc::ENOLINK
+                | libc::EREMOTEIO
+                | libc::ECOMM,
+            ) => Self::Transport,
+            Some(libc::ETIMEDOUT | libc::ETIME) => Self::Timeout,
+            Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG) => Self::NoSpace,
+            _ if error.kind() == io::ErrorKind::TimedOut => Self::Timeout,
+            _ => Self::Other,
+        }
+    }
+}
+
 /// What to do about an I/O error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {

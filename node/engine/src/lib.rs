@@ -18,6 +18,8 @@
 
 mod buffer;
 mod candidate;
+mod clock;
+mod deadline;
 mod disk;
 mod engine;
 mod error;
@@ -27,24 +29,29 @@ mod foreign;
 mod format;
 mod geometry;
 mod io_error;
+mod latency;
 mod mailbox;
 mod page;
 mod raw;
 mod reactor;
 mod shared;
 mod slot_header;
+mod stall;
 mod status;
 mod superblock;
 mod thread;
 
 pub use buffer::{AlignedBuf, BufferFull, BufferPool};
 pub use candidate::{Candidate, Consent, Formatted, FoundDisk, Survey};
+pub use clock::{Clock, MonotonicClock, SimulatedClock};
 pub use disk::{Disk, format};
 pub use error::{EngineError, ExtentState, FormatError, OpenError};
 pub use findings::{Finding, Place, ScrubStep};
 pub use footer::RecordRow;
 pub use foreign::Signature;
+pub use latency::{LATENCY_BUCKETS, LatencyHistogram, LatencySnapshot};
 pub use raw::simulated;
 pub use status::{
-    DiskCounters, DiskState, DiskStatus, ExtentInfo, FormatOptions, Incarnation, IoMode, IoPath, OpenOptions,
+    DiskCounters, DiskState, DiskStatus, Erased, ErrorCounts, ExtentInfo, FormatOptions, Incarnation, IoErrors, IoMode,
+    IoPath, OpenOptions, ScrubStatus, SlotCounts, TrashOrder,
 };

@@ -1,8 +1,11 @@
 //! What a disk's handles and its thread both see.
+//!
+//! H1: an operation on a disk that hangs is answered within its deadline, and a disk that is known to hang is not even
+//! asked. An operation that was answered late still counts against the bounds of its own disk, and of no other.
 
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,14 +13,35 @@ use futures_channel::oneshot;
 use holdfast_libs_types::{CellId, DiskId};
 
 use crate::buffer::{AlignedBuf, BufferPool};
+use crate::clock::Clock;
+use crate::deadline::{Limit, Patience, answer_in_time};
 use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::geometry::Geometry;
+use crate::io_error::{Direction, ErrorKind};
+use crate::latency::{Histogram, LatencySnapshot};
 use crate::mailbox::{Lane, Mailbox};
-use crate::status::{DiskCounters, DiskState, DiskStatus, IoPath};
+use crate::status::{
+    DiskCounters, DiskState, DiskStatus, ErrorCounts, IoErrors, IoPath, OpenOptions, ScrubStatus, SlotCounts,
+};
 
 /// How long dropping the last handle waits for the thread; a disk whose I/O hangs is left to itself after that.
 const STOP_WAIT: Duration = Duration::from_secs(10);
+
+/// The clock of a disk and what is measured with it.
+#[derive(Clone)]
+pub(crate) struct Timing {
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) operation_deadline: Duration,
+    pub(crate) stall_after: Duration,
+}
+
+impl Timing {
+    pub(crate) fn new(clock: Arc<dyn Clock>, options: &OpenOptions) -> Self {
+        let (operation_deadline, stall_after) = (options.operation_deadline, options.stall_after);
+        Self { clock, operation_deadline, stall_after }
+    }
+}
 
 pub(crate) struct Shared {
     pub(crate) id: DiskId,
@@ -33,6 +57,49 @@ pub(crate) struct Shared {
     pub(crate) lost_slots: AtomicU32,
     pub(crate) incarnation: AtomicU64,
     pub(crate) state: Mutex<DiskState>,
+    pub(crate) timing: Timing,
+    pub(crate) queue_depth: AtomicUsize,
+    pub(crate) stall: Stall,
+    pub(crate) latency: Latencies,
+}
+
+/// Whether the disk hangs, and why.
+#[derive(Default)]
+pub(crate) struct Stall {
+    /// Asked before every operation, hence no lock.
+    stalled: AtomicBool,
+    reason: Mutex<Option<String>>,
+}
+
+impl Stall {
+    fn set(&self, reason: Option<String>) {
+        let mut stands = self.reason.lock().unwrap_or_else(PoisonError::into_inner);
+        self.stalled.store(reason.is_some(), Ordering::Relaxed);
+        *stands = reason;
+    }
+
+    fn reason(&self) -> Option<String> {
+        if !self.stalled.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.reason.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// How long reads and writes take.
+#[derive(Default)]
+pub(crate) struct Latencies {
+    pub(crate) read: Histogram,
+    pub(crate) write: Histogram,
+}
+
+impl Latencies {
+    pub(crate) fn of(&self, direction: Direction) -> &Histogram {
+        match direction {
+            Direction::Read => &self.read,
+            Direction::Write => &self.write,
+        }
+    }
 }
 
 #[derive(Default)]
@@ -46,6 +113,7 @@ pub(crate) struct Counters {
     busy: AtomicU64,
     damaged: AtomicU64,
     appends: AtomicU64,
+    errors: [[AtomicU64; ErrorKind::ALL]; 2],
 }
 
 impl Counters {
@@ -59,12 +127,38 @@ impl Counters {
         self.written_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    pub(crate) fn read_error(&self) {
+    pub(crate) fn read_error(&self, kind: ErrorKind) {
         self.read_errors.fetch_add(1, Ordering::Relaxed);
+        self.kinds(Direction::Read, kind).fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn write_error(&self) {
+    pub(crate) fn write_error(&self, kind: ErrorKind) {
         self.write_errors.fetch_add(1, Ordering::Relaxed);
+        self.kinds(Direction::Write, kind).fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// I/Os that were under way when the disk was found hanging.
+    pub(crate) fn timed_out(&self, direction: Direction, count: u64) {
+        self.kinds(direction, ErrorKind::Timeout).fetch_add(count, Ordering::Relaxed);
+    }
+
+    fn kinds(&self, direction: Direction, kind: ErrorKind) -> &AtomicU64 {
+        &self.errors[direction as usize][kind as usize]
+    }
+
+    fn errors(&self) -> IoErrors {
+        let counts = |direction| {
+            let get = |kind| self.kinds(direction, kind).load(Ordering::Relaxed);
+            ErrorCounts {
+                medium: get(ErrorKind::Medium),
+                transport: get(ErrorKind::Transport),
+                timeout: get(ErrorKind::Timeout),
+                no_space: get(ErrorKind::NoSpace),
+                checksum: get(ErrorKind::Checksum),
+                other: get(ErrorKind::Other),
+            }
+        };
+        IoErrors { reads: counts(Direction::Read), writes: counts(Direction::Write) }
     }
 
     pub(crate) fn write_errors(&self) -> u64 {
@@ -73,6 +167,7 @@ impl Counters {
 
     pub(crate) fn damaged(&self) {
         self.damaged.fetch_add(1, Ordering::Relaxed);
+        self.kinds(Direction::Read, ErrorKind::Checksum).fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn appended(&self) {
@@ -112,7 +207,48 @@ impl Shared {
             o_direct: self.o_direct,
             in_flight: self.mailbox.admitted(),
             counters: self.counters.snapshot(),
+            suspect: None,
+            stalled: self.stall.reason(),
+            latency: LatencySnapshot { read: self.latency.read.snapshot(), write: self.latency.write.snapshot() },
+            errors: self.counters.errors(),
+            queue_depth: self.queue_depth.load(Ordering::Relaxed),
+            slots_by_state: SlotCounts {
+                free: self.free_slots.load(Ordering::Relaxed),
+                lost: self.lost_slots.load(Ordering::Relaxed),
+                ..SlotCounts::default()
+            },
+            scrub: ScrubStatus { slots: self.geometry.slots, ..ScrubStatus::default() },
+            erase_alarms: 0,
+            uptime_s: 0,
+            rebuilt: false,
+            buffer_bytes: self.pool.used_bytes(),
         }
+    }
+
+    /// The disk completed nothing for too long, with `in_flight` I/Os under way.
+    pub(crate) fn begin_stall(&self, in_flight: usize) {
+        let reason = format!(
+            "it completed none of {in_flight} I/Os for {:?}; check its cables, its controller and the kernel's log, \
+             or take it out of the node",
+            self.timing.stall_after
+        );
+        tracing::error!(disk = %self.id, path = %self.path.display(), reason, "disk hangs; it is not asked until it answers");
+        self.stall.set(Some(reason));
+    }
+
+    /// The disk completed something after `silent`.
+    pub(crate) fn end_stall(&self, silent: Duration) {
+        tracing::warn!(disk = %self.id, path = %self.path.display(), ?silent, "disk answers again");
+        self.stall.set(None);
+    }
+
+    /// The error of an operation that was not answered for `waited`.
+    fn late(&self, waited: Duration) -> EngineError {
+        let detail = format!(
+            "the operation was not answered for {waited:?} and goes on inside; ask another replica, and this disk again \
+             once its status shows no stall"
+        );
+        EngineError::Stalled { disk: self.id, detail }
     }
 
     pub(crate) fn state(&self) -> DiskState {
@@ -162,22 +298,33 @@ impl Shared {
         EngineError::Busy { disk: self.id, detail }
     }
 
-    /// Sends an operation to the thread and awaits its answer.
-    pub(crate) async fn call<T, F, Fut>(&self, lane: Lane, operation: F) -> Result<T, EngineError>
+    /// Sends an operation to the thread and awaits its answer, for as long as `patience` allows.
+    pub(crate) async fn call<T, F, Fut>(
+        self: &Arc<Self>,
+        lane: Lane,
+        patience: Patience,
+        operation: F,
+    ) -> Result<T, EngineError>
     where
         T: Send + 'static,
         F: FnOnce(Rc<Engine>) -> Fut + Send + 'static,
         Fut: Future<Output = Result<T, EngineError>> + 'static,
     {
+        if let Some(reason) = self.stall.reason() {
+            return Err(EngineError::Stalled { disk: self.id, detail: reason });
+        }
         let permit = self.mailbox.admit(lane).ok_or_else(|| self.busy("its queue is full"))?;
         let (answer, answered) = oneshot::channel();
+        let (shared, deadline) = (self.clone(), self.timing.operation_deadline);
+        let limit = Limit { sent_at: self.timing.clock.now(), deadline, patience };
         let sent = self.mailbox.send(Box::new(move |engine| {
-            Box::pin(async move {
+            let io = engine.io().clone();
+            let operation = async move {
                 let result = operation(engine).await;
                 drop(permit);
-                // The caller may have gone away; the operation was done all the same.
-                let _ = answer.send(result);
-            })
+                result
+            };
+            Box::pin(answer_in_time(io, limit, operation, answer, move |waited| shared.late(waited)))
         }));
         if !sent {
             return Err(self.gone());

@@ -1,10 +1,12 @@
 //! Options a disk is opened with and the facts it tells about itself.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use holdfast_libs_types::{CellId, DiskId, VolumeId, WriteEpoch};
 
 pub use crate::error::ExtentState;
+use crate::latency::LatencySnapshot;
 
 /// How a disk is written for the first time.
 #[derive(Debug, Clone)]
@@ -44,6 +46,12 @@ pub struct OpenOptions {
     pub registered_bytes: usize,
     /// Most bytes of buffers in use at once, registered or not; more are answered `Busy`.
     pub max_buffer_bytes: usize,
+    /// An operation that is not answered for this long is answered `Stalled` (and goes on inside). Those that move a
+    /// whole extent have more time while the disk completes I/O at all.
+    pub operation_deadline: Duration,
+    /// A disk that has I/O in flight and completes none for this long hangs: until it completes something, every
+    /// operation is refused at once with `Stalled`.
+    pub stall_after: Duration,
 }
 
 impl OpenOptions {
@@ -56,6 +64,8 @@ impl OpenOptions {
             max_operations: 256,
             registered_bytes: 16 << 20,
             max_buffer_bytes: 256 << 20,
+            operation_deadline: Duration::from_secs(10),
+            stall_after: Duration::from_secs(2),
         }
     }
 }
@@ -124,6 +134,96 @@ pub struct DiskCounters {
     pub appends: u64,
 }
 
+/// I/O errors by what they say about the disk, since it was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ErrorCounts {
+    /// The disk could not read or write the place (EIO and its like).
+    pub medium: u64,
+    /// The disk could not be reached.
+    pub transport: u64,
+    /// I/Os that were under way, unanswered, when the disk was found hanging, or that the system timed out.
+    pub timeout: u64,
+    /// Space ran out under a file.
+    pub no_space: u64,
+    /// Bytes came back that do not validate.
+    pub checksum: u64,
+    /// Anything else.
+    pub other: u64,
+}
+
+/// I/O errors of a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct IoErrors {
+    /// Of reads.
+    pub reads: ErrorCounts,
+    /// Of writes and of everything else that changes the disk.
+    pub writes: ErrorCounts,
+}
+
+/// How many slots are in which state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SlotCounts {
+    /// Hold no extent.
+    pub free: u32,
+    /// Hold a copy that is not finished.
+    pub copying: u32,
+    /// Hold an open extent.
+    pub open: u32,
+    /// Hold a fenced extent.
+    pub fenced: u32,
+    /// Hold a sealed extent.
+    pub sealed: u32,
+    /// Hold an extent in the trash.
+    pub trashed: u32,
+    /// Hold an extent that is damaged; counted here only.
+    pub damaged: u32,
+    /// Nobody knows what they hold; kept out of use.
+    pub lost: u32,
+}
+
+/// How far the scrub of a disk is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ScrubStatus {
+    /// The round under way, from 1; 0 before the first.
+    pub round: u64,
+    /// The slot it is at.
+    pub slot: u32,
+    /// Slots in all.
+    pub slots: u32,
+    /// Disk uptime at which the last whole round ended, seconds; `None` before that.
+    pub last_round_finished_uptime_s: Option<u64>,
+    /// Findings since the disk was opened.
+    pub found_total: u64,
+}
+
+/// An order of the volume manager to put an extent into the trash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TrashOrder {
+    /// The volume whose extent goes.
+    pub volume: VolumeId,
+    /// The slot it stands in.
+    pub slot: u32,
+    /// How often that slot has been used.
+    pub slot_generation: u32,
+    /// The leader's term.
+    pub term: u64,
+    /// Random; names this removal. A repeat carries the same.
+    pub order: [u8; 16],
+}
+
+/// An extent that was erased from the trash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Erased {
+    /// The volume it was a piece of.
+    pub volume: VolumeId,
+    /// The slot that is free again.
+    pub slot: u32,
+    /// How often that slot had been used.
+    pub slot_generation: u32,
+    /// The order that put it into the trash.
+    pub order: [u8; 16],
+}
+
 /// What a disk tells about itself.
 #[derive(Debug, Clone)]
 pub struct DiskStatus {
@@ -155,6 +255,28 @@ pub struct DiskStatus {
     pub in_flight: usize,
     /// Counters since it was opened.
     pub counters: DiskCounters,
+    /// Why the disk is suspected to be failing: it is far slower than it was. It is used all the same.
+    pub suspect: Option<String>,
+    /// Why every operation is refused: the disk hangs.
+    pub stalled: Option<String>,
+    /// How long its I/O takes.
+    pub latency: LatencySnapshot,
+    /// I/O errors by kind.
+    pub errors: IoErrors,
+    /// I/Os the disk works on now.
+    pub queue_depth: usize,
+    /// Slots by what they hold.
+    pub slots_by_state: SlotCounts,
+    /// How far its scrub is.
+    pub scrub: ScrubStatus,
+    /// Attempts to free a slot that nobody had ordered: each is a fault of this program or of memory.
+    pub erase_alarms: u64,
+    /// Seconds the disk was mounted in all its life.
+    pub uptime_s: u64,
+    /// Whether this mount rebuilt the extent table from the slot headers.
+    pub rebuilt: bool,
+    /// Bytes of buffers in use.
+    pub buffer_bytes: usize,
 }
 
 /// One extent on the disk.

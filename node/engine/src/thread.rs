@@ -1,13 +1,14 @@
 //! Opening a disk: its superblock, its thread, its mount.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 
 use holdfast_libs_types::{CellId, PAGE_BYTES};
 
 use crate::buffer::{AlignedBuf, BufferPool};
+use crate::clock::MonotonicClock;
 use crate::disk::Disk;
 use crate::engine::{Engine, Entropy};
 use crate::error::{EngineError, OpenError};
@@ -18,7 +19,7 @@ use crate::raw::file::{DiskFile, FileError};
 use crate::raw::threads::ThreadsDisk;
 use crate::raw::uring::UringDisk;
 use crate::reactor::{Io, Reactor};
-use crate::shared::{Counters, Life, Shared, Stopped};
+use crate::shared::{Counters, Latencies, Life, Shared, Stall, Stopped, Timing};
 use crate::status::{DiskState, IoMode, IoPath, OpenOptions};
 use crate::superblock::{FORMAT_VERSION, Superblock, SuperblockError};
 
@@ -78,6 +79,7 @@ pub(crate) struct Parts {
     pub(crate) pool: BufferPool,
     pub(crate) mailbox: Arc<Mailbox>,
     pub(crate) o_direct: bool,
+    pub(crate) timing: Timing,
 }
 
 impl Parts {
@@ -97,6 +99,10 @@ impl Parts {
             lost_slots: AtomicU32::new(0),
             incarnation: AtomicU64::new(superblock.incarnation),
             state: Mutex::new(DiskState::Healthy),
+            timing: self.timing.clone(),
+            queue_depth: AtomicUsize::new(0),
+            stall: Stall::default(),
+            latency: Latencies::default(),
         })
     }
 }
@@ -109,9 +115,9 @@ pub(crate) fn begin_mount<D: RawDisk>(
     entropy: Entropy,
     mounted: impl FnOnce(Result<(), EngineError>) + 'static,
 ) -> Reactor<D> {
-    let io = Io::new();
+    let io = Io::new(shared.timing.clock.clone());
     let engine = Engine::new(shared.clone(), io.clone(), superblock, entropy);
-    let mut reactor = Reactor::new(device, io, engine.clone(), shared.mailbox.clone());
+    let mut reactor = Reactor::new(device, io, engine.clone(), shared.clone());
     reactor.spawn(Box::pin(async move { mounted(engine.mount().await) }));
     reactor
 }
@@ -135,6 +141,7 @@ pub(crate) fn open(path: &Path, options: OpenOptions) -> Result<Disk, OpenError>
         pool: BufferPool::new(registered, options.max_buffer_bytes),
         mailbox: mailbox.clone(),
         o_direct: file.o_direct,
+        timing: Timing::new(Arc::new(MonotonicClock::start()), &options),
     };
     let stopped = Arc::new(Stopped::default());
     let life = Life { mailbox: mailbox.clone(), stopped: Some(stopped.clone()) };

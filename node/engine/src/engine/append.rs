@@ -130,7 +130,7 @@ impl Engine {
         let there = self
             .read_pages(at, len, buffer)
             .await
-            .map_err(|error| self.damaged(slot, batch.volume, batch.offset, format!("cannot be read: {error}")))?;
+            .map_err(|error| self.unreadable(slot, batch.volume, batch.offset, error))?;
         if *there == *batch.bytes {
             return Ok(());
         }

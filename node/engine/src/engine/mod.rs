@@ -35,7 +35,7 @@ use slot::{Live, Slot};
 use crate::buffer::AlignedBuf;
 use crate::error::{EngineError, ExtentState};
 use crate::geometry::Geometry;
-use crate::io_error::{Direction, Verdict, classify_io_error};
+use crate::io_error::{Direction, ErrorKind, Verdict, classify_io_error};
 use crate::raw::Work;
 use crate::reactor::{Io, TaskLock, TaskLockGuard};
 use crate::shared::Shared;
@@ -90,6 +90,10 @@ impl Engine {
             superblock_home: Cell::new(home),
             entropy,
         })
+    }
+
+    pub(crate) fn io(&self) -> &Rc<Io> {
+        &self.io
     }
 
     fn geometry(&self) -> &Geometry {
@@ -288,7 +292,7 @@ impl Engine {
     /// Counts a write that failed for good, draws the consequences for the disk, and names it.
     fn write_failed(&self, error: std::io::Error, what: &'static str, attempt: u32) -> EngineError {
         let verdict = classify_io_error(&error, Direction::Write, attempt, self.shared.counters.write_errors());
-        self.shared.counters.write_error();
+        self.shared.counters.write_error(ErrorKind::of(&error));
         self.consequences(verdict, &error, what);
         tracing::warn!(disk = %self.shared.id, %error, what, ?verdict, "write failed");
         EngineError::Io { disk: self.shared.id, what, source: error }
@@ -319,7 +323,7 @@ impl Engine {
             match back {
                 Some(back) if verdict == Verdict::Retry => buffer = back,
                 _ => {
-                    self.shared.counters.read_error();
+                    self.shared.counters.read_error(ErrorKind::of(&error));
                     self.consequences(verdict, &error, "reading");
                     return Err(error);
                 }
@@ -336,9 +340,16 @@ impl Engine {
         }
     }
 
+    /// Bytes that do not validate.
     fn damaged(&self, slot: u32, volume: VolumeId, offset: u64, detail: impl Into<String>) -> EngineError {
         self.shared.counters.damaged();
         EngineError::Damaged { disk: self.shared.id, slot, volume, offset, detail: detail.into() }
+    }
+
+    /// Bytes that the disk does not give; the error was counted where it came from.
+    fn unreadable(&self, slot: u32, volume: VolumeId, offset: u64, error: impl std::fmt::Display) -> EngineError {
+        let detail = format!("cannot be read: {error}");
+        EngineError::Damaged { disk: self.shared.id, slot, volume, offset, detail }
     }
 
     /// Every extent, by slot.

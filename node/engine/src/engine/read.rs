@@ -39,7 +39,7 @@ impl Engine {
         let pages = self
             .read_pages(self.geometry().data_offset(slot) + first_page, span, buffer)
             .await
-            .map_err(|error| self.damaged(slot, volume, offset, format!("cannot be read: {error}")))?;
+            .map_err(|error| self.unreadable(slot, volume, offset, error))?;
         let skip = (offset - first_page) as usize;
         Ok(ReadAnswer { bytes: Bytes::from_owner(pages).slice(skip..skip + len as usize), slot })
     }

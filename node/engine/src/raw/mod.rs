@@ -13,6 +13,7 @@ pub(crate) mod threads;
 pub(crate) mod uring;
 
 use std::io;
+use std::time::Duration;
 
 use crate::buffer::AlignedBuf;
 use crate::mailbox::Wake;
@@ -40,20 +41,34 @@ pub(crate) struct Done {
     pub(crate) buffer: Option<AlignedBuf>,
 }
 
+/// How long to block for a completion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// Not at all.
+    No,
+    /// At most this long.
+    For(Duration),
+    /// Until there is one.
+    Forever,
+}
+
 /// A disk as a queue of operations. Used by one thread.
 pub(crate) trait RawDisk {
     /// Queues an operation; `id` comes back with its completion.
     fn submit(&mut self, id: u64, offset: u64, work: Work);
 
-    /// Starts what is queued and collects completions into `done`; with `wait`, blocks until there is one or until
+    /// Starts what is queued and collects completions into `done`. Blocks as `wait` says until there is one or until
     /// it is woken.
     ///
     /// # Errors
     /// When the queue itself is broken; the disk is unusable then.
-    fn poll(&mut self, wait: bool, done: &mut Vec<Done>) -> io::Result<()>;
+    fn poll(&mut self, wait: Wait, done: &mut Vec<Done>) -> io::Result<()>;
 
     /// Operations submitted whose completion was not yet handed out.
     fn in_flight(&self) -> usize;
+
+    /// Most operations it works on at once; more would only wait inside of it.
+    fn depth(&self) -> usize;
 
     /// Something that ends a blocking `poll` from any thread.
     fn wake(&self) -> Wake;

@@ -1,13 +1,13 @@
 //! pread and pwrite on a few threads: the fallback where io_uring is refused (container seccomp, old kernels).
 
 use std::io;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use crate::mailbox::Wake;
 use crate::raw::file::DiskFile;
-use crate::raw::{Done, RawDisk, Work};
+use crate::raw::{Done, RawDisk, Wait, Work};
 
 /// Most threads of one disk.
 const MAX_WORKERS: u32 = 8;
@@ -95,10 +95,18 @@ impl RawDisk for ThreadsDisk {
         }
     }
 
-    fn poll(&mut self, wait: bool, done: &mut Vec<Done>) -> io::Result<()> {
-        if wait {
-            // `self` holds a sender, so the channel never closes.
-            let event = self.events.recv().map_err(io::Error::other)?;
+    fn poll(&mut self, wait: Wait, done: &mut Vec<Done>) -> io::Result<()> {
+        // `self` holds a sender, so the channel never closes.
+        let event = match wait {
+            Wait::No => None,
+            Wait::Forever => Some(self.events.recv().map_err(io::Error::other)?),
+            Wait::For(time) => match self.events.recv_timeout(time) {
+                Ok(event) => Some(event),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(error) => return Err(io::Error::other(error)),
+            },
+        };
+        if let Some(event) = event {
             self.take(event, done);
         }
         while let Ok(event) = self.events.try_recv() {
@@ -109,6 +117,10 @@ impl RawDisk for ThreadsDisk {
 
     fn in_flight(&self) -> usize {
         self.in_flight
+    }
+
+    fn depth(&self) -> usize {
+        self.workers.len()
     }
 
     fn wake(&self) -> Wake {

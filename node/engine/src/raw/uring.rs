@@ -9,13 +9,13 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 
-use io_uring::types::{Fd, Fixed, FsyncFlags};
+use io_uring::types::{Fd, Fixed, FsyncFlags, SubmitArgs, Timespec};
 use io_uring::{IoUring, opcode, squeue};
 
 use crate::buffer::BufferPool;
 use crate::mailbox::Wake;
 use crate::raw::file::DiskFile;
-use crate::raw::{Done, RawDisk, Work};
+use crate::raw::{Done, RawDisk, Wait, Work};
 
 /// `user_data` of the read of the event counter that wakes the thread.
 const WAKE_ID: u64 = u64::MAX;
@@ -143,20 +143,28 @@ impl UringDisk {
         Ok(())
     }
 
-    fn enter(&mut self, wait: bool) -> io::Result<()> {
+    fn enter(&mut self, wait: Wait) -> io::Result<()> {
         let pending = {
             let mut queue = self.ring.submission();
             queue.sync();
             queue.len()
         };
-        // SAFETY: no argument but numbers; the entries pushed are sound by the contract of `fill_queue`.
-        let entered = unsafe {
-            self.ring.submitter().enter::<libc::sigset_t>(pending as u32, u32::from(wait), ENTER_GETEVENTS, None)
+        let entered = if let Wait::For(time) = wait {
+            let time = Timespec::from(time);
+            self.ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&time))
+        } else {
+            let least = u32::from(wait == Wait::Forever);
+            // SAFETY: no argument but numbers; the entries pushed are sound by the contract of `fill_queue`.
+            unsafe { self.ring.submitter().enter::<libc::sigset_t>(pending as u32, least, ENTER_GETEVENTS, None) }
         };
         match entered {
             Ok(_) => Ok(()),
-            // Interrupted, or the completion queue must be emptied first: the next turn goes on.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::EBUSY | libc::EAGAIN)) => Ok(()),
+            // The time is up; or interrupted, or the completion queue must be emptied first: the next turn goes on.
+            Err(error)
+                if matches!(error.raw_os_error(), Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN)) =>
+            {
+                Ok(())
+            }
             Err(error) => Err(error),
         }
     }
@@ -214,10 +222,9 @@ impl RawDisk for UringDisk {
         self.waiting.push_back((id, offset, work));
     }
 
-    fn poll(&mut self, wait: bool, done: &mut Vec<Done>) -> io::Result<()> {
+    fn poll(&mut self, wait: Wait, done: &mut Vec<Done>) -> io::Result<()> {
         self.fill_queue()?;
-        let wait = wait && self.settled.is_empty();
-        self.enter(wait)?;
+        self.enter(if self.settled.is_empty() { wait } else { Wait::No })?;
         done.append(&mut self.settled);
         self.collect(done);
         Ok(())
@@ -225,6 +232,10 @@ impl RawDisk for UringDisk {
 
     fn in_flight(&self) -> usize {
         self.waiting.len() + self.settled.len() + (self.depth - self.vacant.len())
+    }
+
+    fn depth(&self) -> usize {
+        self.depth
     }
 
     fn wake(&self) -> Wake {
@@ -244,7 +255,7 @@ impl Drop for UringDisk {
         // The event read never completes by itself and touches only `event_value`: wake it too.
         (self.wake())();
         while self.vacant.len() < self.depth || self.event_armed {
-            if self.enter(true).is_err() {
+            if self.enter(Wait::Forever).is_err() {
                 for (_, work) in self.flying.drain(..).flatten() {
                     std::mem::forget(work);
                 }
@@ -265,10 +276,32 @@ impl Drop for UringDisk {
 mod tests {
     use std::sync::Arc;
 
+    use std::time::Duration;
+
     use super::UringDisk;
     use crate::buffer::{AlignedBuf, BufferPool};
-    use crate::raw::Work;
     use crate::raw::file::DiskFile;
+    use crate::raw::threads::ThreadsDisk;
+    use crate::raw::{RawDisk, Wait, Work};
+
+    #[test]
+    fn a_wait_ends_by_its_time_though_nothing_completes_and_by_a_completion_before_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = Arc::new(DiskFile::open(&dir.path().join("file"), true).ok().unwrap());
+        let uring = UringDisk::new(file.clone(), 0, BufferPool::new(0, 1 << 20), 4).unwrap();
+        let threads = ThreadsDisk::new(&file, 0, 4).unwrap();
+        let disks: [Box<dyn RawDisk>; 2] = [Box::new(uring), Box::new(threads)];
+        for mut disk in disks {
+            let mut done = Vec::new();
+            disk.poll(Wait::For(Duration::from_millis(2)), &mut done).unwrap();
+            assert!(done.is_empty());
+            disk.submit(7, 0, Work::Flush);
+            while done.is_empty() {
+                disk.poll(Wait::For(Duration::from_secs(3600)), &mut done).unwrap();
+            }
+            assert_eq!(done[0].id, 7);
+        }
+    }
 
     #[test]
     fn every_write_is_given_to_the_kernel_as_durable() {
