@@ -3,15 +3,17 @@
 use holdfast_libs_transport::{HttpClient, tls};
 use holdfast_volume_manager_client::{CellStatus, VolumeManagerClient};
 
-use crate::arguments::{AdminCommand, Target};
+use crate::arguments::{AdminCommand, DiskCommand, Target};
 use crate::outcome::usage;
-use crate::{profile, show};
+use crate::{disk, profile, show};
 
 /// Runs an operator's command.
 pub fn run(command: AdminCommand, target: &Target) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match command {
-        AdminCommand::Status => runtime.block_on(status(target)),
+        AdminCommand::Status => {
+            tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(status(target))
+        }
+        AdminCommand::Disk { command: DiskCommand::Format(options) } => disk::format(&options, target.json),
     }
 }
 

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use holdfast_libs_types::CellId;
+
 use crate::show::ByteSize;
 
 /// Self-hosted storage and file synchronisation.
@@ -109,6 +111,43 @@ pub struct Target {
 pub enum AdminCommand {
     /// Health of the cell: what can lose 0, 1 or 2 more disks, nodes, disks, running work
     Status,
+    /// Work on the disks of this machine
+    Disk {
+        #[command(subcommand)]
+        command: DiskCommand,
+    },
+}
+
+#[derive(Subcommand)]
+pub enum DiskCommand {
+    /// Make a disk of a block device or a file; run it on the storage server itself, no daemon is needed
+    ///
+    /// Refuses, with the reason and what to do, a device that is in use or on which anything stands.
+    Format(FormatDisk),
+}
+
+#[derive(Args)]
+pub struct FormatDisk {
+    /// Whole block device (by any of its names), or a file
+    pub device: PathBuf,
+    /// Configuration of this node: it names the cell and the slot size
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["cell", "slot_size"])]
+    pub config: Option<PathBuf>,
+    /// The cell, 32 hex digits, where there is no configuration yet
+    #[arg(long, value_name = "ID")]
+    pub cell: Option<CellId>,
+    /// Bytes of a slot, one size in the whole cell [default: 1GiB]
+    #[arg(long, value_name = "SIZE")]
+    pub slot_size: Option<ByteSize>,
+    /// Make a file of this size
+    #[arg(long, value_name = "SIZE")]
+    pub size: Option<ByteSize>,
+    /// Erase what stands there; SERIAL is the disk's, typed out (the full path of a file or of a device without one)
+    #[arg(long, value_name = "SERIAL")]
+    pub force: Option<String>,
+    /// Erase a Holdfast disk that holds N extents
+    #[arg(long, value_name = "N")]
+    pub erase_extents: Option<u32>,
 }
 
 #[derive(Args)]

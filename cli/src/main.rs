@@ -7,6 +7,7 @@ mod arguments;
 mod bench;
 mod daemon;
 mod dev;
+mod disk;
 mod outcome;
 mod profile;
 mod show;
