@@ -201,7 +201,7 @@ impl Simulation {
             return Faults { stalls: 30, write_back: 5, ..Faults::default() };
         }
         let write_errors = if self.ops.chance(500) { 5 } else { 40 };
-        Faults { read_errors: 5, write_errors, short: 10, stalls: 30, write_back: 5 }
+        Faults { read_errors: 5, write_errors, short: 10, stalls: 30, write_back: 5, ..Faults::default() }
     }
 }
 
