@@ -27,8 +27,9 @@ pub struct Arguments {
 pub enum Command {
     /// Run a whole cell on this machine: every daemon, file-backed disks, two sync clients
     Dev(DevOptions),
-    /// Run a node: the daemon of a storage server
-    Node(ConfigFile),
+    /// Run a node: the daemon of a storage server; or look at this machine's disks
+    #[command(subcommand_negates_reqs = true, args_conflicts_with_subcommands = true)]
+    Node(NodeOptions),
     /// Run the volume manager of a cell
     VolumeManager(ConfigFile),
     /// Run a frontend: it moves blocks
@@ -66,6 +67,73 @@ pub struct ConfigFile {
     /// TOML file; every key can also be set as HOLDFAST__SECTION__KEY
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
+}
+
+#[derive(Args)]
+pub struct NodeOptions {
+    /// TOML file; every key can also be set as HOLDFAST__SECTION__KEY
+    #[arg(long, value_name = "FILE", required = true)]
+    pub config: Option<PathBuf>,
+    #[command(subcommand)]
+    pub command: Option<NodeCommand>,
+}
+
+#[derive(Subcommand)]
+pub enum NodeCommand {
+    /// Match this machine with the hardware profiles: each disk with accept, or why it is rejected
+    ///
+    /// Only reads. Run it as root: it looks for file systems on the disks and asks smartctl for their health.
+    #[command(
+        after_help = "Exit codes: 0 a profile fits and at least one disk is accepted, 1 otherwise (the report is \
+                            printed all the same), 2 usage."
+    )]
+    Probe(ProbeOptions),
+    /// Switch the locate light of a bay
+    Locate(LocateOptions),
+}
+
+#[derive(Args, Clone)]
+pub struct ProfileChoice {
+    /// Name of a profile, or a file (with a / or ending in .toml) [default: the one that fits best]
+    #[arg(long, value_name = "NAME|FILE")]
+    pub profile: Option<String>,
+    /// Folder with profiles of your own, *.toml, beside the shipped ones
+    #[arg(long, value_name = "DIR")]
+    pub profiles: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub struct ProbeOptions {
+    #[command(flatten)]
+    pub choice: ProfileChoice,
+    /// Print one JSON document on stdout
+    #[arg(long)]
+    pub json: bool,
+    /// Make a profile from the disks that are here, in a new file
+    #[arg(long, value_name = "FILE")]
+    pub write: Option<PathBuf>,
+    /// Loop, RAM and device-mapper disks, too
+    #[arg(long = "virtual")]
+    pub virtual_disks: bool,
+    /// Read sys, proc and dev under DIR, a recorded tree; disks are not asked for their health then
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    pub root: PathBuf,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Switch {
+    On,
+    Off,
+}
+
+#[derive(Args)]
+pub struct LocateOptions {
+    /// Bay, as the profile calls it
+    pub bay: String,
+    #[arg(value_enum)]
+    pub switch: Switch,
+    #[command(flatten)]
+    pub choice: ProfileChoice,
 }
 
 #[derive(Args, Clone)]

@@ -8,6 +8,7 @@ mod bench;
 mod daemon;
 mod dev;
 mod disk;
+mod hardware;
 mod outcome;
 mod profile;
 mod show;
@@ -30,7 +31,12 @@ fn main() -> std::process::ExitCode {
 fn run(arguments: Arguments) -> anyhow::Result<()> {
     match arguments.command {
         Command::Dev(options) => dev::run(options),
-        Command::Node(file) => daemon::node(&file.config),
+        Command::Node(options) => match (options.command, options.config) {
+            (Some(command), _) => hardware::run(command),
+            (None, Some(config)) => daemon::node(&config),
+            // clap asks for one of the two.
+            (None, None) => Err(outcome::usage("`holdfast node` needs --config FILE, or a command such as probe")),
+        },
         Command::VolumeManager(file) => daemon::volume_manager(&file.config),
         Command::Frontend(file) => daemon::frontend(&file.config),
         Command::Metadata(file) => daemon::metadata(&file.config),

@@ -103,6 +103,7 @@ fn the_operators_profile_wins_over_a_shipped_one_of_its_name() {
     std::fs::write(folder.path().join("notes.txt"), "no profile").unwrap();
     let profile = shipped::named("nvme", Some(folder.path())).unwrap();
     assert_eq!((profile.bays.len(), profile.shipped), (2, false));
+    assert_eq!(shipped::all(Some(folder.path())).unwrap().iter().filter(|profile| profile.name == "nvme").count(), 1);
     assert_eq!(shipped::named(path.to_str().unwrap(), None).unwrap().name, "nvme");
     let error = shipped::named("nvm", None).unwrap_err().to_string();
     assert!(error.contains("did you mean `nvme`?") && error.contains("dev-file"), "{error}");
