@@ -95,21 +95,28 @@ impl Engine {
     /// Reads both copies for the scrub. The caller holds the lock.
     pub(super) async fn check_keys(&self) -> KeyCopies {
         let mut copies = KeyCopies { read_bytes: 0, bad: Vec::new(), behind: false, content: None };
-        let mut newest = 0;
+        // 0 of one that is blank.
+        let mut generations = Vec::new();
         for offset in self.key_copy_offsets() {
-            copies.read_bytes += 2 * PAGE;
-            match self.read_key_copy(offset).await {
-                Copy::Blank => {}
+            copies.read_bytes += PAGE;
+            let mut copy = self.read_key_copy(offset).await;
+            if matches!(copy, Copy::Bad(_)) {
+                // What passes at the second try is no damage.
+                copy = self.read_key_copy(offset).await;
+            }
+            match copy {
+                Copy::Blank => generations.push(0),
                 Copy::Bad(what) => copies.bad.push((offset, what)),
                 Copy::Good { generation, content } => {
-                    copies.behind |= newest != 0 && newest != generation;
-                    if generation > newest {
-                        newest = generation;
+                    copies.read_bytes += (content.len() as u64).next_multiple_of(PAGE).max(PAGE);
+                    if generations.iter().all(|earlier| *earlier < generation) {
                         copies.content = Some(content);
                     }
+                    generations.push(generation);
                 }
             }
         }
+        copies.behind = generations.windows(2).any(|two| two[0] != two[1]);
         copies
     }
 

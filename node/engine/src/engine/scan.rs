@@ -22,6 +22,9 @@ const CHUNK_BYTES: u64 = 256 * 1024;
 /// Reads kept in flight ahead of the walk.
 const READ_AHEAD: usize = 3;
 
+/// The same for walks that must not get in the way of anybody.
+pub(super) const ONE_READ: usize = 1;
+
 /// Is shown all bytes of a walk, in order.
 pub(super) type See<'a> = &'a mut dyn FnMut(&[u8]);
 
@@ -65,19 +68,21 @@ struct Chunks<'a> {
     base: u64,
     next: u64,
     limit: u64,
+    /// Reads in flight at most.
+    ahead: usize,
     flying: std::collections::VecDeque<(u64, usize, IoFuture)>,
 }
 
 impl<'a> Chunks<'a> {
     fn new(engine: &'a Engine, slot: u32, start: u64, limit: u64) -> Self {
         let base = engine.geometry().data_offset(slot);
-        Self { engine, base, next: start, limit, flying: std::collections::VecDeque::new() }
+        Self { engine, base, next: start, limit, ahead: READ_AHEAD, flying: std::collections::VecDeque::new() }
     }
 
     /// The next chunk with its offset; `None` at the limit. An unreadable chunk is an error, and the one after it
     /// can still be asked for.
     async fn next(&mut self) -> Option<(u64, std::io::Result<AlignedBuf>)> {
-        while self.flying.len() < READ_AHEAD && self.next < self.limit {
+        while self.flying.len() < self.ahead && self.next < self.limit {
             let len = CHUNK_BYTES.min(self.limit - self.next) as usize;
             let buffer = AlignedBuf::with_capacity(len);
             let future = self.engine.io.start(self.base + self.next, Work::Read { buffer, len });
@@ -102,11 +107,22 @@ impl<'a> Chunks<'a> {
 
 impl Engine {
     /// Walks the batches of `slot` from its start up to `limit` (whole pages), showing all bytes read to `see`.
-    pub(super) async fn scan_batches(&self, slot: u32, limit: u64, mut see: Option<See<'_>>) -> Scan {
+    pub(super) async fn scan_batches(&self, slot: u32, limit: u64, see: Option<See<'_>>) -> Scan {
+        self.scan_range(slot, 0..limit, READ_AHEAD, see).await
+    }
+
+    /// Walks the batches of a part of `slot`, which starts where a batch starts, with `ahead` reads in flight at most.
+    pub(super) async fn scan_range(
+        &self,
+        slot: u32,
+        range: std::ops::Range<u64>,
+        ahead: usize,
+        mut see: Option<See<'_>>,
+    ) -> Scan {
         let (volume, epoch) = self.with_slot(slot, |slot| (slot.volume, slot.append_epoch));
-        let mut scan = Scan { tail: 0, records: 0, stop: Stop::Limit };
+        let mut scan = Scan { tail: range.start, records: 0, stop: Stop::Limit };
         let mut current = None;
-        let mut chunks = Chunks::new(self, slot, 0, limit);
+        let mut chunks = Chunks { ahead, ..Chunks::new(self, slot, range.start, range.end) };
         while let Some((offset, chunk)) = chunks.next().await {
             let chunk = match chunk {
                 Ok(chunk) => chunk,

@@ -8,26 +8,27 @@
 //!   the footer by their own;
 //! - an open or fenced extent: the checksums of its batches below the tail.
 //!
+//! Not live, and not looked at: a copy that is not finished (it is read back whole before it counts), trash (nobody's
+//! data; a restored extent is looked at again), and what stands behind the tail or the length.
+//!
 //! Invariants:
 //! - A bad copy of metadata is written again from what is known to be right: the other copy, or for a footer the data, if
 //!   that has its digest. Data is never written: another replica has it, and only the volume manager knows where.
 //! - What changes while it is looked at is not called damaged: a finding counts only when the slot is still the same.
 //! - Foreground work goes first: one small read at a time.
+//! - A step reads `max_bytes` and at most one batch and one footer more; only a footer that is bad costs a whole extent.
 
-use holdfast_libs_types::{MAX_BATCH_BYTES, PAGE_BYTES};
+mod extents;
 
-use super::scan::Stop;
-use super::slot::Live;
-use super::{Engine, Slot};
+use holdfast_libs_types::PAGE_BYTES;
+
+use super::Engine;
 use crate::buffer::AlignedBuf;
 use crate::error::EngineError;
 use crate::findings::{Finding, Place, ScrubStep};
-use crate::geometry::CRC_SPAN_BYTES;
-use crate::slot_header::{SlotHeader, SlotState};
+use crate::slot_header::{SlotHeader, SlotHeaderError, SlotState};
 use crate::superblock::Superblock;
-
-/// Bytes of one read: whole spans of a page checksum, and small enough to let foreground reads through.
-const READ_BYTES: u64 = 4 * CRC_SPAN_BYTES;
+use extents::Reading;
 
 /// Most findings that one step reports; the next goes on from there.
 const MAX_FINDINGS: usize = 256;
@@ -36,7 +37,7 @@ const MAX_FINDINGS: usize = 256;
 #[derive(Debug, Default)]
 pub(super) struct Scrub {
     pub(super) cursor: Cursor,
-    /// The extent that is being read, and its page checksums.
+    /// The extent that is being read, and how far.
     reading: Option<Reading>,
 }
 
@@ -47,14 +48,6 @@ pub(super) struct Cursor {
     pub(super) slot: u32,
     /// Rounds finished.
     pub(super) round: u64,
-}
-
-#[derive(Debug)]
-struct Reading {
-    slot: u32,
-    slot_generation: u32,
-    next: u64,
-    checksums: Vec<u32>,
 }
 
 /// Collects what one step does.
@@ -113,29 +106,43 @@ impl Engine {
         true
     }
 
+    /// Reads `len` bytes at a page of the disk. What passes at the second try is no damage.
+    async fn scrub_read(&self, offset: u64, len: u64, step: &mut Step) -> std::io::Result<AlignedBuf> {
+        step.read(len);
+        let len = len as usize;
+        match self.read_pages(offset, len, AlignedBuf::with_capacity(len)).await {
+            Err(_) => self.read_pages(offset, len, AlignedBuf::with_capacity(len)).await,
+            read => read,
+        }
+    }
+
     async fn scrub_superblocks(&self, step: &mut Step) {
         let _guard = self.superblock_lock.lock().await;
         let expected = self.superblock.borrow().clone();
         let mut found = Vec::new();
         let mut behind = false;
         for area in [expected.geometry.superblock_a, expected.geometry.superblock_b] {
-            let read = self.read_pages(area.offset, PAGE_BYTES, AlignedBuf::with_capacity(PAGE_BYTES)).await;
-            step.read(PAGE_BYTES as u64);
+            let read = self.scrub_read(area.offset, PAGE_BYTES as u64, step).await;
             let what = match read.map(|page| Superblock::decode(&page)) {
                 Ok(Ok(one)) if one == expected => continue,
-                // A crash between the writes of the two leaves one behind.
-                Ok(Ok(one)) if one.disk == expected.disk && one.generation < expected.generation => {
+                // A crash between the writes of the two leaves one behind, a failed write one that never counted.
+                Ok(Ok(one))
+                    if (one.disk, one.cell) == (expected.disk, expected.cell)
+                        && one.generation <= expected.generation =>
+                {
                     behind = true;
                     continue;
                 }
-                Ok(Ok(other)) => format!("is of disk {} in cell {}", other.disk, other.cell),
+                Ok(Ok(other)) => {
+                    format!("is of disk {} in cell {}, generation {}", other.disk, other.cell, other.generation)
+                }
                 Ok(Err(error)) => error.to_string(),
                 Err(error) => format!("cannot be read: {error}"),
             };
             found.push(Finding::area(Place::Superblock, area.offset, what));
         }
-        if !found.is_empty() || behind {
-            let repaired = self.shared.writable().is_ok() && self.write_superblock(expected).await.is_ok();
+        if (!found.is_empty() || behind) && self.shared.writable().is_ok() {
+            let repaired = self.write_superblock(expected).await.is_ok();
             found.iter_mut().for_each(|finding| finding.repaired = repaired);
         }
         step.found.append(&mut found);
@@ -165,40 +172,26 @@ impl Engine {
         let header = self.with_slot(slot, |slot| slot.header());
         match header.state {
             SlotState::Sealed => self.scrub_sealed(slot, &header, step).await,
-            SlotState::Open | SlotState::Fenced => {
-                self.scrub_batches(slot, &header, step).await;
-                true
-            }
-            // A copy is read back whole before it counts; trash is nobody's data any more.
+            SlotState::Open | SlotState::Fenced => self.scrub_batches(slot, &header, step).await,
             SlotState::Free | SlotState::Copying | SlotState::Trashed => true,
         }
     }
 
     /// Both header pages of a slot; false when the slot must be left alone.
     async fn scrub_headers(&self, slot: u32, step: &mut Step) -> bool {
-        if self.with_slot(slot, |slot| slot.is_lost()) {
-            return false;
-        }
         let lock = self.lock_of(slot);
         let _guard = lock.lock().await;
-        let (known, page) = self.with_slot(slot, |slot| (slot.header(), slot.page));
-        let mut bad = [None, None];
+        let (known, page, lost) = self.with_slot(slot, |slot| (slot.header(), slot.page, slot.is_lost()));
+        let mut bad = Vec::new();
         for at in [0, 1u8] {
-            let read = self
-                .read_pages(self.geometry().header_offset(slot, at), PAGE_BYTES, AlignedBuf::with_capacity(PAGE_BYTES))
-                .await;
-            step.read(PAGE_BYTES as u64);
-            let what = match read.map(|page| SlotHeader::decode(&page, self.shared.id, slot)) {
-                Ok(Ok(found)) if at == page && found != known => Some("is not the newest header".to_owned()),
-                Ok(Ok(found)) if at != page && found.generation >= known.generation => {
-                    Some("is newer than the newest header".to_owned())
-                }
-                Ok(Ok(_)) => None,
-                Ok(Err(crate::slot_header::SlotHeaderError::Blank)) if known.generation < 2 => None,
-                Ok(Err(error)) => Some(error.to_string()),
-                Err(error) => Some(format!("cannot be read: {error}")),
+            let read = self.scrub_read(self.geometry().header_offset(slot, at), PAGE_BYTES as u64, step).await;
+            let contents = match read {
+                Ok(bytes) => SlotHeader::decode(&bytes, self.shared.id, slot),
+                Err(_) => Err(SlotHeaderError::Unreadable),
             };
-            bad[usize::from(at)] = what;
+            if let Some(what) = header_fault(&known, at == page, contents) {
+                bad.push((at, what));
+            }
         }
         // Taken or changed in the meantime (by somebody who holds another lock by now): the next round looks again.
         let same = std::rc::Rc::ptr_eq(&lock, &self.lock_of(slot))
@@ -206,178 +199,35 @@ impl Engine {
         if !same {
             return false;
         }
-        let mut found = Vec::new();
-        for (at, what) in bad.iter().enumerate() {
-            if let Some(what) = what {
-                let volume = (known.state != SlotState::Free).then_some(known.volume);
-                found.push(Finding {
-                    place: Place::SlotHeader,
-                    slot: Some(slot),
-                    volume,
-                    offset: at as u64 * PAGE_BYTES as u64,
-                    what: what.clone(),
-                    repaired: false,
-                });
-            }
-        }
-        if !found.is_empty() && known.generation > 0 && self.shared.writable().is_ok() {
+        let volume = (known.state != SlotState::Free).then_some(known.volume);
+        let mut found: Vec<Finding> = bad
+            .into_iter()
+            .map(|(at, what)| {
+                let offset = u64::from(at) * PAGE_BYTES as u64;
+                Finding { place: Place::SlotHeader, slot: Some(slot), volume, offset, what, repaired: false }
+            })
+            .collect();
+        // Of a lost slot nobody knows what it holds: it is reported and never written.
+        if !lost && !found.is_empty() && self.shared.writable().is_ok() {
             let repaired = self.rewrite_headers(slot, &known).await.is_ok();
             found.iter_mut().for_each(|finding| finding.repaired = repaired);
         }
         step.found.append(&mut found);
-        true
-    }
-
-    /// One piece of a sealed extent; true when it is done.
-    async fn scrub_sealed(&self, slot: u32, header: &SlotHeader, step: &mut Step) -> bool {
-        let unfinished = self.scrub.borrow_mut().reading.take();
-        let same = |reading: &Reading| reading.slot == slot && reading.slot_generation == header.slot_generation;
-        let mut reading = match unfinished.filter(same) {
-            Some(reading) => reading,
-            None => match self.begin_reading(slot, header, step).await {
-                Some(reading) => reading,
-                None => return true,
-            },
-        };
-        while reading.next < header.length {
-            if step.is_spent() {
-                self.scrub.borrow_mut().reading = Some(reading);
-                return false;
-            }
-            let len = READ_BYTES.min(header.length - reading.next);
-            let at = self.geometry().data_offset(slot) + reading.next;
-            let read = self.read_pages(at, len as usize, AlignedBuf::with_capacity(len as usize)).await;
-            step.read(len);
-            if !self.is_still(slot, header) {
-                return true;
-            }
-            let spans = (reading.next / CRC_SPAN_BYTES) as usize;
-            match read {
-                Ok(bytes) => {
-                    for (n, span) in bytes.chunks(CRC_SPAN_BYTES as usize).enumerate() {
-                        if reading.checksums.get(spans + n) != Some(&crc32fast::hash(span)) {
-                            let offset = reading.next + n as u64 * CRC_SPAN_BYTES;
-                            self.found_in_data(slot, header, offset, "its page checksum does not match", step);
-                        }
-                    }
-                }
-                Err(error) => {
-                    self.found_in_data(slot, header, reading.next, &format!("cannot be read: {error}"), step);
-                }
-            }
-            reading.next += len;
-        }
-        true
-    }
-
-    /// Reads and checks the footer; `None` when the extent is no longer there, or its footer cannot be believed.
-    async fn begin_reading(&self, slot: u32, header: &SlotHeader, step: &mut Step) -> Option<Reading> {
-        let read = async {
-            let rows = self.read_rows(slot, header).await?;
-            let row_bytes = rows.len() as u64 * 48;
-            drop(rows);
-            Ok((row_bytes, self.read_checksums(slot, header).await?))
-        };
-        let read: Result<(u64, Vec<u32>), EngineError> = read.await;
-        if !self.is_still(slot, header) {
-            return None;
-        }
-        match read {
-            Ok((row_bytes, checksums)) => {
-                step.read(2 * PAGE_BYTES as u64 + row_bytes + checksums.len() as u64 * 4);
-                Some(Reading { slot, slot_generation: header.slot_generation, next: 0, checksums })
-            }
-            Err(error) => {
-                let what = match error {
-                    EngineError::Damaged { detail, .. } => detail,
-                    other => other.to_string(),
-                };
-                self.footer_is_bad(slot, header, what, step).await;
-                None
-            }
-        }
-    }
-
-    /// What the header knows, the digest, decides: data that has it gives the footer again, and data that has not is
-    /// damaged, nobody can tell where.
-    async fn footer_is_bad(&self, slot: u32, header: &SlotHeader, what: String, step: &mut Step) {
-        let offset = u64::from(header.footer_offset) * PAGE_BYTES as u64;
-        let mut finding = Finding::in_extent(Place::Footer, slot, header.volume, offset, what);
-        let built = {
-            let _alone = self.scan_lock.lock().await;
-            self.build_footer(slot, header.volume, header.length).await
-        };
-        step.read(header.length);
-        let lock = self.lock_of(slot);
-        let _guard = lock.lock().await;
-        if !self.is_still(slot, header) {
-            return;
-        }
-        match built {
-            Ok((digest, builder)) if digest == header.digest => {
-                let footer = builder.finish();
-                let fits = footer.row_count() == header.records;
-                finding.repaired =
-                    fits && self.shared.writable().is_ok() && self.write_footer(slot, header, &footer).await.is_ok();
-                if !finding.repaired {
-                    self.mark_damaged(slot, &finding.what);
-                }
-            }
-            Ok(_) => self.found_in_data(slot, header, 0, "the extent does not have its digest", step),
-            Err(error) => self.found_in_data(slot, header, 0, &format!("cannot be read: {error}"), step),
-        }
-        step.found.push(finding);
-    }
-
-    /// The batches of an extent that can still grow, below the tail it has now.
-    async fn scrub_batches(&self, slot: u32, header: &SlotHeader, step: &mut Step) {
-        let (tail, damaged) =
-            self.with_slot(slot, |slot| slot.live.as_ref().map_or((0, true), |live| (live.tail, live.damaged)));
-        // What is known already is in the listing.
-        if damaged || tail == 0 {
-            return;
-        }
-        let scan = {
-            let _alone = self.scan_lock.lock().await;
-            self.scan_batches(slot, tail, None).await
-        };
-        step.read(tail.min(scan.tail + MAX_BATCH_BYTES as u64));
-        let what = match scan.stop {
-            Stop::Limit => return,
-            Stop::Blank => "nothing stands there".to_owned(),
-            Stop::Spans { end } => format!("a batch claims to end at {end}"),
-            Stop::Bad { detail } | Stop::Unreadable { detail } => detail,
-        };
-        if !self.is_still(slot, header) {
-            return;
-        }
-        self.mark_damaged(slot, &format!("damaged at {}: {what}", scan.tail));
-        step.found.push(Finding::in_extent(Place::Data, slot, header.volume, scan.tail, what));
-    }
-
-    /// Whether the slot holds the same use of itself, in the same state.
-    fn is_still(&self, slot: u32, header: &SlotHeader) -> bool {
-        self.with_slot(slot, |at| (at.slot_generation, at.state) == (header.slot_generation, header.state))
-    }
-
-    fn found_in_data(&self, slot: u32, header: &SlotHeader, offset: u64, what: &str, step: &mut Step) {
-        self.mark_damaged(slot, &format!("damaged at {offset}: {what}"));
-        step.found.push(Finding::in_extent(Place::Data, slot, header.volume, offset, what.to_owned()));
-    }
-
-    /// Shows the extent as damaged from now on. Its records are served as before: each has checksums of its own.
-    fn mark_damaged(&self, slot: u32, note: &str) {
-        self.with_slot(slot, |at| at.mark_damaged(note, &self.io));
+        !lost
     }
 }
 
-impl Slot {
-    fn mark_damaged(&mut self, note: &str, io: &std::rc::Rc<crate::reactor::Io>) {
-        let length = self.length;
-        let live =
-            self.live.get_or_insert_with(|| Box::new(Live { tail: length, readable_end: length, ..Live::empty(io) }));
-        live.damaged = true;
-        live.no_appends = Some("it is damaged".to_owned());
-        live.note.get_or_insert_with(|| note.to_owned());
+/// What is wrong with a header page, if anything is: `newest` says whether it is the one that `known` was read from or
+/// written to last.
+fn header_fault(known: &SlotHeader, newest: bool, found: Result<SlotHeader, SlotHeaderError>) -> Option<String> {
+    match found {
+        Ok(found) if newest && found != *known => Some("is not the header that was written last".to_owned()),
+        Ok(found) if !newest && found.generation >= known.generation => {
+            Some("is newer than the header that was written last".to_owned())
+        }
+        Ok(_) => None,
+        // A slot never used has none, and one whose first use failed has one.
+        Err(SlotHeaderError::Blank) if known.generation < 2 => None,
+        Err(error) => Some(error.to_string()),
     }
 }

@@ -1,0 +1,244 @@
+//! Data and footers of extents, a piece at a time.
+
+use holdfast_libs_types::{MAX_BATCH_BYTES, PAGE_BYTES};
+
+use super::Step;
+use crate::buffer::AlignedBuf;
+use crate::engine::scan::{ONE_READ, Stop};
+use crate::engine::slot::Live;
+use crate::engine::{Engine, Slot};
+use crate::error::EngineError;
+use crate::findings::{Finding, Place};
+use crate::footer::FooterShape;
+use crate::geometry::CRC_SPAN_BYTES;
+use crate::slot_header::SlotHeader;
+
+/// Bytes of one read: whole spans of a page checksum, and small enough to let foreground reads through.
+const READ_BYTES: u64 = 4 * CRC_SPAN_BYTES;
+
+/// An extent that is being read.
+#[derive(Debug)]
+pub(super) struct Reading {
+    slot: u32,
+    slot_generation: u32,
+    /// The next byte; of an extent that is not sealed, the start of a batch.
+    next: u64,
+    /// Of a sealed extent: its page checksums.
+    checksums: Option<Vec<u32>>,
+}
+
+impl Engine {
+    /// What was begun of this very extent, in this very form.
+    fn unfinished(&self, slot: u32, header: &SlotHeader, sealed: bool) -> Option<Reading> {
+        self.scrub.borrow_mut().reading.take().filter(|reading| {
+            (reading.slot, reading.slot_generation) == (slot, header.slot_generation)
+                && reading.checksums.is_some() == sealed
+        })
+    }
+
+    /// One piece of a sealed extent; true when it is done.
+    pub(super) async fn scrub_sealed(&self, slot: u32, header: &SlotHeader, step: &mut Step) -> bool {
+        let mut reading = match self.unfinished(slot, header, true) {
+            Some(reading) => reading,
+            None => match self.begin_sealed(slot, header, step).await {
+                Some(reading) => reading,
+                None => return true,
+            },
+        };
+        while reading.next < header.length {
+            if step.is_spent() {
+                self.scrub.borrow_mut().reading = Some(reading);
+                return false;
+            }
+            let len = READ_BYTES.min(header.length - reading.next);
+            let read = self.scrub_read(self.geometry().data_offset(slot) + reading.next, len, step).await;
+            if !self.is_still(slot, header) {
+                return true;
+            }
+            let checksums = reading.checksums.as_deref().unwrap_or_default();
+            for (offset, what) in bad_spans(read, reading.next, checksums) {
+                self.found_in_data(slot, header, offset, &what, step).await;
+            }
+            reading.next += len;
+        }
+        true
+    }
+
+    /// Reads and checks the footer; `None` when the extent is no longer there, or its footer cannot be believed.
+    async fn begin_sealed(&self, slot: u32, header: &SlotHeader, step: &mut Step) -> Option<Reading> {
+        let shape = FooterShape::of(header.length, header.records);
+        step.read(shape.len() + PAGE_BYTES as u64);
+        let mut read = self.check_footer(slot, header).await;
+        if read.is_err() {
+            // What passes at the second try is no damage.
+            read = self.check_footer(slot, header).await;
+        }
+        if !self.is_still(slot, header) {
+            return None;
+        }
+        match read {
+            Ok(checksums) => {
+                let slot_generation = header.slot_generation;
+                Some(Reading { slot, slot_generation, next: 0, checksums: Some(checksums) })
+            }
+            Err(error) => {
+                let what = match error {
+                    EngineError::Damaged { detail, .. } => detail,
+                    other => other.to_string(),
+                };
+                self.footer_is_bad(slot, header, what, step).await;
+                None
+            }
+        }
+    }
+
+    /// All parts of a footer; the page checksums come back.
+    async fn check_footer(&self, slot: u32, header: &SlotHeader) -> Result<Vec<u32>, EngineError> {
+        drop(self.read_rows(slot, header).await?);
+        self.read_checksums(slot, header).await
+    }
+
+    /// What the header knows, the digest, decides: data that has it gives the footer again, and data that has not is
+    /// damaged, nobody can tell where.
+    async fn footer_is_bad(&self, slot: u32, header: &SlotHeader, what: String, step: &mut Step) {
+        let offset = u64::from(header.footer_offset) * PAGE_BYTES as u64;
+        let mut finding = Finding::in_extent(Place::Footer, slot, header.volume, offset, what);
+        let built = {
+            let _alone = self.scan_lock.lock().await;
+            self.build_footer(slot, header.volume, header.length).await
+        };
+        step.read(header.length);
+        let in_data = match built {
+            Ok((digest, builder)) if digest == header.digest => {
+                let lock = self.lock_of(slot);
+                let _guard = lock.lock().await;
+                if !self.is_still(slot, header) {
+                    return;
+                }
+                let footer = builder.finish();
+                let fits = footer.row_count() == header.records;
+                finding.repaired =
+                    fits && self.shared.writable().is_ok() && self.write_footer(slot, header, &footer).await.is_ok();
+                if !finding.repaired {
+                    self.with_slot(slot, |at| at.mark_damaged(&finding.what, &self.io));
+                }
+                None
+            }
+            Ok(_) => Some("the extent does not have its digest".to_owned()),
+            Err(error) => Some(format!("cannot be read: {error}")),
+        };
+        if let Some(in_data) = in_data {
+            self.found_in_data(slot, header, 0, &in_data, step).await;
+        }
+        step.found.push(finding);
+    }
+
+    /// One piece of the batches of an extent that can still grow, below the tail it has now; true when it is done.
+    pub(super) async fn scrub_batches(&self, slot: u32, header: &SlotHeader, step: &mut Step) -> bool {
+        let unfinished = self.unfinished(slot, header, false);
+        let mut next = unfinished.map_or(0, |reading| reading.next);
+        loop {
+            let (tail, damaged) =
+                self.with_slot(slot, |slot| slot.live.as_ref().map_or((0, true), |live| (live.tail, live.damaged)));
+            // What is known already is in the listing.
+            if damaged || next >= tail || !self.is_still(slot, header) {
+                return true;
+            }
+            if step.is_spent() {
+                let slot_generation = header.slot_generation;
+                self.scrub.borrow_mut().reading = Some(Reading { slot, slot_generation, next, checksums: None });
+                return false;
+            }
+            let piece = step.left.next_multiple_of(PAGE_BYTES as u64).max(READ_BYTES);
+            match self.scrub_piece(slot, next, piece, tail, step).await {
+                Ok(end) => next = end,
+                Err((offset, what)) => {
+                    if self.is_still(slot, header) {
+                        self.found_in_data(slot, header, offset, &what, step).await;
+                    }
+                    return true;
+                }
+            }
+        }
+    }
+
+    /// Walks whole batches from `next` on, as many as end within `piece` bytes, but at least one; returns where the last
+    /// one ends, or the place and kind of damage.
+    async fn scrub_piece(
+        &self,
+        slot: u32,
+        next: u64,
+        piece: u64,
+        tail: u64,
+        step: &mut Step,
+    ) -> Result<u64, (u64, String)> {
+        let mut limit = tail.min(next.saturating_add(piece));
+        loop {
+            let scan = {
+                let _alone = self.scan_lock.lock().await;
+                self.scan_range(slot, next..limit, ONE_READ, None).await
+            };
+            step.read(limit.min(scan.tail + MAX_BATCH_BYTES as u64) - next);
+            match scan.stop {
+                Stop::Spans { end } if end > tail => {
+                    return Err((scan.tail, format!("a batch claims to end at {end}")));
+                }
+                // Longer than the piece; a batch has a bound.
+                Stop::Spans { end } if scan.tail == next => limit = end,
+                Stop::Limit | Stop::Spans { .. } => return Ok(scan.tail),
+                Stop::Blank => return Err((scan.tail, "nothing stands there".to_owned())),
+                Stop::Bad { detail } | Stop::Unreadable { detail } => return Err((scan.tail, detail)),
+            }
+        }
+    }
+
+    /// Whether the slot holds the same use of itself, in the same state.
+    fn is_still(&self, slot: u32, header: &SlotHeader) -> bool {
+        self.with_slot(slot, |at| (at.slot_generation, at.state) == (header.slot_generation, header.state))
+    }
+
+    /// Reports damaged data, and shows the extent as damaged from now on.
+    async fn found_in_data(&self, slot: u32, header: &SlotHeader, offset: u64, what: &str, step: &mut Step) {
+        // An append in flight raises the tail when it ends.
+        let lock = self.lock_of(slot);
+        let _guard = lock.lock().await;
+        if self.is_still(slot, header) {
+            self.with_slot(slot, |at| {
+                at.mark_damaged(&format!("damaged at {offset}: {what}"), &self.io);
+                at.shorten_tail(offset);
+            });
+            step.found.push(Finding::in_extent(Place::Data, slot, header.volume, offset, what.to_owned()));
+        }
+    }
+}
+
+/// The spans of `read`, which starts at `start`, that are not what `checksums` says of them.
+fn bad_spans(read: std::io::Result<AlignedBuf>, start: u64, checksums: &[u32]) -> Vec<(u64, String)> {
+    let bytes = match read {
+        Ok(bytes) => bytes,
+        Err(error) => return vec![(start, format!("cannot be read: {error}"))],
+    };
+    let first = (start / CRC_SPAN_BYTES) as usize;
+    let spans = bytes.chunks(CRC_SPAN_BYTES as usize).enumerate();
+    let bad = spans.filter(|(n, span)| checksums.get(first + n) != Some(&crc32fast::hash(span)));
+    bad.map(|(n, _)| (start + n as u64 * CRC_SPAN_BYTES, "its page checksum does not match".to_owned())).collect()
+}
+
+impl Slot {
+    /// Shows it as damaged. Its records are served as before: each has checksums of its own.
+    fn mark_damaged(&mut self, note: &str, io: &std::rc::Rc<crate::reactor::Io>) {
+        let length = self.length;
+        let live =
+            self.live.get_or_insert_with(|| Box::new(Live { tail: length, readable_end: length, ..Live::empty(io) }));
+        live.damaged = true;
+        live.no_appends = Some("it is damaged".to_owned());
+        live.note.get_or_insert_with(|| note.to_owned());
+    }
+
+    /// Of an extent that is not sealed: every batch below the tail validates. What stands behind is still read.
+    fn shorten_tail(&mut self, offset: u64) {
+        if let (false, Some(live)) = (self.header().has_length(), self.live.as_mut()) {
+            live.tail = live.tail.min(offset);
+        }
+    }
+}

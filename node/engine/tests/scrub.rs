@@ -1,0 +1,453 @@
+//! The scrub: damage of every kind is found and named, copies of metadata are mended, and a sound disk is left alone
+//! whatever goes on beside it.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use holdfast_libs_sim::disk::Faults;
+use holdfast_libs_types::{VolumeId, WriteEpoch};
+use holdfast_node_engine::{Disk, EngineError, ExtentInfo, ExtentState, Finding, Place};
+use sha2::Digest;
+use support::{Appended, Bench, EPOCH, aligned, batch, volume};
+
+const NEXT: WriteEpoch = WriteEpoch(2);
+const MIB: u64 = 1 << 20;
+const PAGE: u64 = 4096;
+
+const SEALED: u8 = 1;
+const OPEN: u8 = 2;
+const FENCED: u8 = 3;
+const PARITY: u8 = 4;
+const COPYING: u8 = 5;
+
+/// A disk with an extent in every state, a used and freed slot, keys and an incarnation.
+struct Cell {
+    bench: Bench,
+    records: Vec<Appended>,
+}
+
+impl Cell {
+    fn new(seed: u64) -> Self {
+        let mut bench = Bench::new(seed);
+        let mut records = Vec::new();
+        for n in [SEALED, OPEN, FENCED] {
+            bench.create(volume(n));
+            for _ in 0..3 {
+                records.extend(bench.append(volume(n), &[70_000, 16, 30_000]).0);
+            }
+        }
+        let length = info(&mut bench, SEALED).length;
+        bench.run(|disk| async move { disk.seal(volume(SEALED), NEXT, length, 1).await }).unwrap();
+        bench.run(|disk| async move { disk.fence(volume(FENCED), NEXT, 1).await }).unwrap();
+        let parity = vec![7; 200 * 1024];
+        begin_copy(&mut bench, PARITY, &parity);
+        bench.run(|disk| async move { disk.finish_copy(volume(PARITY)).await }).unwrap();
+        begin_copy(&mut bench, 9, &parity);
+        bench.run(|disk| async move { disk.abort_copy(volume(9)).await }).unwrap();
+        begin_copy(&mut bench, COPYING, &parity);
+        // The freed slot was taken again; one more is freed, and stays so.
+        begin_copy(&mut bench, 9, &parity);
+        bench.run(|disk| async move { disk.abort_copy(volume(9)).await }).unwrap();
+        bench.run(|disk| async move { disk.write_key_area(vec![0xab; 5000]).await }).unwrap();
+        bench.run(|disk| async move { disk.propose_incarnation().await }).unwrap();
+        Self { bench, records }
+    }
+
+    fn info(&mut self, n: u8) -> ExtentInfo {
+        info(&mut self.bench, n)
+    }
+
+    /// Where the header pages of a slot start on the disk.
+    fn slot_start(&self, slot: u32) -> u64 {
+        self.bench.engine.data_range(slot).start - 2 * PAGE
+    }
+
+    /// Where the two copies of the keys start on the disk.
+    fn key_copies(&self) -> Vec<u64> {
+        let disk = self.bench.disk.borrow();
+        (2 * MIB / PAGE..8 * MIB / PAGE).map(|n| n * PAGE).filter(|at| disk.peek(*at, 4) == *b"HFKA").collect()
+    }
+
+    fn flip_in(&mut self, range: std::ops::Range<u64>) -> u64 {
+        let at = self.bench.rng.within(range);
+        let bit = self.bench.rng.below(8) as u8;
+        self.bench.disk.borrow_mut().flip_bit(at, bit);
+        at
+    }
+
+    /// Scrubs to the end of a round.
+    fn round(&mut self) -> Vec<Finding> {
+        round(&mut self.bench, MIB)
+    }
+
+    fn reads_well(&mut self) {
+        for record in self.records.clone() {
+            assert_eq!(self.bench.read_record(&record).unwrap(), record.bytes);
+        }
+    }
+}
+
+fn info(bench: &mut Bench, n: u8) -> ExtentInfo {
+    bench.run(|disk| async move { disk.extent(volume(n)).await }).unwrap()
+}
+
+fn begin_copy(bench: &mut Bench, n: u8, bytes: &[u8]) {
+    let (length, digest) = (bytes.len() as u64, sha2::Sha256::digest(bytes).into());
+    let part = aligned(bytes);
+    bench.run(|disk| async move { disk.begin_copy(volume(n), EPOCH, length, digest).await }).unwrap();
+    bench.run(|disk| async move { disk.copy_write(volume(n), 0, part).await }).unwrap();
+}
+
+fn round(bench: &mut Bench, step_bytes: u64) -> Vec<Finding> {
+    let mut found = Vec::new();
+    loop {
+        let step = bench.run(|disk| async move { disk.scrub_step(step_bytes).await }).unwrap();
+        found.extend(step.found);
+        if step.finished_round {
+            return found;
+        }
+    }
+}
+
+#[test]
+fn a_sound_disk_has_no_findings_before_and_after_a_restart() {
+    let mut cell = Cell::new(1);
+    for step_bytes in [1, 100_000, u64::MAX] {
+        assert_eq!(round(&mut cell.bench, step_bytes), []);
+    }
+    cell.bench.restart();
+    assert_eq!(cell.round(), []);
+    cell.reads_well();
+}
+
+#[test]
+fn flipped_bits_in_superblocks_are_named_and_the_copy_is_mended() {
+    for seed in 0..20 {
+        let mut cell = Cell::new(seed);
+        let start = (seed % 2) * MIB;
+        cell.flip_in(start..start + PAGE);
+        let found = cell.round();
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!((found[0].place, found[0].slot, found[0].offset), (Place::Superblock, None, start));
+        assert!(found[0].repaired);
+        assert_eq!(cell.round(), []);
+        // Mended for good: the other copy may go now.
+        let other = MIB - start;
+        cell.flip_in(other..other + PAGE);
+        cell.bench.restart();
+        let found = cell.round();
+        assert_eq!((found.len(), found[0].place, found[0].offset), (1, Place::Superblock, other));
+    }
+}
+
+#[test]
+fn flipped_bits_in_a_copy_of_the_keys_are_named_and_the_copy_is_mended() {
+    for seed in 0..20 {
+        let mut cell = Cell::new(seed);
+        let copies = cell.key_copies();
+        assert_eq!(copies.len(), 2);
+        let (hit, other) = if seed % 2 == 0 { (copies[0], copies[1]) } else { (copies[1], copies[0]) };
+        // The header page, then the content.
+        let range = if seed % 4 < 2 { hit..hit + PAGE } else { hit + PAGE..hit + PAGE + 5000 };
+        cell.flip_in(range);
+        let found = cell.round();
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!((found[0].place, found[0].slot, found[0].offset), (Place::KeyArea, None, hit));
+        assert!(found[0].repaired);
+        assert_eq!(cell.round(), []);
+        cell.flip_in(other..other + PAGE);
+        let keys = cell.bench.run(|disk| async move { disk.read_key_area().await }).unwrap();
+        assert_eq!(keys.unwrap(), vec![0xab; 5000]);
+    }
+}
+
+#[test]
+fn keys_that_are_damaged_in_both_copies_are_reported_again_and_again_and_never_written_over() {
+    let mut cell = Cell::new(2);
+    for copy in cell.key_copies() {
+        cell.flip_in(copy + PAGE..copy + PAGE + 5000);
+    }
+    for _ in 0..2 {
+        let found = cell.round();
+        assert!(found.iter().all(|finding| finding.place == Place::KeyArea && !finding.repaired), "{found:?}");
+        assert_eq!(found.len(), 2);
+    }
+}
+
+#[test]
+fn flipped_bits_in_slot_headers_of_every_state_are_named_and_the_page_is_mended() {
+    for seed in 0..30 {
+        let mut cell = Cell::new(seed);
+        let page = seed % 2;
+        // The slot behind the last extent is the one that was freed.
+        let freed = cell.info(COPYING).slot + 1;
+        let held = [SEALED, OPEN, FENCED, PARITY, COPYING].get((seed / 2 % 6) as usize).copied();
+        let slot = held.map_or(freed, |n| cell.info(n).slot);
+        let before = cell.bench.run(|disk| async move { disk.extents().await }).unwrap();
+        let start = cell.slot_start(slot) + page * PAGE;
+        cell.flip_in(start..start + PAGE);
+        let found = cell.round();
+        assert_eq!(found.len(), 1, "{found:?}");
+        let Finding { place, slot: named, volume: of, offset, repaired, .. } = found[0].clone();
+        assert_eq!((place, named, of), (Place::SlotHeader, Some(slot), held.map(volume)));
+        assert_eq!((offset, repaired), (page * PAGE, true));
+        assert_eq!(cell.round(), []);
+        // Mended for good: the other page may go now.
+        let other = cell.slot_start(slot) + (1 - page) * PAGE;
+        cell.flip_in(other..other + PAGE);
+        cell.bench.restart();
+        let after = cell.bench.run(|disk| async move { disk.extents().await }).unwrap();
+        let states = |infos: &[ExtentInfo]| -> Vec<_> {
+            infos.iter().map(|info| (info.volume, info.state, info.length, info.epoch, info.term)).collect()
+        };
+        assert_eq!(states(&after), states(&before));
+    }
+}
+
+#[test]
+fn a_header_that_was_never_really_written_is_noticed() {
+    let mut cell = Cell::new(3);
+    let slot = cell.info(FENCED).slot;
+    let start = cell.slot_start(slot);
+    let before = cell.bench.disk.borrow().peek(start, 2 * PAGE as usize);
+    let tail = cell.info(FENCED).length;
+    cell.bench.run(|disk| async move { disk.seal(volume(FENCED), NEXT, tail, 1).await }).unwrap();
+    // The drive said it was durable, and lied.
+    cell.bench.disk.borrow_mut().write_durable(start, &before);
+    let found = cell.round();
+    assert_eq!((found.len(), found[0].place, found[0].slot), (1, Place::SlotHeader, Some(slot)), "{found:?}");
+    assert!(found[0].repaired);
+    cell.bench.restart();
+    assert_eq!(cell.info(FENCED).state, ExtentState::Sealed);
+}
+
+#[test]
+fn a_slot_that_lost_both_of_its_headers_is_reported_and_never_written() {
+    let mut cell = Cell::new(4);
+    let slot = cell.info(SEALED).slot;
+    let start = cell.slot_start(slot);
+    cell.flip_in(start..start + PAGE);
+    cell.flip_in(start + PAGE..start + 2 * PAGE);
+    cell.bench.restart();
+    let before = cell.bench.disk.borrow().peek(start, 2 * PAGE as usize);
+    for _ in 0..2 {
+        let found = cell.round();
+        assert_eq!(found.len(), 2, "{found:?}");
+        for finding in found {
+            assert_eq!((finding.place, finding.slot, finding.repaired), (Place::SlotHeader, Some(slot), false));
+        }
+    }
+    assert!(cell.bench.disk.borrow().peek(start, 2 * PAGE as usize) == before);
+}
+
+#[test]
+fn a_flipped_bit_anywhere_in_sealed_data_is_named_and_the_extent_shown_as_damaged() {
+    for seed in 0..20 {
+        let mut cell = Cell::new(seed);
+        let n = if seed % 2 == 0 { SEALED } else { PARITY };
+        let (slot, length) = (cell.info(n).slot, cell.info(n).length);
+        let start = cell.bench.engine.data_range(slot).start;
+        let at = cell.flip_in(start..start + length) - start;
+        let found = cell.round();
+        assert_eq!(found.len(), 1, "{found:?}");
+        let Finding { place, slot: named, volume: of, offset, repaired, .. } = found[0].clone();
+        assert_eq!((place, named, of, repaired), (Place::Data, Some(slot), Some(volume(n)), false));
+        assert!((offset..offset + 65_536).contains(&at), "bit at {at}, found at {offset}");
+        let shown = cell.info(n);
+        assert_eq!((shown.state, shown.length), (ExtentState::Damaged, length));
+        assert!(shown.note.unwrap().contains(&offset.to_string()));
+        assert_eq!(cell.round().len(), 1, "it is reported until somebody mends it");
+        // What has its own checksum is served as before, and what is hit is not.
+        for record in cell.records.clone() {
+            let hit =
+                record.volume == volume(n) && (record.offset..record.offset + record.bytes.len() as u64).contains(&at);
+            match cell.bench.read_record(&record) {
+                Ok(bytes) => assert!(!hit && bytes == record.bytes),
+                Err(error) => assert!(hit && matches!(error, EngineError::Damaged { .. }), "{error}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn nobody_vouches_for_a_sealed_extent_in_which_damage_was_found() {
+    let mut cell = Cell::new(5);
+    let (slot, length) = (cell.info(SEALED).slot, cell.info(SEALED).length);
+    let start = cell.bench.engine.data_range(slot).start;
+    cell.flip_in(start..start + length);
+    cell.round();
+    let error = cell.bench.run(|disk| async move { disk.seal(volume(SEALED), NEXT, length, 1).await }).unwrap_err();
+    assert!(matches!(error, EngineError::Damaged { slot: named, .. } if named == slot), "{error}");
+}
+
+#[test]
+fn a_flipped_bit_anywhere_in_a_footer_is_named_and_the_footer_is_mended_from_the_data() {
+    for seed in 0..30 {
+        let mut cell = Cell::new(seed);
+        let n = if seed % 2 == 0 { SEALED } else { PARITY };
+        let (slot, length, records) = (cell.info(n).slot, cell.info(n).length, cell.info(n).records.unwrap());
+        let start = cell.bench.engine.data_range(slot).start + length;
+        let pages = if records > 0 { 3 } else { 2 };
+        let part = seed % pages * PAGE;
+        let before = cell.bench.disk.borrow().peek(start, (pages * PAGE) as usize);
+        cell.flip_in(start + part..start + part + PAGE);
+        let found = cell.round();
+        assert_eq!(found.len(), 1, "{found:?}");
+        let Finding { place, slot: named, volume: of, offset, repaired, .. } = found[0].clone();
+        assert_eq!((place, named, of, offset), (Place::Footer, Some(slot), Some(volume(n)), length));
+        assert!(repaired);
+        assert!(cell.bench.disk.borrow().peek(start, (pages * PAGE) as usize) == before);
+        assert_eq!(cell.info(n).state, ExtentState::Sealed);
+        assert_eq!(cell.round(), []);
+    }
+}
+
+#[test]
+fn a_footer_is_not_made_anew_from_data_that_is_damaged_too() {
+    let mut cell = Cell::new(6);
+    let (slot, length) = (cell.info(SEALED).slot, cell.info(SEALED).length);
+    let start = cell.bench.engine.data_range(slot).start;
+    cell.flip_in(start..start + length);
+    cell.flip_in(start + length + 2 * PAGE..start + length + 3 * PAGE);
+    let found = cell.round();
+    let places: Vec<Place> = found.iter().map(|finding| finding.place).collect();
+    assert_eq!(places, [Place::Data, Place::Footer]);
+    assert!(found.iter().all(|finding| !finding.repaired));
+    assert_eq!(cell.info(SEALED).state, ExtentState::Damaged);
+}
+
+#[test]
+fn a_flipped_bit_in_a_batch_below_the_tail_is_named_and_the_extent_takes_no_more() {
+    for seed in 0..20 {
+        let mut cell = Cell::new(seed);
+        let n = if seed % 2 == 0 { OPEN } else { FENCED };
+        let (slot, tail) = (cell.info(n).slot, cell.info(n).length);
+        let start = cell.bench.engine.data_range(slot).start;
+        let at = cell.flip_in(start..start + tail) - start;
+        let found = cell.round();
+        assert_eq!(found.len(), 1, "{found:?}");
+        let Finding { place, slot: named, volume: of, offset, repaired, .. } = found[0].clone();
+        assert_eq!((place, named, of, repaired), (Place::Data, Some(slot), Some(volume(n)), false));
+        // Three batches of the same length.
+        assert_eq!(offset, at / (tail / 3) * (tail / 3));
+        let shown = cell.info(n);
+        assert_eq!((shown.state, shown.length, shown.takes_appends), (ExtentState::Damaged, offset, false));
+        for record in cell.records.clone() {
+            let hit =
+                record.volume == volume(n) && (record.offset..record.offset + record.bytes.len() as u64).contains(&at);
+            assert!(hit || cell.bench.read_record(&record).unwrap() == record.bytes);
+        }
+        cell.bench.restart();
+        assert_eq!(cell.info(n).length, offset, "a mount comes to the same end");
+    }
+}
+
+#[test]
+fn what_cannot_be_read_is_named() {
+    let mut cell = Cell::new(7);
+    let slot = cell.info(SEALED).slot;
+    let start = cell.bench.engine.data_range(slot).start;
+    cell.bench.disk.borrow_mut().make_unreadable(start + 70_000..start + 70_001);
+    let found = cell.round();
+    assert_eq!((found.len(), found[0].place, found[0].offset), (1, Place::Data, 0), "{found:?}");
+    assert!(found[0].what.contains("cannot be read"));
+}
+
+#[test]
+fn what_passes_is_no_damage() {
+    let mut cell = Cell::new(8);
+    cell.bench.disk.borrow_mut().set_faults(Faults { read_errors: 5, short: 100, ..Faults::default() });
+    for _ in 0..10 {
+        assert_eq!(cell.round(), []);
+    }
+    assert!(cell.bench.handle().status().counters.read_errors > 0);
+}
+
+#[test]
+fn a_disk_that_takes_no_writes_is_scrubbed_and_not_mended() {
+    let mut cell = Cell::new(9);
+    cell.flip_in(0..PAGE);
+    cell.bench.handle().set_read_only("to see");
+    for _ in 0..2 {
+        let found = cell.round();
+        assert_eq!((found.len(), found[0].place, found[0].repaired), (1, Place::Superblock, false));
+    }
+}
+
+#[test]
+fn a_step_is_bounded_and_the_next_goes_on_where_it_stopped() {
+    let mut cell = Cell::new(10);
+    let before = cell.bench.handle().status().counters.read_bytes;
+    let (mut steps, mut said, mut finished) = (0, 0, false);
+    while !finished {
+        let step = cell.bench.run(|disk| async move { disk.scrub_step(PAGE).await }).unwrap();
+        // One read of 256 KiB, or one batch of 100,000 bytes in a piece of 256 KiB; or a footer.
+        assert!(step.read_bytes <= 300_000, "{step:?}");
+        (steps, said, finished) = (steps + 1, said + step.read_bytes, step.finished_round);
+    }
+    let read = cell.bench.handle().status().counters.read_bytes - before;
+    assert!(steps > 20, "{steps} steps");
+    let live: u64 = [SEALED, OPEN, FENCED, PARITY].into_iter().map(|n| cell.info(n).length).sum();
+    assert!(read >= live && read < 3 * live, "{read} bytes read of {live} live ones");
+    assert!(said.abs_diff(read) < read / 3, "said {said}, read {read}");
+}
+
+type Running = Pin<Box<dyn Future<Output = ()>>>;
+
+/// Creates, fills and seals volumes, one after the other.
+async fn write_and_seal(disk: Disk, first: u8, count: u8) {
+    for n in first..first + count {
+        let id: VolumeId = volume(n);
+        disk.create_extent(id, EPOCH).await.unwrap();
+        let mut tail = 0;
+        for size in [100, 90_000, 4000, 50_000] {
+            let (bytes, _) = batch(id, EPOCH, tail, tail, &[vec![n; size], vec![size as u8; 16]]);
+            tail = disk.append(id, EPOCH, tail, aligned(&bytes)).await.unwrap();
+        }
+        disk.fence(id, NEXT, 1).await.unwrap();
+        disk.seal(id, NEXT, tail, 1).await.unwrap();
+    }
+}
+
+#[test]
+fn a_scrub_finds_nothing_while_volumes_are_written_sealed_copied_and_freed_beside_it() {
+    for seed in 0..20 {
+        let mut bench = Bench::new(seed);
+        bench.disk.borrow_mut().set_faults(Faults { stalls: 20, ..Faults::default() });
+        let disk = bench.handle();
+        let copies = {
+            let disk = disk.clone();
+            async move {
+                let bytes = vec![9; 40_960];
+                for _ in 0..3 {
+                    disk.begin_copy(volume(99), EPOCH, 40_960, sha2::Sha256::digest(&bytes).into()).await.unwrap();
+                    disk.copy_write(volume(99), 0, aligned(&bytes)).await.unwrap();
+                    disk.abort_copy(volume(99)).await.unwrap();
+                }
+            }
+        };
+        let mut running: Vec<Running> = vec![
+            Box::pin(write_and_seal(disk.clone(), 10, 4)),
+            Box::pin(write_and_seal(disk.clone(), 20, 4)),
+            Box::pin(copies),
+        ];
+        let mut rounds = 0;
+        let step_bytes = 1 + seed * 30_000;
+        let mut step = Box::pin(disk.scrub_step(step_bytes));
+        while !running.is_empty() || rounds < 2 {
+            let mut context = Context::from_waker(Waker::noop());
+            running.retain_mut(|task| task.as_mut().poll(&mut context).is_pending());
+            if let Poll::Ready(done) = step.as_mut().poll(&mut context) {
+                let done = done.unwrap();
+                assert_eq!(done.found, [], "seed {seed}");
+                rounds += u32::from(done.finished_round);
+                step = Box::pin(disk.scrub_step(step_bytes));
+            }
+            bench.engine.turn();
+        }
+    }
+}
