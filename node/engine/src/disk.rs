@@ -7,13 +7,13 @@ use std::future::Future;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use holdfast_libs_types::record::CheckedRecord;
 use holdfast_libs_types::{DiskId, VolumeId, WriteEpoch};
 
 use crate::buffer::{AlignedBuf, BufferPool};
-use crate::clock::Clock;
 use crate::deadline::Patience;
 use crate::engine::{AppendBatch, Engine};
 use crate::error::{EngineError, FormatError, OpenError};
@@ -21,7 +21,7 @@ use crate::findings::ScrubStep;
 use crate::footer::RecordRow;
 use crate::mailbox::Lane;
 use crate::shared::{Life, Shared};
-use crate::status::{DiskStatus, ExtentInfo, FormatOptions, Incarnation, OpenOptions};
+use crate::status::{DiskStatus, Erased, ExtentInfo, FormatOptions, Incarnation, OpenOptions, TrashOrder};
 
 /// Writes an empty disk to `path`, a block device or a file (created if `size_bytes` is given), and returns its id.
 /// Space is not taken until it is used, slot by slot.
@@ -69,11 +69,6 @@ impl Disk {
     /// Drops what was sent and not taken, and refuses what is sent from now on.
     pub(crate) fn abandon(&self) {
         self.shared.mailbox.abandon();
-    }
-
-    /// The clock of its deadlines.
-    pub(crate) fn clock(&self) -> Arc<dyn Clock> {
-        self.shared.timing.clock.clone()
     }
 
     /// The disk's id.
@@ -141,9 +136,10 @@ impl Disk {
     /// Exactly one record, header and payload, both checksums and its place compared.
     ///
     /// # Errors
-    /// `Damaged` when it is not the record of that place and length; otherwise as [`Disk::read`].
+    /// `Damaged` when it is not the record of that place and length; `Trashed`; otherwise as [`Disk::read`].
     pub async fn read_record(&self, volume: VolumeId, offset: u64, len: u32) -> Result<Bytes, EngineError> {
-        let answer = self.call(Lane::Data, move |engine| async move { engine.read(volume, offset, len).await }).await?;
+        let answer =
+            self.call(Lane::Data, move |engine| async move { engine.read_live(volume, offset, len).await }).await?;
         let detail = match CheckedRecord::decode(&answer.bytes, volume, offset) {
             Ok(record) if record.header.record_len() == answer.bytes.len() => return Ok(answer.bytes),
             Ok(record) => format!("the record is {} bytes long, not {len}", record.header.record_len()),
@@ -235,6 +231,42 @@ impl Disk {
         self.call_long(move |engine| async move { engine.scrub_step(max_bytes).await }).await
     }
 
+    /// Puts an extent into the trash: from then on it serves no records and takes no appends, and once
+    /// [`Disk::erase_expired`] finds it old enough it is gone. Durable when it answers. Idempotent for the same order.
+    /// That every copy or byte that is needed stands elsewhere, whoever gives the order has made sure of.
+    ///
+    /// # Errors
+    /// `WrongOrder` when the slot, its generation, or the order that it is in the trash by differ, `StaleTerm`,
+    /// `UnknownVolume`, `WrongState` (an unfinished copy: abort that), `ReadOnly`, …
+    pub async fn trash(&self, order: TrashOrder) -> Result<(), EngineError> {
+        self.call(Lane::Control, move |engine| async move { engine.trash(order).await }).await
+    }
+
+    /// Takes an extent out of the trash again, back to the state that it had. Does nothing when it is not there. An
+    /// open extent takes no more appends.
+    ///
+    /// # Errors
+    /// `WrongOrder` when the slot or its generation differ, `StaleTerm`, `UnknownVolume` (erased already), …
+    pub async fn restore(
+        &self,
+        volume: VolumeId,
+        slot: u32,
+        slot_generation: u32,
+        term: u64,
+    ) -> Result<(), EngineError> {
+        self.call(Lane::Control, move |engine| async move { engine.restore(volume, slot, slot_generation, term).await })
+            .await
+    }
+
+    /// Erases what is in the trash for `retention` or longer, by the disk's uptime: frees its slots, durably, and gives
+    /// their space back. A bounded number each time: call it until it answers nothing.
+    ///
+    /// # Errors
+    /// `ReadOnly`, `EraseRefused`, `Io`, … when nothing could be erased.
+    pub async fn erase_expired(&self, retention: Duration) -> Result<Vec<Erased>, EngineError> {
+        self.call_long(move |engine| async move { engine.erase_expired(retention).await }).await
+    }
+
     /// Every extent on the disk, by slot.
     ///
     /// # Errors
@@ -301,7 +333,7 @@ impl Disk {
         self.call(Lane::Control, move |engine| async move { engine.check_present().await }).await
     }
 
-    async fn call<T, F, Fut>(&self, lane: Lane, operation: F) -> Result<T, EngineError>
+    pub(crate) async fn call<T, F, Fut>(&self, lane: Lane, operation: F) -> Result<T, EngineError>
     where
         T: Send + 'static,
         F: FnOnce(Rc<Engine>) -> Fut + Send + 'static,

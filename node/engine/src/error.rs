@@ -203,6 +203,16 @@ pub enum EngineError {
         /// What differs.
         detail: String,
     },
+    /// The erase watcher refused to free a slot: nobody had ordered that. A fault of this program or of memory.
+    #[error("disk {disk} refused to erase slot {slot}: {detail}")]
+    EraseRefused {
+        /// The disk.
+        disk: DiskId,
+        /// The slot that stays as it is.
+        slot: u32,
+        /// What spoke against it.
+        detail: String,
+    },
     /// The extent is in the trash: it serves no records. It can be restored until it is erased.
     #[error("the extent of volume {volume} on disk {disk} is in the trash, in slot {slot}")]
     Trashed {

@@ -142,7 +142,7 @@ impl Io {
         let direction = match work {
             Work::Read { .. } => Some(Direction::Read),
             Work::Write { .. } => Some(Direction::Write),
-            Work::Allocate { .. } | Work::Flush | Work::Identify => None,
+            Work::Allocate { .. } | Work::Deallocate { .. } | Work::Flush | Work::Identify => None,
         };
         let op = Op { state: OpState::Pending(None), direction, submitted: None };
         let key = self.ops.borrow_mut().insert(op);
@@ -408,11 +408,12 @@ impl<D: RawDisk> Reactor<D> {
         can_hand_over || !self.io.ready.borrow().is_empty() || !self.mailbox.is_drained()
     }
 
-    /// The disk under the loop.
-    pub(crate) fn device_mut(&mut self) -> &mut D {
-        &mut self.device
+    /// The time, as of the loop's last look at the clock.
+    pub(crate) fn now(&self) -> Duration {
+        self.io.now()
     }
 
+    /// The disk under the loop.
     pub(crate) fn device(&self) -> &D {
         &self.device
     }

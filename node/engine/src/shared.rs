@@ -61,6 +61,22 @@ pub(crate) struct Shared {
     pub(crate) queue_depth: AtomicUsize,
     pub(crate) stall: Stall,
     pub(crate) latency: Latencies,
+    pub(crate) erase_alarms: AtomicU64,
+    pub(crate) uptime: Uptime,
+}
+
+/// Seconds that the disk was mounted in all its life: what it knew at the mount, and the time since.
+pub(crate) struct Uptime {
+    /// At the mount, seconds.
+    base_s: AtomicU64,
+    /// The mount, by the disk's clock.
+    since: Duration,
+}
+
+impl Uptime {
+    pub(crate) fn begin(timing: &Timing) -> Self {
+        Self { base_s: AtomicU64::new(0), since: timing.clock.now() }
+    }
 }
 
 /// Whether the disk hangs, and why.
@@ -218,11 +234,22 @@ impl Shared {
                 ..SlotCounts::default()
             },
             scrub: ScrubStatus { slots: self.geometry.slots, ..ScrubStatus::default() },
-            erase_alarms: 0,
-            uptime_s: 0,
+            erase_alarms: self.erase_alarms.load(Ordering::Relaxed),
+            uptime_s: self.uptime_s(),
             rebuilt: false,
             buffer_bytes: self.pool.used_bytes(),
         }
+    }
+
+    /// The disk's uptime, seconds. It only rises, over all mounts.
+    pub(crate) fn uptime_s(&self) -> u64 {
+        let since_mount = self.timing.clock.now().saturating_sub(self.uptime.since);
+        self.uptime.base_s.load(Ordering::Relaxed) + since_mount.as_secs()
+    }
+
+    /// The mount found that the uptime was `base_s` before.
+    pub(crate) fn resume_uptime(&self, base_s: u64) {
+        self.uptime.base_s.store(base_s, Ordering::Relaxed);
     }
 
     /// The disk completed nothing for too long, with `in_flight` I/Os under way.

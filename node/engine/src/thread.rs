@@ -19,7 +19,7 @@ use crate::raw::file::{DiskFile, FileError};
 use crate::raw::threads::ThreadsDisk;
 use crate::raw::uring::UringDisk;
 use crate::reactor::{Io, Reactor};
-use crate::shared::{Counters, Latencies, Life, Shared, Stall, Stopped, Timing};
+use crate::shared::{Counters, Latencies, Life, Shared, Stall, Stopped, Timing, Uptime};
 use crate::status::{DiskState, IoMode, IoPath, OpenOptions};
 use crate::superblock::{FORMAT_VERSION, Superblock, SuperblockError};
 
@@ -103,6 +103,8 @@ impl Parts {
             queue_depth: AtomicUsize::new(0),
             stall: Stall::default(),
             latency: Latencies::default(),
+            erase_alarms: AtomicU64::new(0),
+            uptime: Uptime::begin(&self.timing),
         })
     }
 }

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use holdfast_libs_sim::disk::SimDisk;
+use holdfast_libs_sim::disk::{Request, ServiceTime, SimDisk};
 use holdfast_libs_sim::streams::{SimRng, Streams};
-use holdfast_node_engine::simulated::{self, PacedIo, SharedSimDisk, SimulatedDisk};
+use holdfast_node_engine::simulated::{self, SharedSimDisk, SimulatedDisk};
 use holdfast_node_engine::{Clock, Disk, EngineError, OpenOptions, SimulatedClock};
 use support::{CELL, EPOCH, aligned, batch, volume};
 
@@ -23,6 +23,7 @@ type Answer<T> = std::pin::Pin<Box<dyn Future<Output = Result<T, EngineError>>>>
 
 /// A simulated disk whose I/O takes virtual time, and which hangs between two times.
 struct Timed {
+    media: SharedSimDisk,
     engine: SimulatedDisk,
     hangs: Rc<RefCell<(Duration, Duration)>>,
 }
@@ -45,12 +46,17 @@ impl Timed {
         }
         let hangs = Rc::new(RefCell::new((Duration::MAX, Duration::MAX)));
         let (until, mut rng) = (hangs.clone(), streams.stream("pace"));
-        engine.set_pace(Box::new(move |io: PacedIo| {
+        let timed = Self { media: disk, engine, hangs };
+        timed.pace(Box::new(move |io| {
             let (from, to) = *until.borrow();
-            let start = if (from..to).contains(&io.at) { to } else { io.at };
-            start + READ + Duration::from_micros(rng.below(4000))
+            let hangs = if (from..to).contains(&io.at) { to - io.at } else { Duration::ZERO };
+            hangs + READ + Duration::from_micros(rng.below(4000))
         }));
-        Self { engine, hangs }
+        timed
+    }
+
+    fn pace(&self, time_of: ServiceTime) {
+        self.media.borrow_mut().set_service_time(time_of);
     }
 
     fn handle(&self) -> Disk {
@@ -160,7 +166,7 @@ fn a_disk_that_is_slow_but_moves_is_not_refused() {
     let clock = Arc::new(SimulatedClock::new());
     let mut disk = Timed::new(3, &clock);
     filled(&mut disk, &clock);
-    disk.engine.set_pace(Box::new(|io| io.at + Duration::from_millis(1900)));
+    disk.pace(Box::new(|_| Duration::from_millis(1900)));
     for _ in 0..20 {
         disk.run(&clock, read(disk.handle())).0.unwrap();
         assert_eq!(disk.handle().status().stalled, None);
@@ -183,9 +189,9 @@ fn an_operation_that_moves_a_whole_extent_has_more_time_while_the_disk_moves_and
     });
     let length = disk.run(&clock, filling).0.unwrap();
     let mut last = clock.now();
-    disk.engine.set_pace(Box::new(move |io| {
+    disk.pace(Box::new(move |io: Request| {
         last = last.max(io.at) + Duration::from_secs(4);
-        last
+        last - io.at
     }));
     let seal = |disk: &Timed| -> Answer<[u8; 32]> {
         let handle = disk.handle();
@@ -197,7 +203,7 @@ fn an_operation_that_moves_a_whole_extent_has_more_time_while_the_disk_moves_and
 
     let mut disk = Timed::new(5, &clock);
     filled(&mut disk, &clock);
-    disk.engine.set_pace(Box::new(|io| io.at + Duration::from_secs(1000)));
+    disk.pace(Box::new(|_| Duration::from_secs(1000)));
     let handle = disk.handle();
     let seal: Answer<[u8; 32]> = Box::pin(async move { handle.seal(volume(1), EPOCH, 4096, 0).await });
     let (answer, took) = disk.run(&clock, seal);

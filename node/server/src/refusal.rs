@@ -41,6 +41,7 @@ pub(crate) fn refusal(error: &EngineError) -> ApiError {
         E::WrongState { state, .. } => {
             (StatusCode::CONFLICT, code::WRONG_STATE, Some(json!({"state": state.to_string()})))
         }
+        E::EraseRefused { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "erase_refused", None),
         E::WrongOrder { .. } => (StatusCode::CONFLICT, "wrong_order", None),
         E::Trashed { .. } => (StatusCode::CONFLICT, code::WRONG_STATE, Some(json!({"state": "trashed"}))),
         E::Stalled { .. } => (StatusCode::GATEWAY_TIMEOUT, code::DISK_FAILED, None),

@@ -112,7 +112,9 @@ impl Engine {
     pub(crate) async fn abort_copy(&self, volume: VolumeId) -> Result<(), EngineError> {
         self.shared.writable()?;
         let (slot, _guard, header) = self.lock_copy(volume).await?;
-        self.commit_slot(slot, SlotHeader::freed(header.slot_generation)).await
+        self.commit_slot(slot, SlotHeader::freed(header.slot_generation)).await?;
+        self.give_up_space(slot).await;
+        Ok(())
     }
 
     async fn lock_copy(&self, volume: VolumeId) -> Result<(u32, TaskLockGuard, SlotHeader), EngineError> {
@@ -131,7 +133,7 @@ impl Engine {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
     bytes.iter().fold(String::new(), |mut text, byte| {
         // Writing to a String cannot fail.

@@ -19,6 +19,8 @@ mod scan;
 mod scrub;
 mod seal;
 mod slot;
+mod trash;
+mod watcher;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap};
@@ -31,6 +33,7 @@ use holdfast_libs_types::{VolumeId, WriteEpoch};
 pub(crate) use append::AppendBatch;
 use scrub::Scrub;
 use slot::{Live, Slot};
+use watcher::Warrant;
 
 use crate::buffer::AlignedBuf;
 use crate::error::{EngineError, ExtentState};
@@ -64,6 +67,10 @@ pub(crate) struct Engine {
     scan_lock: Rc<TaskLock>,
     scrub: RefCell<Scrub>,
     scrub_lock: Rc<TaskLock>,
+    /// What may be erased, slot by slot, while it is.
+    warrants: RefCell<HashMap<u32, Warrant>>,
+    /// The highest leader term that this disk was ever told.
+    highest_term: Cell<u64>,
     entropy: Entropy,
 }
 
@@ -87,6 +94,8 @@ impl Engine {
             index: RefCell::new(HashMap::new()),
             free: RefCell::new(BTreeSet::new()),
             superblock: RefCell::new(superblock),
+            warrants: RefCell::new(HashMap::new()),
+            highest_term: Cell::new(0),
             superblock_home: Cell::new(home),
             entropy,
         })
@@ -201,6 +210,7 @@ impl Engine {
     /// After a failure nobody knows which state stands on the disk, not even whether the extent does: it keeps its
     /// slot, so that the volume cannot come to stand in two, and takes no appends.
     async fn commit_slot(&self, slot: u32, header: SlotHeader) -> Result<(), EngineError> {
+        self.watch_change(slot, &header)?;
         let before = self.with_slot(slot, |slot| slot.header());
         let frees = header.state == SlotState::Free;
         let both = frees != (before.state == SlotState::Free);
@@ -246,6 +256,7 @@ impl Engine {
     /// Writes `header` to the page that is not the newest valid one; memory follows once it is durable. A failed
     /// write still uses a generation up, for it may have reached the disk.
     async fn write_header(&self, slot: u32, header: &SlotHeader) -> Result<(), EngineError> {
+        self.watch_change(slot, header)?;
         let (generation, page) = self.with_slot(slot, |at| {
             at.generation += 1;
             (at.generation, 1 - at.page)

@@ -28,6 +28,7 @@ impl Engine {
             return Err(self.write_failed(source, "flushing before the mount", 1));
         }
         self.read_headers().await;
+        self.resume_uptime_and_term();
         let unsealed: Vec<u32> = self.index.borrow().values().copied().collect();
         for slot in unsealed {
             if self.with_slot(slot, |slot| slot.live.is_some() && !slot.header().has_length()) {

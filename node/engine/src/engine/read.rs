@@ -16,6 +16,12 @@ pub(crate) struct ReadAnswer {
 }
 
 impl Engine {
+    /// As `read`, of what is not in the trash.
+    pub(crate) async fn read_live(&self, volume: VolumeId, offset: u64, len: u32) -> Result<ReadAnswer, EngineError> {
+        self.refuse_trash(volume)?;
+        self.read(volume, offset, len).await
+    }
+
     /// Reads `len` bytes at `offset` of the volume as they stand.
     pub(crate) async fn read(&self, volume: VolumeId, offset: u64, len: u32) -> Result<ReadAnswer, EngineError> {
         self.shared.readable()?;
@@ -24,6 +30,7 @@ impl Engine {
         }
         let slot = self.find(volume)?;
         let end = self.readable_end(slot)?;
+        let slot_generation = self.with_slot(slot, |at| at.slot_generation);
         let wanted = u64::from(len);
         let stop = offset.checked_add(wanted).filter(|stop| *stop <= end).ok_or(EngineError::OutOfRange {
             offset,
@@ -40,6 +47,10 @@ impl Engine {
             .read_pages(self.geometry().data_offset(slot) + first_page, span, buffer)
             .await
             .map_err(|error| self.unreadable(slot, volume, offset, error))?;
+        // It may have been erased meanwhile, and its slot may be another extent's by now.
+        if self.find(volume)? != slot || self.with_slot(slot, |at| at.slot_generation) != slot_generation {
+            return Err(EngineError::UnknownVolume { disk: self.shared.id, volume });
+        }
         let skip = (offset - first_page) as usize;
         Ok(ReadAnswer { bytes: Bytes::from_owner(pages).slice(skip..skip + len as usize), slot })
     }
@@ -49,6 +60,7 @@ impl Engine {
             (SlotState::Copying, _) => {
                 Err(EngineError::WrongState { volume: slot.volume, state: ExtentState::Copying })
             }
+            (SlotState::Trashed, _) if slot.header().has_length() => Ok(slot.length),
             (SlotState::Sealed, _) | (_, None) => Ok(slot.length),
             (_, Some(live)) => Ok(live.readable_end),
         })

@@ -28,6 +28,19 @@ pub(crate) enum FileError {
     },
 }
 
+/// Makes a hole and keeps the length; on a device, a discard that leaves zeros.
+pub(crate) const PUNCH: i32 = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+
+/// Whether the device with this number (or the disk that it is a partition of) knows discards. One that does not may
+/// still be able to write zeros by itself, which takes a spinning disk seconds for a slot and is of no use.
+fn knows_discard(device: u64) -> bool {
+    let device = format!("/sys/dev/block/{}:{}", libc::major(device), libc::minor(device));
+    ["queue", "../queue"].iter().any(|queue| {
+        let most = std::fs::read_to_string(format!("{device}/{queue}/discard_max_bytes"));
+        most.is_ok_and(|most| most.trim().parse::<u64>().is_ok_and(|most| most > 0))
+    })
+}
+
 #[derive(Debug)]
 pub(crate) struct DiskFile {
     file: Flock<File>,
@@ -36,6 +49,8 @@ pub(crate) struct DiskFile {
     inode: u64,
     pub(crate) is_block_device: bool,
     pub(crate) o_direct: bool,
+    /// Whether space can be given back: files can, devices that know discards.
+    pub(crate) can_deallocate: bool,
 }
 
 impl DiskFile {
@@ -90,6 +105,7 @@ impl DiskFile {
             inode: metadata.ino(),
             is_block_device: kind.is_block_device(),
             o_direct,
+            can_deallocate: kind.is_file() || knows_discard(metadata.rdev()),
         })
     }
 
@@ -150,6 +166,20 @@ impl DiskFile {
         }
         // SAFETY: no memory is involved.
         let result = unsafe { libc::fallocate(self.fd(), 0, offset as libc::off_t, len as libc::off_t) };
+        if result == 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        if error.raw_os_error() == Some(libc::EOPNOTSUPP) { Ok(()) } else { Err(error) }
+    }
+
+    /// Gives space back; what cannot be given back is left as it is.
+    pub(crate) fn deallocate(&self, offset: u64, len: u64) -> io::Result<()> {
+        if !self.can_deallocate {
+            return Ok(());
+        }
+        // SAFETY: no memory is involved.
+        let result = unsafe { libc::fallocate(self.fd(), PUNCH, offset as libc::off_t, len as libc::off_t) };
         if result == 0 {
             return Ok(());
         }

@@ -27,6 +27,9 @@ pub(crate) enum Work {
     Write { buffer: AlignedBuf },
     /// Take space for `len` bytes, so that later writes to them cannot run out of it.
     Allocate { len: u64 },
+    /// Give the space of `len` bytes back to the file system, or tell the device that nobody needs them. What stands
+    /// there afterwards is anything. Done without an effect where neither is possible.
+    Deallocate { len: u64 },
     /// Make durable what an earlier process may have left in the device's cache.
     Flush,
     /// Check that the path still names the file that is open, at its full size.

@@ -2,7 +2,7 @@
 //! [`SimulatedDisk`] turns its loop by hand, one I/O completion at a time, and may stop between any two.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -28,80 +28,36 @@ use crate::thread::{Parts, accept_superblock, begin_mount, read_superblocks};
 /// A simulated disk that outlives the engines mounted on it.
 pub type SharedSimDisk = Rc<RefCell<SimDisk>>;
 
-/// An I/O whose time is to be told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PacedIo {
-    /// When it was handed to the disk.
-    pub at: Duration,
-    /// Where on the disk, bytes.
-    pub offset: u64,
-    /// Bytes read or written; 0 for anything else.
-    pub len: usize,
-    /// Whether it is a read.
-    pub is_read: bool,
-}
-
-/// Tells when an I/O completes, by the disk's clock.
-pub type Pace = Box<dyn FnMut(PacedIo) -> Duration>;
-
-/// Makes I/O take simulated time: what is handed over waits here and reaches the [`SimDisk`] when its time has come.
-struct Paced {
-    clock: Arc<dyn Clock>,
-    pace: Pace,
-    waiting: BTreeMap<(Duration, u64), SimOp>,
-}
-
 struct SimDevice {
     disk: SharedSimDisk,
     buffers: HashMap<u64, Option<AlignedBuf>>,
     depth: usize,
-    paced: Option<Paced>,
-}
-
-impl SimDevice {
-    /// Hands over, of what waits, the first whose time has come.
-    fn release_one(&mut self) {
-        if let Some(paced) = &mut self.paced
-            && let Some(first) = paced.waiting.first_entry()
-            && first.key().0 <= paced.clock.now()
-        {
-            let ((_, id), op) = first.remove_entry();
-            self.disk.borrow_mut().submit(id, op);
-        }
-    }
-
-    fn next_due(&self) -> Option<Duration> {
-        self.paced.as_ref()?.waiting.first_key_value().map(|((at, _), _)| *at)
-    }
+    clock: Arc<dyn Clock>,
 }
 
 impl RawDisk for SimDevice {
     fn submit(&mut self, id: u64, offset: u64, work: Work) {
-        let (len, is_read) = match &work {
-            Work::Read { len, .. } => (*len, true),
-            Work::Write { buffer } => (buffer.len(), false),
-            _ => (0, false),
-        };
         let (op, buffer) = match work {
             Work::Read { buffer, len } => (SimOp::Read { offset, len }, Some(buffer)),
             Work::Write { buffer } => (SimOp::Write { offset, bytes: buffer.to_vec(), dsync: true }, Some(buffer)),
             Work::Allocate { len } => (SimOp::Allocate { offset, len }, None),
+            Work::Deallocate { len } => (SimOp::Discard { offset, len }, None),
             Work::Flush => (SimOp::Flush, None),
             Work::Identify => (SimOp::Read { offset: 0, len: 0 }, None),
         };
         self.buffers.insert(id, buffer);
-        if let Some(paced) = &mut self.paced {
-            let at = paced.clock.now();
-            let ends = (paced.pace)(PacedIo { at, offset, len, is_read });
-            paced.waiting.insert((ends, id), op);
-        } else {
-            self.disk.borrow_mut().submit(id, op);
-        }
+        let mut disk = self.disk.borrow_mut();
+        disk.set_now(self.clock.now());
+        disk.submit(id, op);
     }
 
     fn poll(&mut self, _: Wait, done: &mut Vec<Done>) -> std::io::Result<()> {
-        self.release_one();
-        let Some((id, answer)) = self.disk.borrow_mut().complete_one() else { return Ok(()) };
+        let completed = {
+            let mut disk = self.disk.borrow_mut();
+            disk.set_now(self.clock.now());
+            disk.complete_one()
+        };
+        let Some((id, answer)) = completed else { return Ok(()) };
         let mut buffer = self.buffers.remove(&id).flatten();
         let result = match answer {
             SimAnswer::Read(bytes) => {
@@ -195,12 +151,12 @@ impl SimulatedDisk {
             pool: BufferPool::new(0, options.max_buffer_bytes),
             mailbox: Mailbox::new(options.max_operations),
             o_direct: true,
-            timing: Timing::new(clock, options),
+            timing: Timing::new(clock.clone(), options),
             superblock,
         };
         let shared = parts.shared(IoPath::Simulated);
         let depth = options.queue_depth as usize;
-        let device = SimDevice { disk: disk.clone(), buffers: HashMap::new(), depth, paced: None };
+        let device = SimDevice { disk: disk.clone(), buffers: HashMap::new(), depth, clock };
         let geometry = parts.superblock.0.geometry.clone();
         let nonces = RefCell::new(move || rng.bytes());
         let entropy = Box::new(move || (nonces.borrow_mut())());
@@ -227,20 +183,14 @@ impl SimulatedDisk {
         self.reactor.turn(false).expect("the simulated queue does not break");
     }
 
-    /// From now on I/O takes time: each completes when `pace` says. Set it while nothing is in flight.
-    pub fn set_pace(&mut self, pace: Pace) {
-        let clock = self.handle.clock();
-        self.reactor.device_mut().paced = Some(Paced { clock, pace, waiting: BTreeMap::new() });
-    }
-
     /// The next time, by the disk's clock, at which a turn of the loop has something to do though nobody asks it;
     /// that may be now.
     pub fn next_due(&self) -> Option<Duration> {
-        let device = self.reactor.device();
-        if self.reactor.has_work() || device.disk.borrow().in_flight() > 0 {
-            return Some(self.handle.clock().now());
+        if self.reactor.has_work() {
+            return Some(self.reactor.now());
         }
-        [self.reactor.next_due(), device.next_due()].into_iter().flatten().min()
+        let completes = self.reactor.device().disk.borrow().next_due();
+        [self.reactor.next_due(), completes].into_iter().flatten().min()
     }
 
     /// Whether the mount is done.

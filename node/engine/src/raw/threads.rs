@@ -76,6 +76,7 @@ fn run(Job { id, offset, work }: Job, file: &DiskFile, disk_bytes: u64) -> Done 
         }
         Work::Write { buffer } => (file.pwrite_durable(&buffer, offset), Some(buffer)),
         Work::Allocate { len } => (file.allocate(offset, len).map(|()| 0), None),
+        Work::Deallocate { len } => (file.deallocate(offset, len).map(|()| 0), None),
         Work::Flush => (file.file().sync_data().map(|()| 0), None),
         Work::Identify => (file.identify(disk_bytes).map(|()| 0), None),
     };

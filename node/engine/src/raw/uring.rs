@@ -14,7 +14,7 @@ use io_uring::{IoUring, opcode, squeue};
 
 use crate::buffer::BufferPool;
 use crate::mailbox::Wake;
-use crate::raw::file::DiskFile;
+use crate::raw::file::{DiskFile, PUNCH};
 use crate::raw::{Done, RawDisk, Wait, Work};
 
 /// `user_data` of the read of the event counter that wakes the thread.
@@ -102,6 +102,7 @@ impl UringDisk {
                 }
             }
             Work::Allocate { len } => opcode::Fallocate::new(file, *len).offset(offset).build(),
+            Work::Deallocate { len } => opcode::Fallocate::new(file, *len).offset(offset).mode(PUNCH).build(),
             Work::Flush => opcode::Fsync::new(file).flags(FsyncFlags::DATASYNC).build(),
             Work::Identify => opcode::Nop::new().build(),
         };
@@ -128,6 +129,11 @@ impl UringDisk {
                     continue;
                 }
                 Work::Allocate { .. } if self.file.is_block_device => {
+                    self.vacant.push(index);
+                    self.settled.push(Done { id, result: Ok(0), buffer: None });
+                    continue;
+                }
+                Work::Deallocate { .. } if !self.file.can_deallocate => {
                     self.vacant.push(index);
                     self.settled.push(Done { id, result: Ok(0), buffer: None });
                     continue;
@@ -210,10 +216,14 @@ fn finish(id: u64, work: Work, result: i32) -> Done {
             Done { id, result, buffer: Some(buffer) }
         }
         Work::Write { buffer } => Done { id, result, buffer: Some(buffer) },
-        Work::Allocate { .. } if result.as_ref().is_err_and(|e| e.raw_os_error() == Some(libc::EOPNOTSUPP)) => {
+        Work::Allocate { .. } | Work::Deallocate { .. }
+            if result.as_ref().is_err_and(|e| e.raw_os_error() == Some(libc::EOPNOTSUPP)) =>
+        {
             Done { id, result: Ok(0), buffer: None }
         }
-        Work::Allocate { .. } | Work::Flush | Work::Identify => Done { id, result, buffer: None },
+        Work::Allocate { .. } | Work::Deallocate { .. } | Work::Flush | Work::Identify => {
+            Done { id, result, buffer: None }
+        }
     }
 }
 

@@ -1,0 +1,224 @@
+//! Removing extents: an order of the volume manager puts one into the trash, where it stands until its retention is
+//! over; then its slot is made free. Until that it can be restored.
+//!
+//! Invariants:
+//! - D1. An order names volume, slot, slot generation and term; if anything differs from what stands there, or a later
+//!   leader was heard of, nothing is done. That the extent may go at all, the volume manager has checked.
+//! - Only what an order put into the trash is erased, and only past its retention (`watcher.rs` sees to it again).
+//! - Ages are disk uptime: seconds that this disk was mounted. No wall clock can make trash look old, nor can a disk
+//!   that lay on a shelf.
+//! - The space of an erased extent is given up only when the slot is durably free, and before it can be taken again.
+
+use std::time::Duration;
+
+use holdfast_libs_types::VolumeId;
+
+use super::Engine;
+use super::copy::hex;
+use super::watcher::Warrant;
+use crate::error::{EngineError, ExtentState};
+use crate::raw::Work;
+use crate::slot_header::{SlotHeader, SlotState};
+use crate::status::{Erased, TrashOrder};
+
+/// Most extents that one call erases; the next goes on.
+const MAX_ERASES: usize = 256;
+
+/// An extent of the trash that is old enough.
+struct Expired {
+    volume: VolumeId,
+    slot: u32,
+    warrant: Warrant,
+}
+
+impl Engine {
+    /// See `Disk::trash`.
+    pub(crate) async fn trash(&self, order: TrashOrder) -> Result<(), EngineError> {
+        self.shared.writable()?;
+        if order.order == [0; 16] {
+            return Err(EngineError::InvalidArgument("an order must have a name that is not zero".to_owned()));
+        }
+        let volume = order.volume;
+        let (slot, _guard) = self.lock_extent(volume).await?;
+        let header = self.check_names(slot, (order.slot, order.slot_generation))?;
+        if header.state == SlotState::Trashed && header.order == order.order {
+            return Ok(());
+        }
+        self.check_term(order.term)?;
+        match header.state {
+            SlotState::Open | SlotState::Fenced | SlotState::Sealed => {}
+            SlotState::Trashed => {
+                return Err(self.wrong_order(format!("volume {volume} is in the trash already, by another order")));
+            }
+            SlotState::Copying | SlotState::Free => {
+                return Err(EngineError::WrongState { volume, state: ExtentState::Copying });
+            }
+        }
+        let trashed = SlotHeader {
+            state: SlotState::Trashed,
+            state_before: header.state,
+            term: order.term.max(header.term),
+            trashed_at: self.shared.uptime_s(),
+            order: order.order,
+            ..header
+        };
+        // A writer's append that waits for the lock must not find it open again after a restore.
+        self.with_slot(slot, |at| {
+            if let Some(live) = at.live.as_mut() {
+                live.no_appends = Some("it was in the trash".to_owned());
+            }
+        });
+        self.commit_slot(slot, trashed).await?;
+        tracing::info!(disk = %self.shared.id, %volume, slot, order = %hex(&order.order), "extent is in the trash");
+        Ok(())
+    }
+
+    /// See `Disk::restore`.
+    pub(crate) async fn restore(
+        &self,
+        volume: VolumeId,
+        slot: u32,
+        slot_generation: u32,
+        term: u64,
+    ) -> Result<(), EngineError> {
+        self.shared.writable()?;
+        let (at, _guard) = self.lock_extent(volume).await?;
+        let header = self.check_names(at, (slot, slot_generation))?;
+        self.check_term(term)?;
+        if header.state != SlotState::Trashed {
+            return Ok(());
+        }
+        let restored = SlotHeader {
+            state: header.state_before,
+            state_before: SlotState::Free,
+            term: term.max(header.term),
+            trashed_at: 0,
+            order: [0; 16],
+            ..header
+        };
+        self.commit_slot(slot, restored).await?;
+        self.with_slot(slot, |at| {
+            // A sealed extent needs nothing of its own in memory, unless something is wrong with it.
+            if at.state == SlotState::Sealed && at.live.as_ref().is_some_and(|live| !live.damaged) {
+                at.live = None;
+            }
+        });
+        tracing::info!(disk = %self.shared.id, %volume, slot, "extent is restored from the trash");
+        Ok(())
+    }
+
+    /// See `Disk::erase_expired`.
+    pub(crate) async fn erase_expired(&self, retention: Duration) -> Result<Vec<Erased>, EngineError> {
+        self.shared.writable()?;
+        let mut erased = Vec::new();
+        for expired in self.expired(retention.as_secs() + u64::from(retention.subsec_nanos() > 0)) {
+            match self.erase(&expired).await {
+                Ok(Some(one)) => erased.push(one),
+                Ok(None) => {}
+                // What was erased must be told; what was not is tried again by the next call.
+                Err(error) if !erased.is_empty() => {
+                    tracing::warn!(disk = %self.shared.id, volume = %expired.volume, %error, "erasing stopped");
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(erased)
+    }
+
+    fn expired(&self, retention_s: u64) -> Vec<Expired> {
+        let uptime = self.shared.uptime_s();
+        let is_old = |header: &SlotHeader| {
+            header.state == SlotState::Trashed && uptime.saturating_sub(header.trashed_at) >= retention_s
+        };
+        let slots = self.slots.borrow();
+        let trash = slots.iter().enumerate().filter(|(_, at)| at.state == SlotState::Trashed && !at.is_lost());
+        let old = trash.map(|(slot, at)| (slot as u32, at.header())).filter(|(_, header)| is_old(header));
+        let expired = old.map(|(slot, header)| {
+            let SlotHeader { volume, slot_generation, order, .. } = header;
+            Expired { volume, slot, warrant: Warrant { volume, slot_generation, order, retention_s } }
+        });
+        expired.take(MAX_ERASES).collect()
+    }
+
+    /// Frees the slot of one extent; `None` when it was restored meanwhile.
+    async fn erase(&self, expired: &Expired) -> Result<Option<Erased>, EngineError> {
+        let &Expired { volume, slot, warrant } = expired;
+        let Warrant { slot_generation, order, .. } = warrant;
+        let Ok((at, _guard)) = self.lock_extent(volume).await else { return Ok(None) };
+        let header = self.with_slot(at, |at| at.header());
+        let same = (at, header.slot_generation, header.order) == (slot, slot_generation, order);
+        if header.state != SlotState::Trashed || !same {
+            return Ok(None);
+        }
+        self.warrants.borrow_mut().insert(slot, warrant);
+        let freed = self.commit_slot(slot, SlotHeader::freed(slot_generation)).await;
+        self.warrants.borrow_mut().remove(&slot);
+        freed?;
+        tracing::info!(disk = %self.shared.id, %volume, slot, order = %hex(&order), "extent is erased");
+        self.give_up_space(slot).await;
+        Ok(Some(Erased { volume, slot, slot_generation, order }))
+    }
+
+    /// Gives the space of a slot back to the file system, or tells the device that it is not needed. Called at once,
+    /// without awaiting anything, when the slot became free; nobody can take it until this is done.
+    pub(super) async fn give_up_space(&self, slot: u32) {
+        if !self.free.borrow_mut().remove(&slot) {
+            return;
+        }
+        self.count_free();
+        let (start, data) = (self.geometry().slot_offset(slot), self.geometry().data_offset(slot));
+        let work = Work::Deallocate { len: self.geometry().slot_bytes - (data - start) };
+        if let (Err(error), _) = self.io.start(data, work).await {
+            // The slot is free all the same; its space is taken again with it.
+            tracing::warn!(disk = %self.shared.id, slot, %error, "the space of a free slot could not be given back");
+        }
+        self.free.borrow_mut().insert(slot);
+        self.count_free();
+    }
+
+    /// The header of `slot`, where a volume stands, if the order's slot and slot generation name the same extent.
+    fn check_names(&self, slot: u32, named: (u32, u32)) -> Result<SlotHeader, EngineError> {
+        let header = self.with_slot(slot, |at| at.header());
+        if named.0 != slot {
+            let detail = format!("volume {} stands in slot {slot}, not in {}", header.volume, named.0);
+            return Err(self.wrong_order(detail));
+        }
+        if named.1 != header.slot_generation {
+            let detail = format!("slot {slot} has generation {}, the order names {}", header.slot_generation, named.1);
+            return Err(self.wrong_order(detail));
+        }
+        Ok(header)
+    }
+
+    fn wrong_order(&self, detail: String) -> EngineError {
+        EngineError::WrongOrder { disk: self.shared.id, detail }
+    }
+
+    /// Refuses an order of a leader whose successor was heard of by this disk, whatever extent that was about.
+    fn check_term(&self, term: u64) -> Result<(), EngineError> {
+        let current = self.highest_term.get();
+        if term < current {
+            return Err(EngineError::StaleTerm { given: term, current });
+        }
+        self.highest_term.set(term);
+        Ok(())
+    }
+
+    /// After the mount: uptime and term go on from what the disk knows.
+    pub(super) fn resume_uptime_and_term(&self) {
+        let slots = self.slots.borrow();
+        let headers = || slots.iter().filter(|at| at.state != SlotState::Free).map(|at| at.header());
+        self.shared.resume_uptime(headers().map(|header| header.trashed_at).max().unwrap_or(0));
+        self.highest_term.set(headers().map(|header| header.term).max().unwrap_or(0));
+    }
+
+    /// Refuses reads of records from the trash.
+    pub(super) fn refuse_trash(&self, volume: VolumeId) -> Result<(), EngineError> {
+        let slot = self.find(volume)?;
+        if self.with_slot(slot, |at| at.state) == SlotState::Trashed {
+            return Err(EngineError::Trashed { disk: self.shared.id, volume, slot });
+        }
+        Ok(())
+    }
+}
