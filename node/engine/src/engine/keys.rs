@@ -92,6 +92,12 @@ impl Engine {
         Ok(())
     }
 
+    /// Makes a copy what it was before the first write of the keys. The caller holds the lock.
+    pub(super) async fn blank_key_copy(&self, offset: u64) -> Result<(), EngineError> {
+        self.write("blanking the key area", offset, AlignedBuf::copy_of(&[0; PAGE_BYTES])).await?;
+        Ok(())
+    }
+
     /// Reads both copies for the scrub. The caller holds the lock.
     pub(super) async fn check_keys(&self) -> KeyCopies {
         let mut copies = KeyCopies { read_bytes: 0, bad: Vec::new(), behind: false, content: None };

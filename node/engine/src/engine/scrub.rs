@@ -154,11 +154,13 @@ impl Engine {
         step.read(copies.read_bytes);
         let mut found: Vec<Finding> =
             copies.bad.into_iter().map(|(offset, what)| Finding::area(Place::KeyArea, offset, what)).collect();
-        if (!found.is_empty() || copies.behind)
-            && self.shared.writable().is_ok()
-            && let Some(content) = copies.content
-        {
-            let repaired = self.write_keys(content).await.is_ok();
+        if (!found.is_empty() || copies.behind) && self.shared.writable().is_ok() {
+            let repaired = match (copies.content, &found[..]) {
+                (Some(content), _) => self.write_keys(content).await.is_ok(),
+                // Beside a blank copy: the first write ever was torn, and nobody was told that it was done.
+                (None, [torn]) => self.blank_key_copy(torn.offset).await.is_ok(),
+                (None, _) => false,
+            };
             found.iter_mut().for_each(|finding| finding.repaired = repaired);
         }
         step.found.append(&mut found);
