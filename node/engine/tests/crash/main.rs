@@ -8,66 +8,31 @@ mod operations;
 mod simulation;
 #[path = "../support/mod.rs"]
 mod support;
+mod sweep;
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
-use simulation::{Mutation, Summary, run};
-
-fn env(name: &str) -> Option<u64> {
-    let text = std::env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name} must be a number, not {text:?}")))
-}
-
-/// Runs seeds on all cores; stops at the first failure.
-fn sweep(seeds: std::ops::Range<u64>, mutation: Mutation) -> Result<Summary, (u64, String)> {
-    let next = AtomicU64::new(seeds.start);
-    let outcome = Mutex::new(Ok(Summary::default()));
-    let workers = std::thread::available_parallelism().map_or(2, usize::from);
-    std::thread::scope(|scope| {
-        for _ in 0..workers {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= seeds.end || outcome.lock().unwrap().is_err() {
-                        return;
-                    }
-                    let result = run(seed, mutation);
-                    let mut outcome = outcome.lock().unwrap();
-                    match (&mut *outcome, result) {
-                        (Ok(total), Ok(one)) => {
-                            total.operations += one.operations;
-                            total.crashes += one.crashes;
-                            total.acknowledged_appends += one.acknowledged_appends;
-                            total.seals += one.seals;
-                            total.copies += one.copies;
-                        }
-                        (outcome @ Ok(_), Err(lost)) => *outcome = Err((seed, lost)),
-                        (Err(_), _) => {}
-                    }
-                }
-            });
-        }
-    });
-    outcome.into_inner().unwrap()
-}
+use simulation::Mutation;
+use sweep::{env, sweep};
 
 #[test]
-fn nothing_acknowledged_is_lost_in_a_thousand_seeds_of_crashes() {
+fn nothing_acknowledged_is_lost_in_twenty_thousand_seeds_of_crashes() {
     let seeds = match env("HOLDFAST_SEED") {
         Some(seed) => seed..seed + 1,
         None => {
             let start = env("HOLDFAST_START_SEED").unwrap_or(0);
-            start..start + env("HOLDFAST_SEEDS").unwrap_or(1000)
+            start..start + env("HOLDFAST_SEEDS").unwrap_or(20_000)
         }
     };
     let count = seeds.end - seeds.start;
+    let started = Instant::now();
     match sweep(seeds, Mutation::None) {
         Ok(summary) => {
-            println!("{count} seeds: {summary:?}");
+            println!("{count} seeds in {:.1} s: {summary:?}", started.elapsed().as_secs_f32());
             assert!(summary.operations >= 200 * count && summary.crashes >= 3 * count);
             if count >= 100 {
                 assert!(summary.acknowledged_appends > 20 * count && summary.seals > count && summary.copies > count);
+                assert!(summary.scrubbed_bytes > 100_000 * count);
             }
         }
         Err((seed, lost)) => panic!(

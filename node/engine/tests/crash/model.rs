@@ -54,6 +54,10 @@ pub struct Volume {
     pub seals_asked: Vec<u64>,
     /// A copy comes whole, sealed at its full length.
     pub is_copy: bool,
+    /// Copies under way, or whose caller went away.
+    pub copying: u32,
+    /// The copy is being given up.
+    pub aborting: bool,
     /// Somebody has been writing wrong bytes into the copy since the mount, and may spoil a right one.
     pub miscopied: bool,
 }
@@ -72,6 +76,8 @@ impl Volume {
             sealed: None,
             seals_asked: Vec::new(),
             is_copy,
+            copying: 0,
+            aborting: false,
             miscopied: false,
         }
     }
@@ -87,7 +93,8 @@ impl Volume {
     }
 
     pub fn bytes(&self, end: u64) -> Vec<u8> {
-        let mut all: Vec<u8> = self.batches.iter().flat_map(|batch| batch.bytes.iter().copied()).collect();
+        let mut all = Vec::with_capacity(self.sent() as usize);
+        self.batches.iter().for_each(|batch| all.extend_from_slice(&batch.bytes));
         all.truncate(end as usize);
         all
     }
@@ -146,7 +153,7 @@ impl Volume {
             }
         }
         self.exists = Known::Yes;
-        (self.writer, self.miscopied) = (false, false);
+        (self.writer, self.miscopied, self.aborting, self.copying) = (false, false, false, 0);
         (self.epoch_known, self.epoch_asked, self.term_known) = (info.epoch.0, info.epoch.0, info.term);
         Ok(())
     }

@@ -1,13 +1,13 @@
 //! The operations a seed is made of: each asks the engine, and tells the model what it answered.
 
 use holdfast_libs_types::{VolumeId, WriteEpoch};
-use holdfast_node_engine::{Disk, EngineError, Incarnation};
+use holdfast_node_engine::{Disk, EngineError, Finding, Incarnation, Place};
 
 use crate::model::{Batch, Known, Model, Volume};
 use crate::simulation::{Observe, Running, SLOT_BYTES, Simulation, Summary, key_name};
 use crate::support::{aligned, batch};
 
-const EPOCH: WriteEpoch = WriteEpoch(5);
+pub const EPOCH: WriteEpoch = WriteEpoch(5);
 
 impl Simulation {
     pub fn operation(&mut self, disk: &Disk) -> Option<Running> {
@@ -20,12 +20,14 @@ impl Simulation {
             70..76 => self.seal(disk),
             76..88 => self.read(disk),
             88..94 => self.copy(disk),
-            94..97 => self.write_keys(disk),
-            _ => self.confirm(disk),
+            94..96 => self.write_keys(disk),
+            96..98 => self.confirm(disk),
+            98 => self.abort_copy(disk),
+            _ => Some(self.scrub(disk)),
         }
     }
 
-    fn fresh_volume(&mut self) -> VolumeId {
+    pub fn fresh_volume(&mut self) -> VolumeId {
         self.next_volume += 1;
         let mut id = [0; 12];
         id[..4].copy_from_slice(&self.next_volume.to_be_bytes());
@@ -235,7 +237,7 @@ impl Simulation {
 
     /// A copy from some other disk: begun anew or gone on with, sometimes with wrong bytes.
     fn copy(&mut self, disk: Disk) -> Option<Running> {
-        let unfinished = self.pick(|volume| volume.is_copy && volume.sealed.is_none());
+        let unfinished = self.pick(|volume| volume.is_copy && volume.sealed.is_none() && !volume.aborting);
         let id = match unfinished {
             Some(id) => id,
             None => self.begin_copy_model(),
@@ -243,6 +245,7 @@ impl Simulation {
         let wrong = self.ops.chance(300);
         let volume = self.model.volumes.get_mut(&id)?;
         let length = volume.sent();
+        volume.copying += 1;
         if wrong {
             volume.miscopied = true;
         } else {
@@ -256,6 +259,7 @@ impl Simulation {
             let result = copy_all(&disk, id, &bytes, digest).await;
             observe(move |model, summary| {
                 let Some(volume) = model.volumes.get_mut(&id) else { return Ok(()) };
+                volume.copying -= 1;
                 match result {
                     Ok(()) if volume.seals_asked.is_empty() => {
                         return Err(format!("a wrong copy of {id} was sealed"));
@@ -273,6 +277,46 @@ impl Simulation {
                 Ok(())
             })
         }))
+    }
+
+    /// Gives a copy up; its slot can be taken again.
+    fn abort_copy(&mut self, disk: Disk) -> Option<Running> {
+        let given_up = |volume: &Volume| volume.is_copy && volume.sealed.is_none() && volume.copying == 0;
+        let id = self.pick(|volume| given_up(volume) && !volume.aborting)?;
+        let volume = self.model.volumes.get_mut(&id)?;
+        (volume.aborting, volume.exists) = (true, Known::Maybe);
+        Some(Box::pin(async move {
+            let result = disk.abort_copy(id).await;
+            observe(move |model, _| {
+                match result {
+                    Ok(()) => drop(model.volumes.remove(&id)),
+                    Err(EngineError::WrongState { .. }) => return Err(format!("copy {id} could not be given up")),
+                    Err(_) => {
+                        if let Some(volume) = model.volumes.get_mut(&id) {
+                            volume.aborting = false;
+                        }
+                    }
+                }
+                Ok(())
+            })
+        }))
+    }
+
+    /// A piece of a scrub. Writes that failed may have torn copies of metadata; nothing else may be found.
+    fn scrub(&mut self, disk: Disk) -> Running {
+        let most = 1 + self.ops.below(300_000);
+        Box::pin(async move {
+            let result = disk.scrub_step(most).await;
+            observe(move |_, summary| {
+                let Ok(step) = result else { return Ok(()) };
+                summary.scrubbed_bytes += step.read_bytes;
+                let unreadable = |finding: &Finding| finding.what.contains("cannot be read");
+                match step.found.into_iter().find(|finding| finding.place == Place::Data && !unreadable(finding)) {
+                    Some(finding) => Err(format!("a scrub found what nobody harmed: {finding:?}")),
+                    None => Ok(()),
+                }
+            })
+        })
     }
 
     fn begin_copy_model(&mut self) -> VolumeId {

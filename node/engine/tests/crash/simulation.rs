@@ -9,13 +9,14 @@ use std::task::{Context, Poll, Waker};
 
 use holdfast_libs_sim::disk::{Crash, Faults, SimDisk};
 use holdfast_libs_sim::streams::{SimRng, Streams};
-use holdfast_node_engine::EngineError;
 use holdfast_node_engine::simulated::{self, SharedSimDisk, SimulatedDisk};
+use holdfast_node_engine::{EngineError, Finding, Place};
 
 use sha2::Digest;
 
 use crate::model::Model;
-use crate::support::{CELL, drive};
+use crate::operations::EPOCH;
+use crate::support::{CELL, aligned, batch, drive};
 
 pub const SLOT_BYTES: u64 = 256 * 1024;
 const DISK_BYTES: u64 = 16 << 20;
@@ -41,6 +42,18 @@ pub struct Summary {
     pub acknowledged_appends: u64,
     pub seals: u64,
     pub copies: u64,
+    pub scrubbed_bytes: u64,
+}
+
+impl std::ops::AddAssign for Summary {
+    fn add_assign(&mut self, one: Self) {
+        self.operations += one.operations;
+        self.crashes += one.crashes;
+        self.acknowledged_appends += one.acknowledged_appends;
+        self.seals += one.seals;
+        self.copies += one.copies;
+        self.scrubbed_bytes += one.scrubbed_bytes;
+    }
 }
 
 /// How an operation ended; the model is told.
@@ -71,7 +84,9 @@ pub fn run(seed: u64, mutation: Mutation) -> Result<Summary, String> {
     while simulation.summary.operations < LEAST_OPERATIONS || simulation.summary.crashes < LEAST_CRASHES {
         simulation.life()?;
     }
-    simulation.mount()?;
+    let mut engine = simulation.mount()?;
+    simulation.scrub_rounds(&mut engine)?;
+    simulation.go_on(&mut engine)?;
     Ok(simulation.summary)
 }
 
@@ -120,6 +135,9 @@ impl Simulation {
                 continue;
             }
             self.compare(&mut engine)?;
+            if self.ops.chance(150) {
+                self.scrub_rounds(&mut engine)?;
+            }
             return Ok(engine);
         }
     }
@@ -151,6 +169,46 @@ impl Simulation {
             return Err(format!("proposed {known:?}, then {proposal:?}"));
         }
         self.model.proposal = Some(proposal);
+        Ok(())
+    }
+
+    /// A round of the scrub may find copies of metadata that a crash tore, and mends them; the next finds nothing. It
+    /// compares both header pages of every slot with memory, and all that is sealed with its footer.
+    fn scrub_rounds(&mut self, engine: &mut SimulatedDisk) -> Result<(), String> {
+        let disk = engine.handle().clone();
+        for round in 0..2 {
+            loop {
+                let step = drive(engine, disk.scrub_step(1 << 20)).map_err(|error| error.to_string())?;
+                self.summary.scrubbed_bytes += step.read_bytes;
+                let wrong = |finding: &Finding| round > 0 || finding.place == Place::Data || !finding.repaired;
+                if let Some(finding) = step.found.into_iter().find(wrong) {
+                    return Err(format!("scrub round {round} after a mount found {finding:?}"));
+                }
+                if step.finished_round {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The engine goes on writing: new extents take appends.
+    fn go_on(&mut self, engine: &mut SimulatedDisk) -> Result<(), String> {
+        let disk = engine.handle().clone();
+        let id = self.fresh_volume();
+        match drive(engine, disk.create_extent(id, EPOCH)) {
+            Ok(()) => {}
+            Err(EngineError::NoSpace { .. }) if disk.status().free_slots == 0 => return Ok(()),
+            Err(error) => return Err(format!("takes no new extent: {error}")),
+        }
+        let (bytes, records) = batch(id, EPOCH, 0, 0, &[vec![1; 3000], vec![2; 5000]]);
+        drive(engine, disk.append(id, EPOCH, 0, aligned(&bytes))).map_err(|error| error.to_string())?;
+        for (offset, len) in records {
+            let record = drive(engine, disk.read_record(id, offset, len)).map_err(|error| error.to_string())?;
+            if record[..] != bytes[offset as usize..][..len as usize] {
+                return Err("a new extent reads back other bytes".to_owned());
+            }
+        }
         Ok(())
     }
 
