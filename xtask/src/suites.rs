@@ -57,6 +57,20 @@ pub fn test(only: Option<&str>) -> anyhow::Result<()> {
     }
     if wanted("unit") {
         run("unit", &mut cargo(&["test", "--workspace", "--exclude", "holdfast-tests-cluster"]))?;
+        run(
+            "unit, planted bugs",
+            &mut cargo(&[
+                "test",
+                "--package",
+                "holdfast-node-engine",
+                "--features",
+                "planted-bugs",
+                "--test",
+                "mutations",
+                "--",
+                "--nocapture",
+            ]),
+        )?;
     }
     if wanted("cluster") || wanted("compatibility") {
         run("release build", &mut cargo(&["build", "--release", "--package", "holdfast-cli"]))?;
@@ -106,11 +120,21 @@ fn compatibility() -> anyhow::Result<()> {
 /// When it fails; its output names the seed.
 pub fn soak(suite: &str, rounds: u64, seed: u64) -> anyhow::Result<()> {
     match suite {
-        "engine" => run(
-            "soak engine",
-            cargo(&["test", "--release", "--package", "holdfast-node-engine", "--test", "crash", "--", "--nocapture"])
-                .env("HOLDFAST_SEEDS", rounds.to_string())
-                .env("HOLDFAST_START_SEED", seed.to_string()),
+        "node" => run(
+            "soak node",
+            cargo(&[
+                "test",
+                "--release",
+                "--package",
+                "holdfast-node-engine",
+                "--test",
+                "crash",
+                "nothing",
+                "--",
+                "--nocapture",
+            ])
+            .env("HOLDFAST_SEEDS", rounds.to_string())
+            .env("HOLDFAST_START_SEED", seed.to_string()),
         ),
         "kill" => run(
             "soak kill",
@@ -128,6 +152,6 @@ pub fn soak(suite: &str, rounds: u64, seed: u64) -> anyhow::Result<()> {
             .env("HOLDFAST_ROUNDS", rounds.to_string())
             .env("HOLDFAST_SEED", seed.to_string()),
         ),
-        other => bail!("no soak suite `{other}`; there are `engine` and `kill`"),
+        other => bail!("no soak suite `{other}`; there are `node` and `kill`"),
     }
 }

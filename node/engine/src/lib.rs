@@ -32,6 +32,7 @@ mod io_error;
 mod latency;
 mod mailbox;
 mod page;
+mod planted;
 mod raw;
 mod reactor;
 mod shared;
@@ -50,6 +51,8 @@ pub use findings::{Finding, Place, ScrubStep};
 pub use footer::RecordRow;
 pub use foreign::Signature;
 pub use latency::{LATENCY_BUCKETS, LatencyHistogram, LatencySnapshot};
+#[cfg(feature = "planted-bugs")]
+pub use planted::{PlantedBug, plant};
 pub use raw::simulated;
 pub use status::{
     DiskCounters, DiskState, DiskStatus, Erased, ErrorCounts, ExtentInfo, FormatOptions, Incarnation, IoErrors, IoMode,

@@ -14,6 +14,7 @@ use super::scan::Stop;
 use super::{Engine, Slot};
 use crate::buffer::AlignedBuf;
 use crate::error::EngineError;
+use crate::planted::planted;
 use crate::raw::Work;
 use crate::reactor::IoFuture;
 use crate::slot_header::{SlotContents, SlotHeader, SlotHeaderError, SlotState};
@@ -24,7 +25,9 @@ const HEADERS_AHEAD: usize = 32;
 impl Engine {
     /// Reads all slot headers and finds the tail of every extent that is not sealed.
     pub(crate) async fn mount(&self) -> Result<(), EngineError> {
-        if let (Err(source), _) = self.io.start(0, Work::Flush).await {
+        if !planted!(SkipFlush)
+            && let (Err(source), _) = self.io.start(0, Work::Flush).await
+        {
             return Err(self.write_failed(source, "flushing before the mount", 1));
         }
         self.read_headers().await;
@@ -100,6 +103,9 @@ impl Engine {
             }
         };
         let mut entry = Slot::new(&header, page, &self.io);
+        if planted!(ForgetFence) && entry.state == SlotState::Fenced {
+            entry.state = SlotState::Open;
+        }
         if lost {
             entry.set_lost();
         }
@@ -131,7 +137,7 @@ impl Engine {
     async fn find_tail(&self, slot: u32) {
         let capacity = self.geometry().volume_capacity_bytes();
         let scan = self.scan_batches(slot, capacity, None).await;
-        let tail = scan.tail;
+        let tail = scan.tail - if planted!(CutOnePageTooMany) { scan.tail.min(PAGE_BYTES as u64) } else { 0 };
         let what = match scan.stop {
             Stop::Limit => None,
             Stop::Blank => Some("nothing stands there".to_owned()),

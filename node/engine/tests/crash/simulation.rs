@@ -24,8 +24,9 @@ const LEAST_OPERATIONS: u64 = 200;
 const LEAST_CRASHES: u64 = 3;
 const MOST_OUTSTANDING: usize = 5;
 
-/// A flush that is left out, to see that the test notices.
+/// What is done wrong, to see that the test notices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(dead_code)] // Each test binary uses its own part.
 pub enum Mutation {
     None,
     DataWithoutDsync,
@@ -33,6 +34,9 @@ pub enum Mutation {
     /// Superblocks and key area.
     AreasWithoutDsync,
     MountWithoutFlush,
+    /// One of the engine's own.
+    #[cfg(feature = "planted-bugs")]
+    Planted(holdfast_node_engine::PlantedBug),
 }
 
 #[derive(Debug, Default)]
@@ -100,7 +104,11 @@ fn mutate(disk: &SharedSimDisk, mutation: Mutation) {
         move |offset: u64| slots.contains(&offset)
     };
     let mut disk = disk.borrow_mut();
+    #[cfg(feature = "planted-bugs")]
+    holdfast_node_engine::plant(None);
     match mutation {
+        #[cfg(feature = "planted-bugs")]
+        Mutation::Planted(bug) => holdfast_node_engine::plant(Some(bug)),
         Mutation::None => {}
         Mutation::DataWithoutDsync => {
             disk.ignore_dsync(Box::new(move |offset, _| is_slot(offset) && !is_header(offset)));
