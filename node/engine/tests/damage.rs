@@ -4,6 +4,7 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::future::Future;
 use std::task::{Context, Waker};
 
 use holdfast_libs_sim::disk::Faults;
@@ -317,5 +318,33 @@ fn failing_writes_of_the_key_area_never_take_both_copies() {
         bench.disk.borrow_mut().set_faults(Faults::default());
         let content = bench.run(|disk| async move { disk.read_key_area().await }).unwrap().unwrap();
         assert!((0..4).any(|byte| content == vec![byte; 5000]));
+    }
+}
+
+#[test]
+fn a_first_copy_of_the_keys_that_cannot_be_read_for_once_is_not_taken_for_none() {
+    let mut bench = Bench::new(31);
+    bench.run(|disk| async move { disk.write_key_area(vec![1; 100]).await }).unwrap();
+    let (a, b) = {
+        let disk = bench.disk.borrow();
+        let found: Vec<u64> = (0..2048).map(|n| n * 4096).filter(|at| disk.peek(*at, 4) == *b"HFKA").collect();
+        (found[0], found[1])
+    };
+    // As a crash between the first two writes leaves it.
+    bench.disk.borrow_mut().write_durable(b, &[0; 8192]);
+    bench.disk.borrow_mut().make_unreadable(a..a + 1);
+    let error = bench.run(|disk| async move { disk.read_key_area().await }).unwrap_err();
+    assert!(error.to_string().contains("cannot be read"), "{error}");
+    let before = bench.disk.borrow().peek(a, 8192);
+    let found = bench.run(|disk| async move { disk.scrub_step(1).await }).unwrap().found;
+    assert!(found.len() == 1 && !found[0].repaired, "{found:?}");
+    let mut write = Box::pin({
+        let disk = bench.handle();
+        async move { disk.write_key_area(vec![2; 100]).await }
+    });
+    while bench.disk.borrow().peek(b, 4) != *b"HFKA" {
+        assert!(write.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        assert!(bench.disk.borrow().peek(a, 8192) == before, "the only copy is written over before there is another");
+        bench.engine.turn();
     }
 }

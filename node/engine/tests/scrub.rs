@@ -7,10 +7,11 @@ mod support;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use holdfast_libs_sim::disk::Faults;
 use holdfast_libs_types::{VolumeId, WriteEpoch};
-use holdfast_node_engine::{Disk, EngineError, ExtentInfo, ExtentState, Finding, Place};
+use holdfast_node_engine::{Disk, EngineError, ExtentInfo, ExtentState, Finding, Place, TrashOrder};
 use sha2::Digest;
 use support::{Appended, Bench, EPOCH, aligned, batch, volume};
 
@@ -23,6 +24,7 @@ const OPEN: u8 = 2;
 const FENCED: u8 = 3;
 const PARITY: u8 = 4;
 const COPYING: u8 = 5;
+const TRASHED: u8 = 6;
 
 /// A disk with an extent in every state, a used and freed slot, keys and an incarnation.
 struct Cell {
@@ -34,14 +36,19 @@ impl Cell {
     fn new(seed: u64) -> Self {
         let mut bench = Bench::new(seed);
         let mut records = Vec::new();
-        for n in [SEALED, OPEN, FENCED] {
+        for n in [SEALED, OPEN, FENCED, TRASHED] {
             bench.create(volume(n));
             for _ in 0..3 {
                 records.extend(bench.append(volume(n), &[70_000, 16, 30_000]).0);
             }
         }
         let length = info(&mut bench, SEALED).length;
-        bench.run(|disk| async move { disk.seal(volume(SEALED), NEXT, length, 1).await }).unwrap();
+        for n in [SEALED, TRASHED] {
+            bench.run(|disk| async move { disk.seal(volume(n), NEXT, length, 1).await }).unwrap();
+        }
+        let order = order_for(&info(&mut bench, TRASHED));
+        bench.run(|disk| async move { disk.trash(order).await }).unwrap();
+        records.retain(|record| record.volume != volume(TRASHED));
         bench.run(|disk| async move { disk.fence(volume(FENCED), NEXT, 1).await }).unwrap();
         let parity = vec![7; 200 * 1024];
         begin_copy(&mut bench, PARITY, &parity);
@@ -93,6 +100,11 @@ impl Cell {
 
 fn info(bench: &mut Bench, n: u8) -> ExtentInfo {
     bench.run(|disk| async move { disk.extent(volume(n)).await }).unwrap()
+}
+
+fn order_for(extent: &ExtentInfo) -> TrashOrder {
+    let ExtentInfo { volume, slot, slot_generation, .. } = *extent;
+    TrashOrder { volume, slot, slot_generation, term: 1, order: [5; 16] }
 }
 
 fn begin_copy(bench: &mut Bench, n: u8, bytes: &[u8]) {
@@ -180,12 +192,12 @@ fn keys_that_are_damaged_in_both_copies_are_reported_again_and_again_and_never_w
 
 #[test]
 fn flipped_bits_in_slot_headers_of_every_state_are_named_and_the_page_is_mended() {
-    for seed in 0..30 {
+    for seed in 0..35 {
         let mut cell = Cell::new(seed);
         let page = seed % 2;
         // The slot behind the last extent is the one that was freed.
         let freed = cell.info(COPYING).slot + 1;
-        let held = [SEALED, OPEN, FENCED, PARITY, COPYING].get((seed / 2 % 6) as usize).copied();
+        let held = [SEALED, OPEN, FENCED, PARITY, COPYING, TRASHED].get((seed / 2 % 7) as usize).copied();
         let slot = held.map_or(freed, |n| cell.info(n).slot);
         let before = cell.bench.run(|disk| async move { disk.extents().await }).unwrap();
         let start = cell.slot_start(slot) + page * PAGE;
@@ -398,7 +410,7 @@ fn a_step_is_bounded_and_the_next_goes_on_where_it_stopped() {
 
 type Running = Pin<Box<dyn Future<Output = ()>>>;
 
-/// Creates, fills and seals volumes, one after the other.
+/// Creates, fills and seals volumes, one after the other, and erases some.
 async fn write_and_seal(disk: Disk, first: u8, count: u8) {
     for n in first..first + count {
         let id: VolumeId = volume(n);
@@ -410,11 +422,16 @@ async fn write_and_seal(disk: Disk, first: u8, count: u8) {
         }
         disk.fence(id, NEXT, 1).await.unwrap();
         disk.seal(id, NEXT, tail, 1).await.unwrap();
+        // Its slot is taken again by the next one.
+        if n % 2 == 0 {
+            disk.trash(order_for(&disk.extent(id).await.unwrap())).await.unwrap();
+            disk.erase_expired(Duration::ZERO).await.unwrap();
+        }
     }
 }
 
 #[test]
-fn a_scrub_finds_nothing_while_volumes_are_written_sealed_copied_and_freed_beside_it() {
+fn a_scrub_finds_nothing_while_volumes_are_written_sealed_copied_and_erased_beside_it() {
     for seed in 0..20 {
         let mut bench = Bench::new(seed);
         bench.disk.borrow_mut().set_faults(Faults { stalls: 20, ..Faults::default() });
@@ -449,5 +466,48 @@ fn a_scrub_finds_nothing_while_volumes_are_written_sealed_copied_and_freed_besid
             }
             bench.engine.turn();
         }
+    }
+}
+
+#[test]
+fn a_free_slot_whose_headers_are_being_mended_is_not_taken_meanwhile() {
+    for seed in 0..60 {
+        let mut bench = Bench::new(seed);
+        let first = bench.engine.data_range(0).start - 2 * PAGE;
+        for n in 0..4 {
+            bench.disk.borrow_mut().flip_bit(first + n * Bench::SLOT_BYTES, 1);
+        }
+        bench.restart();
+        let disk = bench.handle();
+        let create = {
+            let disk = disk.clone();
+            async move {
+                for n in 1..=4 {
+                    disk.create_extent(volume(n), EPOCH).await.unwrap();
+                }
+            }
+        };
+        let scrub = async move {
+            disk.scrub_step(u64::MAX).await.unwrap();
+        };
+        let mut running: Vec<Running> = vec![Box::pin(scrub), Box::pin(create)];
+        let mut turns = 0;
+        while !running.is_empty() {
+            // The creations come in when the scrub is somewhere on its way.
+            let mut index = 0;
+            running.retain_mut(|task| {
+                index += 1;
+                let waits = index == 2 && turns < seed;
+                waits || task.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending()
+            });
+            turns += 1;
+            bench.engine.turn();
+        }
+        bench.restart();
+        for n in 1..=4 {
+            assert_eq!(info(&mut bench, n).state, ExtentState::Open, "seed {seed}");
+        }
+        let free = bench.handle().status().free_slots;
+        assert_eq!(free, bench.handle().status().slots - 4, "seed {seed}");
     }
 }

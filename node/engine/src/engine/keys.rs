@@ -29,7 +29,12 @@ const PAGE: u64 = PAGE_BYTES as u64;
 enum Copy {
     Blank,
     Bad(String),
-    Good { generation: u64, content: Vec<u8> },
+    /// Nobody knows what stands there; perhaps the only good one.
+    Unreadable(String),
+    Good {
+        generation: u64,
+        content: Vec<u8>,
+    },
 }
 
 /// The newer valid copy.
@@ -40,11 +45,20 @@ struct Newest {
     content: Vec<u8>,
 }
 
+/// What is known of the two copies.
+struct FoundKeys {
+    newest: Option<Newest>,
+    /// The copy, 0 or 1, that could not be read.
+    unreadable: Option<usize>,
+}
+
 /// What the scrub sees of the two copies.
 pub(super) struct KeyCopies {
     pub(super) read_bytes: u64,
     /// Where a bad copy starts on the disk, and what is wrong with it.
     pub(super) bad: Vec<(u64, String)>,
+    /// A bad one could not be read, so it may be a good one.
+    pub(super) unreadable: bool,
     /// One copy is older than the other, as a crash between their writes leaves it.
     pub(super) behind: bool,
     /// The newer good one's.
@@ -61,7 +75,11 @@ impl Engine {
     pub(crate) async fn read_key_area(&self) -> Result<Option<Vec<u8>>, EngineError> {
         self.shared.readable()?;
         let _guard = self.keys_lock.lock().await;
-        Ok(self.newest_keys().await?.map(|newest| newest.content))
+        let found = self.find_keys().await?;
+        if found.newest.is_none() && found.unreadable.is_some() {
+            return Err(self.no_keys("one copy cannot be read, and nothing was written to the other".to_owned()));
+        }
+        Ok(found.newest.map(|newest| newest.content))
     }
 
     /// See `Disk::write_key_area`.
@@ -80,12 +98,12 @@ impl Engine {
 
     /// Writes both copies. The caller holds the lock.
     pub(super) async fn write_keys(&self, content: Vec<u8>) -> Result<(), EngineError> {
-        let newest = self.newest_keys().await?;
+        let FoundKeys { newest, unreadable } = self.find_keys().await?;
         let generation = newest.as_ref().map_or(0, |newest| newest.generation) + 1;
         let copy = encode(self.shared.id.as_bytes(), generation, &content);
         let offsets = self.key_copy_offsets();
-        // Never first the copy that is valid: the other may be torn by an earlier failure.
-        let first = newest.map_or(0, |newest| 1 - newest.index);
+        // Never first the copy that is valid, or may be: the other may be torn by an earlier failure.
+        let first = newest.map(|newest| newest.index).or(unreadable).map_or(0, |valid| 1 - valid);
         for offset in [offsets[first], offsets[1 - first]] {
             self.write("writing the key area", offset, AlignedBuf::copy_of(&copy)).await?;
         }
@@ -100,19 +118,18 @@ impl Engine {
 
     /// Reads both copies for the scrub. The caller holds the lock.
     pub(super) async fn check_keys(&self) -> KeyCopies {
-        let mut copies = KeyCopies { read_bytes: 0, bad: Vec::new(), behind: false, content: None };
+        let mut copies = KeyCopies { read_bytes: 0, bad: Vec::new(), unreadable: false, behind: false, content: None };
         // 0 of one that is blank.
         let mut generations = Vec::new();
         for offset in self.key_copy_offsets() {
             copies.read_bytes += PAGE;
-            let mut copy = self.read_key_copy(offset).await;
-            if matches!(copy, Copy::Bad(_)) {
-                // What passes at the second try is no damage.
-                copy = self.read_key_copy(offset).await;
-            }
-            match copy {
+            match self.read_key_copy(offset).await {
                 Copy::Blank => generations.push(0),
                 Copy::Bad(what) => copies.bad.push((offset, what)),
+                Copy::Unreadable(what) => {
+                    copies.bad.push((offset, what));
+                    copies.unreadable = true;
+                }
                 Copy::Good { generation, content } => {
                     copies.read_bytes += (content.len() as u64).next_multiple_of(PAGE).max(PAGE);
                     if generations.iter().all(|earlier| *earlier < generation) {
@@ -126,33 +143,40 @@ impl Engine {
         copies
     }
 
-    async fn newest_keys(&self) -> Result<Option<Newest>, EngineError> {
-        let mut newest: Option<Newest> = None;
+    async fn find_keys(&self) -> Result<FoundKeys, EngineError> {
+        let mut found = FoundKeys { newest: None, unreadable: None };
         let mut bad = Vec::new();
         for (index, offset) in self.key_copy_offsets().into_iter().enumerate() {
             match self.read_key_copy(offset).await {
                 Copy::Blank => {}
                 Copy::Bad(detail) => bad.push(detail),
+                Copy::Unreadable(detail) => {
+                    bad.push(detail);
+                    found.unreadable = Some(index);
+                }
                 Copy::Good { generation, content } => {
-                    if newest.as_ref().is_none_or(|newest| generation > newest.generation) {
-                        newest = Some(Newest { index, generation, content });
+                    if found.newest.as_ref().is_none_or(|newest| generation > newest.generation) {
+                        found.newest = Some(Newest { index, generation, content });
                     }
                 }
             }
         }
         // A bad copy beside a blank one is the torn first write ever: nothing was acknowledged.
-        if newest.is_none() && bad.len() == 2 {
-            let source = std::io::Error::other(format!("both copies are damaged (A: {}; B: {})", bad[0], bad[1]));
-            return Err(EngineError::Io { disk: self.shared.id, what: "reading the key area", source });
+        if found.newest.is_none() && bad.len() == 2 {
+            return Err(self.no_keys(format!("both copies are damaged (A: {}; B: {})", bad[0], bad[1])));
         }
-        Ok(newest)
+        Ok(found)
+    }
+
+    fn no_keys(&self, detail: String) -> EngineError {
+        EngineError::Io { disk: self.shared.id, what: "reading the key area", source: std::io::Error::other(detail) }
     }
 
     async fn read_key_copy(&self, offset: u64) -> Copy {
-        let read = |offset, len| self.read_pages(offset, len, AlignedBuf::with_capacity(len));
+        let read = |offset, len| self.read_twice(offset, len);
         let header = match read(offset, PAGE_BYTES).await {
             Ok(header) => header,
-            Err(error) => return Copy::Bad(error.to_string()),
+            Err(error) => return Copy::Unreadable(format!("cannot be read: {error}")),
         };
         let page = match PageReader::open(&header, MAGIC) {
             Ok(page) => page,
@@ -169,7 +193,7 @@ impl Engine {
                 Copy::Good { generation: page.u64(8), content: content[..len as usize].to_vec() }
             }
             Ok(_) => Copy::Bad("its checksum does not match".to_owned()),
-            Err(error) => Copy::Bad(error.to_string()),
+            Err(error) => Copy::Unreadable(format!("cannot be read: {error}")),
         }
     }
 }

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use holdfast_libs_types::{MAX_BATCH_BYTES, PAGE_BYTES, VolumeId};
 
 use super::Engine;
+use crate::buffer::AlignedBuf;
 use crate::error::{EngineError, ExtentState};
 use crate::slot_header::SlotState;
 
@@ -53,6 +54,14 @@ impl Engine {
         }
         let skip = (offset - first_page) as usize;
         Ok(ReadAnswer { bytes: Bytes::from_owner(pages).slice(skip..skip + len as usize), slot })
+    }
+
+    /// Reads `len` bytes at a page of the disk, twice if need be: where much hangs on it, what passes is no damage.
+    pub(super) async fn read_twice(&self, offset: u64, len: usize) -> std::io::Result<AlignedBuf> {
+        match self.read_pages(offset, len, AlignedBuf::with_capacity(len)).await {
+            Err(_) => self.read_pages(offset, len, AlignedBuf::with_capacity(len)).await,
+            read => read,
+        }
     }
 
     fn readable_end(&self, slot: u32) -> Result<u64, EngineError> {

@@ -106,14 +106,9 @@ impl Engine {
         true
     }
 
-    /// Reads `len` bytes at a page of the disk. What passes at the second try is no damage.
     async fn scrub_read(&self, offset: u64, len: u64, step: &mut Step) -> std::io::Result<AlignedBuf> {
         step.read(len);
-        let len = len as usize;
-        match self.read_pages(offset, len, AlignedBuf::with_capacity(len)).await {
-            Err(_) => self.read_pages(offset, len, AlignedBuf::with_capacity(len)).await,
-            read => read,
-        }
+        self.read_twice(offset, len as usize).await
     }
 
     async fn scrub_superblocks(&self, step: &mut Step) {
@@ -158,7 +153,7 @@ impl Engine {
             let repaired = match (copies.content, &found[..]) {
                 (Some(content), _) => self.write_keys(content).await.is_ok(),
                 // Beside a blank copy: the first write ever was torn, and nobody was told that it was done.
-                (None, [torn]) => self.blank_key_copy(torn.offset).await.is_ok(),
+                (None, [torn]) if !copies.unreadable => self.blank_key_copy(torn.offset).await.is_ok(),
                 (None, _) => false,
             };
             found.iter_mut().for_each(|finding| finding.repaired = repaired);
@@ -211,7 +206,15 @@ impl Engine {
             .collect();
         // Of a lost slot nobody knows what it holds: it is reported and never written.
         if !lost && !found.is_empty() && self.shared.writable().is_ok() {
+            // Nobody locks a free slot before taking it: it cannot be taken while its headers are written.
+            let was_free = self.free.borrow_mut().remove(&slot);
+            if !was_free && known.state == SlotState::Free {
+                return false;
+            }
             let repaired = self.rewrite_headers(slot, &known).await.is_ok();
+            if was_free {
+                self.free.borrow_mut().insert(slot);
+            }
             found.iter_mut().for_each(|finding| finding.repaired = repaired);
         }
         step.found.append(&mut found);

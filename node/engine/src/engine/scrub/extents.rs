@@ -27,6 +27,14 @@ pub(super) struct Reading {
     checksums: Option<Vec<u32>>,
 }
 
+/// Where and why the batches of an extent stop being good.
+struct BadBatch {
+    offset: u64,
+    what: String,
+    /// What stands there was read, and is wrong. What cannot be read may be the next time.
+    readable: bool,
+}
+
 impl Engine {
     /// What was begun of this very extent, in this very form.
     fn unfinished(&self, slot: u32, header: &SlotHeader, sealed: bool) -> Option<Reading> {
@@ -152,9 +160,9 @@ impl Engine {
             let piece = step.left.next_multiple_of(PAGE_BYTES as u64).max(READ_BYTES);
             match self.scrub_piece(slot, next, piece, tail, step).await {
                 Ok(end) => next = end,
-                Err((offset, what)) => {
-                    if self.is_still(slot, header) {
-                        self.found_in_data(slot, header, offset, &what, step).await;
+                Err(BadBatch { offset, what, readable }) => {
+                    if self.found_in_data(slot, header, offset, &what, step).await && readable {
+                        self.with_slot(slot, |at| at.shorten_tail(offset));
                     }
                     return true;
                 }
@@ -164,14 +172,7 @@ impl Engine {
 
     /// Walks whole batches from `next` on, as many as end within `piece` bytes, but at least one; returns where the last
     /// one ends, or the place and kind of damage.
-    async fn scrub_piece(
-        &self,
-        slot: u32,
-        next: u64,
-        piece: u64,
-        tail: u64,
-        step: &mut Step,
-    ) -> Result<u64, (u64, String)> {
+    async fn scrub_piece(&self, slot: u32, next: u64, piece: u64, tail: u64, step: &mut Step) -> Result<u64, BadBatch> {
         let mut limit = tail.min(next.saturating_add(piece));
         loop {
             let scan = {
@@ -179,15 +180,15 @@ impl Engine {
                 self.scan_range(slot, next..limit, ONE_READ, None).await
             };
             step.read(limit.min(scan.tail + MAX_BATCH_BYTES as u64) - next);
+            let bad = |what, readable| BadBatch { offset: scan.tail, what, readable };
             match scan.stop {
-                Stop::Spans { end } if end > tail => {
-                    return Err((scan.tail, format!("a batch claims to end at {end}")));
-                }
+                Stop::Spans { end } if end > tail => return Err(bad(format!("a batch claims to end at {end}"), true)),
                 // Longer than the piece; a batch has a bound.
                 Stop::Spans { end } if scan.tail == next => limit = end,
                 Stop::Limit | Stop::Spans { .. } => return Ok(scan.tail),
-                Stop::Blank => return Err((scan.tail, "nothing stands there".to_owned())),
-                Stop::Bad { detail } | Stop::Unreadable { detail } => return Err((scan.tail, detail)),
+                Stop::Blank => return Err(bad("nothing stands there".to_owned(), true)),
+                Stop::Bad { detail } => return Err(bad(detail, true)),
+                Stop::Unreadable { detail } => return Err(bad(detail, false)),
             }
         }
     }
@@ -197,18 +198,17 @@ impl Engine {
         self.with_slot(slot, |at| (at.slot_generation, at.state) == (header.slot_generation, header.state))
     }
 
-    /// Reports damaged data, and shows the extent as damaged from now on.
-    async fn found_in_data(&self, slot: u32, header: &SlotHeader, offset: u64, what: &str, step: &mut Step) {
+    /// Reports damaged data, and shows the extent as damaged from now on; false when it is no longer there.
+    async fn found_in_data(&self, slot: u32, header: &SlotHeader, offset: u64, what: &str, step: &mut Step) -> bool {
         // An append in flight raises the tail when it ends.
         let lock = self.lock_of(slot);
         let _guard = lock.lock().await;
-        if self.is_still(slot, header) {
-            self.with_slot(slot, |at| {
-                at.mark_damaged(&format!("damaged at {offset}: {what}"), &self.io);
-                at.shorten_tail(offset);
-            });
-            step.found.push(Finding::in_extent(Place::Data, slot, header.volume, offset, what.to_owned()));
+        if !self.is_still(slot, header) {
+            return false;
         }
+        self.with_slot(slot, |at| at.mark_damaged(&format!("damaged at {offset}: {what}"), &self.io));
+        step.found.push(Finding::in_extent(Place::Data, slot, header.volume, offset, what.to_owned()));
+        true
     }
 }
 
