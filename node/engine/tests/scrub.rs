@@ -511,3 +511,52 @@ fn a_free_slot_whose_headers_are_being_mended_is_not_taken_meanwhile() {
         assert_eq!(free, bench.handle().status().slots - 4, "seed {seed}");
     }
 }
+
+#[test]
+fn an_extent_that_is_erased_and_written_over_while_it_is_read_is_not_called_damaged() {
+    for seed in 0..40 {
+        let mut bench = Bench::new(seed);
+        bench.create(volume(1));
+        bench.append(volume(1), &[400_000]);
+        let length = info(&mut bench, 1).length;
+        bench.run(|disk| async move { disk.seal(volume(1), NEXT, length, 1).await }).unwrap();
+        bench.create(volume(2));
+        bench.append(volume(2), &[100]);
+        // Up to the data, so that the next step goes on with page checksums in its hands.
+        bench.run(|disk| async move { disk.scrub_step(PAGE).await }).unwrap();
+        // The read that is sent first is overtaken by what comes later.
+        bench.disk.borrow_mut().set_faults(Faults { stalls: 1000, ..Faults::default() });
+        let order = order_for(&info(&mut bench, 1));
+        let disk = bench.handle();
+        let replace = {
+            let disk = disk.clone();
+            async move {
+                disk.trash(order).await.unwrap();
+                disk.erase_expired(Duration::ZERO).await.unwrap();
+                write_and_seal(disk, 11, 1).await;
+            }
+        };
+        // What the disk has to do meanwhile, so that a stalled read is not the only thing left.
+        let busy = |disk: Disk| async move {
+            for _ in 0..60 {
+                disk.read(volume(2), 0, 100).await.unwrap();
+            }
+        };
+        let (one, other) = (busy(disk.clone()), busy(disk.clone()));
+        let scrub = async move {
+            loop {
+                let step = disk.scrub_step(100_000).await.unwrap();
+                assert_eq!(step.found, [], "seed {seed}");
+                if step.finished_round {
+                    return;
+                }
+            }
+        };
+        let mut running: Vec<Running> = vec![Box::pin(scrub), Box::pin(replace), Box::pin(one), Box::pin(other)];
+        while !running.is_empty() {
+            running.retain_mut(|task| task.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+            bench.engine.turn();
+            bench.disk.borrow_mut().set_faults(Faults::default());
+        }
+    }
+}
