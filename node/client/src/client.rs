@@ -8,7 +8,8 @@ use holdfast_libs_types::{DiskId, VolumeId, WriteEpoch};
 use http::Method;
 
 use crate::messages::{
-    CopyRequest, CreateExtent, ExtentInfo, FenceRequest, KeyringBody, NodeStatus, SealRequest, Sealed, Tail,
+    CopyRequest, CreateExtent, ExtentInfo, FenceRequest, Health, KeyringBody, NodeStatus, RecordInfo, RestoreRequest,
+    ScrubOrder, ScrubStatus, SealRequest, Sealed, Tail, TrashRequest, TrashStatus,
 };
 
 /// Control calls answer within this; a copy of a whole volume has [`COPY_DEADLINE`].
@@ -46,12 +47,76 @@ impl NodeClient {
         self.http.get_json(&format!("{}/v1/status", self.address), DEADLINE).await
     }
 
+    /// Whether the node can do its work, and why not.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn health(&self) -> Result<Health, CallError> {
+        self.http.get_json(&format!("{}/v1/health", self.address), DEADLINE).await
+    }
+
     /// All extents of a disk.
     ///
     /// # Errors
     /// `unknown_disk`.
     pub async fn extents(&self, disk: DiskId) -> Result<Vec<ExtentInfo>, CallError> {
         self.http.get_json(&format!("{}/v1/disks/{disk}/extents", self.address), DEADLINE).await
+    }
+
+    /// The records of a sealed extent, in the order of the volume.
+    ///
+    /// # Errors
+    /// `unknown_disk`, `unknown_volume`, `wrong_state` (not sealed), `damaged` (its footer is).
+    pub async fn records(&self, disk: DiskId, volume: VolumeId) -> Result<Vec<RecordInfo>, CallError> {
+        self.http.get_json(&format!("{}/v1/disks/{disk}/records/{volume}", self.address), DEADLINE).await
+    }
+
+    /// Puts an extent into the trash.
+    ///
+    /// # Errors
+    /// `wrong_order`, `stale_term`, `unknown_volume`, `wrong_state` (an unfinished copy), `read_only`.
+    pub async fn trash(&self, request: &TrashRequest) -> Result<serde_json::Value, CallError> {
+        self.http.post_json(&format!("{}/v1/trash", self.address), request, DEADLINE).await
+    }
+
+    /// Takes an extent out of the trash again.
+    ///
+    /// # Errors
+    /// `wrong_order`, `stale_term`, `unknown_volume` (erased already).
+    pub async fn restore(&self, request: &RestoreRequest) -> Result<serde_json::Value, CallError> {
+        self.http.post_json(&format!("{}/v1/restore", self.address), request, DEADLINE).await
+    }
+
+    /// What is in the trash of a disk, and what the watcher over erasures saw.
+    ///
+    /// # Errors
+    /// `unknown_disk`.
+    pub async fn trash_of(&self, disk: DiskId) -> Result<TrashStatus, CallError> {
+        self.http.get_json(&format!("{}/v1/disks/{disk}/trash", self.address), DEADLINE).await
+    }
+
+    /// Has the node look for disks at once, also at those that could not be opened before; answers what it found.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn rescan(&self) -> Result<NodeStatus, CallError> {
+        self.http.post_json(&format!("{}/v1/disks/rescan", self.address), &serde_json::json!({}), DEADLINE).await
+    }
+
+    /// How far the scrub of a disk is.
+    ///
+    /// # Errors
+    /// `unknown_disk`.
+    pub async fn scrub(&self, disk: DiskId) -> Result<ScrubStatus, CallError> {
+        self.http.get_json(&format!("{}/v1/disks/{disk}/scrub", self.address), DEADLINE).await
+    }
+
+    /// Starts, pauses or resumes the scrub of a disk, or changes its pace.
+    ///
+    /// # Errors
+    /// `unknown_disk`, `bad_request`.
+    pub async fn order_scrub(&self, disk: DiskId, order: &ScrubOrder) -> Result<ScrubStatus, CallError> {
+        self.http.post_json(&format!("{}/v1/disks/{disk}/scrub", self.address), order, DEADLINE).await
     }
 
     /// Makes an extent. Repeating it with the same epoch is harmless while the extent is empty.

@@ -1,6 +1,6 @@
 //! Messages of the node protocol. JSON; the bytes of batches and records travel raw.
 
-use holdfast_libs_types::{CellId, DiskId, NodeId, VolumeId, WriteEpoch};
+use holdfast_libs_types::{BlockHash, CellId, DiskId, NodeId, VolumeId, WriteEpoch};
 use serde::{Deserialize, Serialize};
 
 /// Error codes of the node, each with its HTTP status.
@@ -42,6 +42,13 @@ pub mod code {
     pub const SEALED_OTHERWISE: &str = "sealed_otherwise";
     /// 409: the call does not apply to an extent in its state. Detail: `{"state"}`.
     pub const WRONG_STATE: &str = "wrong_state";
+    /// 409: the slot, its generation or the order it is in the trash by is not the one named.
+    pub const WRONG_ORDER: &str = "wrong_order";
+    /// 500: a slot would have been freed that no order had removed. A fault of the node; nothing was freed.
+    pub const ERASE_REFUSED: &str = "erase_refused";
+    /// 504: the disk does not answer. When the message does not say that nothing was tried, the outcome is not known.
+    /// Detail: `{"disk"}`. Try another replica.
+    pub const STALLED: &str = "stalled";
     /// 502: the disk has failed. The message says how.
     pub const DISK_FAILED: &str = "disk_failed";
 }
@@ -184,6 +191,88 @@ pub struct NodeStatus {
     pub disks: Vec<DiskStatus>,
 }
 
+/// What the scrub of a disk is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ScrubState {
+    /// It reads at its pace.
+    Busy,
+    /// It reads, slower than its pace because the disk has other work.
+    Throttled,
+    /// It waits for its next round, or for the disk.
+    Idle,
+    /// An operator stopped it, or it is not enabled.
+    Paused,
+}
+
+/// The scrub of a disk since it was opened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScrubStatus {
+    /// What it is doing.
+    pub state: ScrubState,
+    /// Its pace, bytes a second.
+    pub bytes_per_second: u64,
+    /// Rounds ended.
+    pub rounds: u64,
+    /// Seconds since the round that is under way was begun, or gone on with.
+    pub round_began_s_ago: Option<u64>,
+    /// Bytes read in it.
+    pub round_read_bytes: u64,
+    /// Bytes read in all rounds.
+    pub read_bytes: u64,
+    /// Seconds since a round last ended.
+    pub last_round_ended_s_ago: Option<u64>,
+    /// Damaged places found.
+    pub found: u64,
+    /// Those of them that were written again from a good copy.
+    pub repaired: u64,
+}
+
+/// Changes the scrub of a disk until its next start.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScrubOrder {
+    /// `start` (now), `pause` or `resume`.
+    #[serde(default)]
+    pub action: Option<String>,
+    /// A new pace, at least 65,536.
+    #[serde(default)]
+    pub bytes_per_second: Option<u64>,
+}
+
+/// Whether a node can do its work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HealthState {
+    /// It can.
+    Ok,
+    /// Somebody should look; the rest is served.
+    Degraded,
+    /// Nothing is served.
+    Failed,
+}
+
+/// A node's answer to `GET /v1/health`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// In a word.
+    pub state: HealthState,
+    /// Why it is not `ok`, one sentence each.
+    pub reasons: Vec<String>,
+}
+
+/// One record of a sealed extent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordInfo {
+    /// The block's hash.
+    pub hash: BlockHash,
+    /// Bytes from the start of the volume.
+    pub offset: u64,
+    /// Bytes of the record, header included.
+    pub length: u32,
+    /// As in the record's header.
+    pub flags: u32,
+}
+
 /// The state of an extent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -223,6 +312,63 @@ pub struct ExtentInfo {
     pub digest: Option<String>,
     /// Torn tail or damage, in words.
     pub note: Option<String>,
+    /// Records in it, where that is known.
+    #[serde(default)]
+    pub records: Option<u32>,
+    /// Disk uptime at which it went to the trash, seconds.
+    #[serde(default)]
+    pub trashed_at_s: Option<u64>,
+    /// The order by which it did, 32 hex digits.
+    #[serde(default)]
+    pub order: Option<String>,
+}
+
+/// Puts an extent into the trash. Repeating it with the same order is harmless. That the bytes stand elsewhere, or are not
+/// needed, whoever sends it has made sure of and committed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrashRequest {
+    /// On which disk.
+    pub disk: DiskId,
+    /// Which volume.
+    pub volume: VolumeId,
+    /// The slot its extent stands in.
+    pub slot: u32,
+    /// How often that slot has been used.
+    pub slot_generation: u32,
+    /// The leader's term.
+    pub term: u64,
+    /// Random; names this removal: 32 hex digits.
+    pub order: String,
+}
+
+/// Takes an extent out of the trash, back to the state that it had. Harmless when it is not in the trash.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoreRequest {
+    /// On which disk.
+    pub disk: DiskId,
+    /// Which volume.
+    pub volume: VolumeId,
+    /// The slot its extent stands in.
+    pub slot: u32,
+    /// How often that slot has been used.
+    pub slot_generation: u32,
+    /// The leader's term.
+    pub term: u64,
+}
+
+/// The trash of a disk, and what the watcher over erasures saw.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrashStatus {
+    /// How long extents are kept, seconds of the disk's uptime.
+    pub retention_s: u64,
+    /// Seconds the disk was mounted in all its life.
+    pub uptime_s: u64,
+    /// Attempts to free a slot that no order had removed, since the disk was opened. Anything but 0 is a fault.
+    pub erase_alarms: u64,
+    /// Extents erased since the disk was opened.
+    pub erased: u64,
+    /// What is in the trash.
+    pub extents: Vec<ExtentInfo>,
 }
 
 /// The wrapped keyring, kept in the key area of every disk.

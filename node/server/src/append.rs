@@ -7,15 +7,18 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, Query, Request, State};
 use holdfast_libs_transport::ApiError;
-use holdfast_libs_types::{MAX_BATCH_BYTES, WriteEpoch};
+use holdfast_libs_types::{MAX_BATCH_BYTES, VolumeId, WriteEpoch};
 use holdfast_node_client::{Tail, code};
 use holdfast_node_engine::AlignedBuf;
 use http::StatusCode;
 use http::header::CONTENT_LENGTH;
 use http_body_util::BodyExt;
 use serde::Deserialize;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::Node;
+use crate::disks::OpenDisk;
+use crate::metrics::Operation;
 use crate::refusal::refusal;
 use crate::routes::{bad_query, disk_and_volume};
 
@@ -39,11 +42,10 @@ pub(crate) async fn append(
     let length = content_length(&request);
     let body = request.into_body();
     let refused = match begin(&node, path, at, length) {
-        Ok((disk, volume, at, buffer, _permit)) => {
+        Ok(Begun { disk, volume, at, buffer, _permits }) => {
             let batch = receive(body, buffer).await?;
-            let tail =
-                disk.append(volume, WriteEpoch(at.epoch), at.offset, batch).await.map_err(|error| refusal(&error))?;
-            return Ok(Json(Tail { tail }));
+            let append = disk.engine().append(volume, WriteEpoch(at.epoch), at.offset, batch);
+            return Ok(Json(Tail { tail: disk.answer(Operation::Append, append).await? }));
         }
         Err(refused) => refused,
     };
@@ -54,8 +56,15 @@ pub(crate) async fn append(
     Err(refused)
 }
 
-type Begun =
-    (holdfast_node_engine::Disk, holdfast_libs_types::VolumeId, At, AlignedBuf, tokio::sync::OwnedSemaphorePermit);
+/// An append that may begin to receive its body.
+struct Begun {
+    disk: Arc<OpenDisk>,
+    volume: VolumeId,
+    at: At,
+    buffer: AlignedBuf,
+    /// Of the disk's share, and of the node's.
+    _permits: [OwnedSemaphorePermit; 2],
+}
 
 /// Everything that can be decided before the body is read.
 fn begin(
@@ -65,6 +74,7 @@ fn begin(
     length: Option<usize>,
 ) -> Result<Begun, ApiError> {
     let (disk, volume) = disk_and_volume(node, &path)?;
+    disk.admit()?;
     let Query(at) = at.map_err(|error| bad_query(&error))?;
     let length = length.ok_or_else(|| ApiError::bad_request("an append needs a Content-Length"))?;
     if length > MAX_BATCH_BYTES {
@@ -74,12 +84,16 @@ fn begin(
             format!("the batch has {length} bytes; a node takes at most {MAX_BATCH_BYTES}"),
         ));
     }
-    let permits = u32::try_from(length).unwrap_or(u32::MAX);
-    let permit = Arc::clone(&node.append_bytes).try_acquire_many_owned(permits).map_err(|_| {
-        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, code::BUSY, "the node receives as many appends as it may")
-    })?;
-    let buffer = disk.buffer(length).map_err(|error| refusal(&error))?;
-    Ok((disk.clone(), volume, at, buffer, permit))
+    let take = |of: &Arc<Semaphore>, who: &str| {
+        let permits = u32::try_from(length).unwrap_or(u32::MAX);
+        Arc::clone(of).try_acquire_many_owned(permits).map_err(|_| {
+            let message = format!("{who} receives as many appends as it may");
+            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, code::BUSY, message)
+        })
+    };
+    let permits = [take(&disk.append_bytes, "the disk")?, take(&node.append_bytes, "the node")?];
+    let buffer = disk.engine().buffer(length).map_err(|error| refusal(&error))?;
+    Ok(Begun { disk, volume, at, buffer, _permits: permits })
 }
 
 fn content_length(request: &Request) -> Option<usize> {

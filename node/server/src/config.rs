@@ -1,6 +1,7 @@
-//! The daemon's configuration file.
+//! The daemon's configuration file. `docs/node.md` explains every key.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use holdfast_libs_transport::config::{ConfigError, load};
 use holdfast_libs_transport::tls::TlsFiles;
@@ -27,21 +28,98 @@ pub struct Config {
     pub volume_manager: String,
     /// Bytes of a slot, one size in the cell. Used when a disk is formatted.
     pub slot_bytes: u64,
-    /// When set, a disk file that does not exist is made with this many bytes and formatted. For development.
+    /// When set, a disk file that does not exist at the start is made with this many bytes and formatted. For
+    /// development.
     #[serde(default)]
     pub create_size_bytes: Option<u64>,
     /// Certificate, key and CA.
     pub tls: TlsFiles,
-    /// The disks.
+    /// The disks, besides those that the profile names.
+    #[serde(default)]
     pub disks: Vec<DiskPath>,
+    /// The hardware profile of this server: the name of one that comes with Holdfast, or the path of a file. Disks in its
+    /// bays are used, and its settings applied to them.
+    #[serde(default)]
+    pub profile: Option<String>,
+    /// How often the node looks for disks that came or went, and whether those it has still answer, milliseconds.
+    #[serde(default = "watch_ms")]
+    pub watch_ms: u64,
+    /// The scrub.
+    #[serde(default)]
+    pub scrub: ScrubConfig,
+    /// The trash.
+    #[serde(default)]
+    pub trash: TrashConfig,
+    /// Memory for buffers.
+    #[serde(default)]
+    pub memory: Memory,
 }
 
 /// One `[[disks]]` section.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DiskPath {
-    /// A block device, or a file.
+    /// A block device or a file; `*` and `?` in a name stand for all that match.
     pub path: PathBuf,
+}
+
+/// The `[scrub]` section: reads everything on every disk, again and again, to find damage while there are replicas.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ScrubConfig {
+    /// Off: no disk is scrubbed unless an operator starts it.
+    pub enabled: bool,
+    /// Most bytes a second on each disk. A 20 TB disk takes about 30 days at the default.
+    pub bytes_per_second: u64,
+    /// A disk rests for so long after it was opened, milliseconds.
+    pub start_after_ms: u64,
+    /// A round begins no sooner than this after the one before began, milliseconds.
+    pub round_ms: u64,
+}
+
+/// The `[trash]` section.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrashConfig {
+    /// An extent that was removed by an order is kept for so long, seconds of the disk's uptime.
+    pub retention_s: u64,
+    /// How often what is kept for longer is erased, milliseconds.
+    pub erase_every_ms: u64,
+}
+
+/// The `[memory]` section: what all disks of the node share.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Memory {
+    /// Bytes of buffers registered with the kernel (pinned), over all disks.
+    pub registered_bytes: usize,
+    /// Bytes of buffers in use at once, over all disks. A disk that is added later still gets what two of the largest
+    /// batches need.
+    pub buffer_bytes: usize,
+    /// Bytes of appends that are received or written at once, over all disks.
+    pub append_bytes: usize,
+}
+
+const fn watch_ms() -> u64 {
+    2000
+}
+
+impl Default for ScrubConfig {
+    fn default() -> Self {
+        Self { enabled: true, bytes_per_second: 8_000_000, start_after_ms: 60_000, round_ms: 24 * 3600 * 1000 }
+    }
+}
+
+impl Default for TrashConfig {
+    fn default() -> Self {
+        Self { retention_s: 24 * 3600, erase_every_ms: 10 * 60 * 1000 }
+    }
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self { registered_bytes: 64 << 20, buffer_bytes: 1 << 30, append_bytes: 512 << 20 }
+    }
 }
 
 impl Config {
@@ -51,5 +129,9 @@ impl Config {
     /// See [`ConfigError`].
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         load(path, &["cell_secret"])
+    }
+
+    pub(crate) fn watch(&self) -> Duration {
+        Duration::from_millis(self.watch_ms.max(10))
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
@@ -15,14 +16,19 @@ use http::StatusCode;
 use tokio::sync::Semaphore;
 
 use crate::Node;
+use crate::disks::OpenDisk;
 use crate::refusal::refusal;
 use crate::routes::json;
 
 /// Bytes asked for at once; at most two such pieces of a copy are in memory.
 const PIECE_BYTES: u64 = 4 << 20;
 
-/// Copies that run at once on a node; with the size of a piece this bounds their memory.
-const MAX_COPIES: usize = 4;
+/// Copies that run at once on a node; with the size of a piece this bounds their memory. Each disk takes fewer, so that
+/// one that hangs leaves places to the others.
+const MAX_COPIES: usize = 16;
+
+/// How often a copy looks whether its disk still answers.
+const STALL_LOOK: Duration = Duration::from_secs(1);
 
 /// The copies under way.
 pub(crate) struct Copies {
@@ -74,17 +80,32 @@ pub(crate) async fn copy(
 
 async fn make(node: &Node, order: &CopyRequest, digest: [u8; 32]) -> Result<(), ApiError> {
     let disk = node.disks.get(order.disk)?;
+    disk.admit()?;
     let busy = |message: &str| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, code::BUSY, message);
     let _running = node
         .copies
         .enter(order.disk, order.volume)
         .ok_or_else(|| busy("this volume is being copied to this disk already"))?;
+    let _place = disk.copies.try_acquire().map_err(|_| busy("the disk takes as many copies as it may"))?;
     let _place = node.copies.places.try_acquire().map_err(|_| busy("the node makes as many copies as it may"))?;
-    if !is_there_already(disk, order, &digest).await {
-        pull_from_any(&node.copies.http, disk, order, digest).await?;
+    if !is_there_already(disk.engine(), order, &digest).await {
+        tokio::select! {
+            pulled = pull_from_any(&node.copies.http, disk.engine(), order, digest) => pulled?,
+            refused = until_stalled(&disk) => return Err(refused),
+        }
         tracing::info!(volume = %order.volume, disk = %order.disk, length = order.length, "replica copied");
     }
     Ok(())
+}
+
+/// Ends when the disk has stalled: a copy that waits for it gives its place to others.
+async fn until_stalled(disk: &OpenDisk) -> ApiError {
+    loop {
+        tokio::time::sleep(STALL_LOOK).await;
+        if let Err(refused) = disk.admit() {
+            return refused;
+        }
+    }
 }
 
 /// Whether an earlier copy of the same order was finished.

@@ -23,8 +23,11 @@ pub enum ServerError {
     #[error("no random bytes from the operating system")]
     Random,
     /// The configuration names no disk.
-    #[error("the configuration names no disk: add a `[[disks]]` section with a `path`")]
+    #[error("the configuration names no disk: add a `[[disks]]` section with a `path`, or a `profile`")]
     NoDisks,
+    /// The profile cannot be used.
+    #[error("`profile`: {0}")]
+    Profile(#[from] holdfast_hw_profiles::HardwareError),
     /// A disk of another cell: a sign that the configuration or the cabling is wrong, so nothing is served.
     #[error("{0}; correct `cell` or take the disk out of the configuration")]
     ForeignDisk(String),

@@ -8,15 +8,18 @@ use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use bytes::Bytes;
 use holdfast_libs_transport::ApiError;
+use holdfast_libs_types::DiskId;
 use holdfast_libs_types::record::{MAX_PAYLOAD_BYTES, RECORD_HEADER_BYTES};
 use holdfast_node_client::{
-    CreateExtent, ExtentInfo, ExtentState, FenceRequest, MAX_READ_BYTES, NodeStatus, SealRequest, Sealed, Tail, code,
+    CreateExtent, ExtentInfo, ExtentState, FenceRequest, MAX_READ_BYTES, NodeStatus, RecordInfo, SealRequest, Sealed,
+    Tail, code,
 };
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::json;
 
 use crate::Node;
+use crate::metrics::Operation;
 use crate::refusal::refusal;
 use crate::routes::{bad_query, disk, disk_and_volume, json as message};
 
@@ -36,9 +39,14 @@ pub(crate) async fn list(
     Path(text): Path<String>,
 ) -> Result<Json<Vec<ExtentInfo>>, ApiError> {
     let disk = disk(&node, &text)?;
-    let extents = disk.extents().await.map_err(|error| refusal(&error))?;
-    let info = |extent: holdfast_node_engine::ExtentInfo| ExtentInfo {
-        disk: disk.id(),
+    let extents = disk.answer(Operation::List, disk.engine().extents()).await?;
+    Ok(Json(extents.into_iter().map(|extent| info(disk.id(), extent)).collect()))
+}
+
+/// An extent in the words of the protocol.
+pub(crate) fn info(disk: DiskId, extent: holdfast_node_engine::ExtentInfo) -> ExtentInfo {
+    ExtentInfo {
+        disk,
         volume: extent.volume,
         slot: extent.slot.into(),
         slot_generation: extent.slot_generation.into(),
@@ -47,8 +55,26 @@ pub(crate) async fn list(
         tail: extent.length,
         digest: extent.digest.map(hex::encode),
         note: extent.note,
+        records: extent.records,
+        trashed_at_s: extent.trashed_at_s,
+        order: extent.order.map(hex::encode),
+    }
+}
+
+/// `GET /v1/disks/D/records/V`
+pub(crate) async fn records(
+    State(node): State<Arc<Node>>,
+    path: Path<(String, String)>,
+) -> Result<Json<Vec<RecordInfo>>, ApiError> {
+    let (disk, volume) = disk_and_volume(&node, &path)?;
+    let rows = disk.answer(Operation::Records, disk.engine().records(volume)).await?;
+    let info = |row: holdfast_node_engine::RecordRow| RecordInfo {
+        hash: row.hash,
+        offset: row.offset,
+        length: row.length,
+        flags: row.flags,
     };
-    Ok(Json(extents.into_iter().map(info).collect()))
+    Ok(Json(rows.into_iter().map(info).collect()))
 }
 
 fn state(state: holdfast_node_engine::ExtentState) -> ExtentState {
@@ -71,7 +97,7 @@ pub(crate) async fn create(
     let order: CreateExtent = message(body)?;
     node.heed(order.term)?;
     let disk = node.disks.get(order.disk)?;
-    disk.create_extent(order.volume, order.epoch).await.map_err(|error| refusal(&error))?;
+    disk.answer(Operation::Create, disk.engine().create_extent(order.volume, order.epoch)).await?;
     Ok(Json(Tail { tail: 0 }))
 }
 
@@ -83,7 +109,7 @@ pub(crate) async fn fence(
     let order: FenceRequest = message(body)?;
     node.heed(order.term)?;
     let disk = node.disks.get(order.disk)?;
-    let tail = disk.fence(order.volume, order.epoch, order.term).await.map_err(|error| refusal(&error))?;
+    let tail = disk.answer(Operation::Fence, disk.engine().fence(order.volume, order.epoch, order.term)).await?;
     Ok(Json(Tail { tail }))
 }
 
@@ -95,8 +121,9 @@ pub(crate) async fn seal(
     let order: SealRequest = message(body)?;
     node.heed(order.term)?;
     let disk = node.disks.get(order.disk)?;
-    let digest =
-        disk.seal(order.volume, order.epoch, order.length, order.term).await.map_err(|error| refusal(&error))?;
+    disk.admit()?;
+    let sealed = disk.engine().seal(order.volume, order.epoch, order.length, order.term).await;
+    let digest = sealed.map_err(|error| refusal(&error))?;
     Ok(Json(Sealed { length: order.length, digest: hex::encode(digest) }))
 }
 
@@ -124,7 +151,7 @@ pub(crate) async fn record(
 ) -> Result<Bytes, ApiError> {
     let (disk, volume) = disk_and_volume(&node, &path)?;
     let range = range.map_err(|error| bad_query(&error))?.0.at_most(RECORD_HEADER_BYTES + MAX_PAYLOAD_BYTES)?;
-    disk.read_record(volume, range.offset, range.length).await.map_err(|error| refusal(&error))
+    disk.answer(Operation::Read, disk.engine().read_record(volume, range.offset, range.length)).await
 }
 
 /// `GET /v1/disks/D/volumes/V/bytes?offset=&length=`
@@ -135,7 +162,7 @@ pub(crate) async fn bytes(
 ) -> Result<Bytes, ApiError> {
     let (disk, volume) = disk_and_volume(&node, &path)?;
     let range = range.map_err(|error| bad_query(&error))?.0.at_most(MAX_READ_BYTES)?;
-    disk.read(volume, range.offset, range.length).await.map_err(|error| refusal(&error))
+    disk.answer(Operation::Read, disk.engine().read(volume, range.offset, range.length)).await
 }
 
 impl Node {

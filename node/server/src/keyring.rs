@@ -16,6 +16,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use bytes::Bytes;
+use futures_util::future::join_all;
 use holdfast_libs_transport::ApiError;
 use holdfast_libs_types::KeyId;
 use holdfast_node_client::KeyringBody;
@@ -23,7 +24,7 @@ use holdfast_node_engine::{Disk, EngineError};
 use serde_json::{Value, json};
 
 use crate::Node;
-use crate::refusal::refusal;
+use crate::metrics::Operation;
 use crate::routes::json as message;
 
 const MAGIC: &[u8; 4] = b"HFKR";
@@ -37,10 +38,13 @@ pub(crate) async fn put(
 ) -> Result<Json<Value>, ApiError> {
     let keyring: KeyringBody = message(body)?;
     let bytes = encode(&keyring)?;
+    let disks = node.disks.open();
+    let storing =
+        disks.iter().map(|disk| disk.answer(Operation::Keyring, store(disk.engine(), keyring.generation, &bytes)));
     let mut stored = 0;
     let mut failure = None;
-    for disk in node.disks.iter() {
-        match store(disk, keyring.generation, &bytes).await {
+    for (disk, result) in disks.iter().zip(join_all(storing).await) {
+        match result {
             Ok(()) => stored += 1,
             Err(error) => {
                 tracing::warn!(disk = %disk.id(), %error, "the keyring was not stored on this disk");
@@ -49,7 +53,7 @@ pub(crate) async fn put(
         }
     }
     match failure {
-        Some(error) if stored == 0 => Err(refusal(&error)),
+        Some(error) if stored == 0 => Err(error),
         _ => Ok(Json(json!({"stored": stored}))),
     }
 }

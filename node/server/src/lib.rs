@@ -4,8 +4,13 @@
 //! - `routes` and `extents`: the calls, each behind the roles that may make it
 //! - `append`: a body from the socket into an aligned buffer, once
 //! - `copy`: pulls a sealed replica from other nodes
-//! - `disks`: the configured disks, also those that could not be opened
-//! - `registration`: incarnations, heartbeats, disks that vanish
+//! - `disks`: the disks of this moment; they come and go
+//! - `scrub`: reads everything on every disk, at a pace that others do not feel
+//! - `trash`, `eraser`: removal by order, and its end after the retention
+//! - `upkeep`: the operator's calls about disks
+//! - `registration`: incarnations and heartbeats
+//! - `memory`: how the node's buffers are divided over its disks
+//! - `health`, `metrics`: what an operator and their monitoring look at
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -13,16 +18,22 @@ mod append;
 mod config;
 mod copy;
 mod disks;
+mod eraser;
 mod error;
 mod extents;
+mod health;
 mod keyring;
+mod memory;
 mod metrics;
 mod refusal;
 mod registration;
 mod routes;
+mod scrub;
+mod trash;
+mod upkeep;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use holdfast_libs_transport::{HttpClient, Role, ServiceTokens};
 use holdfast_libs_types::{InstanceId, NodeId};
@@ -31,22 +42,24 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-pub use config::{Config, DiskPath};
+pub use config::{Config, DiskPath, Memory, ScrubConfig, TrashConfig};
 pub use error::ServerError;
 
 use crate::copy::Copies;
-use crate::disks::Disks;
-
-/// Most bytes of appends that are being received or written at once, over all disks. Beyond it appends are `busy`.
-const APPEND_BYTES_IN_FLIGHT: usize = 128 << 20;
+use crate::disks::{Disks, Watcher};
 
 /// What every call sees.
 pub(crate) struct Node {
     name: NodeId,
     config: Config,
-    disks: Disks,
+    disks: Arc<Disks>,
+    /// Whoever looks for disks holds it.
+    watcher: tokio::sync::Mutex<Watcher>,
+    /// Bytes of appends that are received or written, over all disks. Each disk has a share of its own besides.
     append_bytes: Arc<Semaphore>,
     copies: Copies,
+    /// The volume manager took the last registration or heartbeat.
+    registered: AtomicBool,
     /// The highest leader's term that any order or heartbeat named.
     term: AtomicU64,
 }
@@ -72,23 +85,26 @@ pub async fn run_on(listener: TcpListener, config: Config, shutdown: Cancellatio
     let server_tls = config.tls.server()?;
     let http = HttpClient::new(&config.tls.client()?, Some(&tokens.token(Role::Node)));
     let instance = InstanceId(holdfast_libs_crypto::random().map_err(|_| ServerError::Random)?);
-    let disks = Disks::open(&config).await?;
+    let watcher = Watcher::start(&config).await?;
     let volume_manager = VolumeManagerClient::new(http.clone(), config.volume_manager.clone());
     let node = Arc::new(Node {
         name: NodeId(config.node.clone()),
-        disks,
-        append_bytes: Arc::new(Semaphore::new(APPEND_BYTES_IN_FLIGHT)),
+        disks: watcher.disks(),
+        watcher: tokio::sync::Mutex::new(watcher),
+        append_bytes: Arc::new(Semaphore::new(config.memory.append_bytes)),
         copies: Copies::new(http),
+        registered: AtomicBool::new(false),
         term: AtomicU64::new(0),
         config,
     });
     tracing::info!(node = %node.name, zone = node.config.zone, address = node.config.address, "node serves");
     let registered =
         tokio::spawn(registration::keep_registered(node.clone(), instance, volume_manager, shutdown.clone()));
+    let watching = tokio::spawn(upkeep::watch(node.clone(), shutdown.clone()));
     holdfast_libs_transport::serve(listener, server_tls, routes::router(node.clone(), &tokens), shutdown).await;
-    // It ends by itself on shutdown; a panic in it has been printed.
+    // They end by themselves on shutdown; a panic in one has been printed.
     let _ = registered.await;
-    // The last handle of a disk waits for the disk's thread.
-    let _ = tokio::task::spawn_blocking(move || drop(node)).await;
+    let _ = watching.await;
+    node.disks.close_all().await;
     Ok(())
 }

@@ -41,10 +41,10 @@ pub(crate) fn refusal(error: &EngineError) -> ApiError {
         E::WrongState { state, .. } => {
             (StatusCode::CONFLICT, code::WRONG_STATE, Some(json!({"state": state.to_string()})))
         }
-        E::EraseRefused { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "erase_refused", None),
-        E::WrongOrder { .. } => (StatusCode::CONFLICT, "wrong_order", None),
+        E::EraseRefused { .. } => (StatusCode::INTERNAL_SERVER_ERROR, code::ERASE_REFUSED, None),
+        E::WrongOrder { .. } => (StatusCode::CONFLICT, code::WRONG_ORDER, None),
         E::Trashed { .. } => (StatusCode::CONFLICT, code::WRONG_STATE, Some(json!({"state": "trashed"}))),
-        E::Stalled { .. } => (StatusCode::GATEWAY_TIMEOUT, code::DISK_FAILED, None),
+        E::Stalled { .. } => (StatusCode::GATEWAY_TIMEOUT, code::STALLED, None),
         E::Failed { .. } | E::Io { .. } | E::Stopped { .. } => (StatusCode::BAD_GATEWAY, code::DISK_FAILED, None),
     };
     let answer = ApiError::new(status, code, error.to_string());

@@ -1,6 +1,8 @@
-//! Keeps the node registered with the volume manager, and looks after the disks between heartbeats.
+//! Keeps the node registered with the volume manager: anew whenever disks came or went.
 //!
-//! The node serves whether or not the volume manager answers: reads and appends to leased volumes do not need it.
+//! The node serves whether or not the volume manager answers: reads and appends to leased volumes do not need it. No disk
+//! that hangs holds up a heartbeat: what is said of a disk is what is known of it, and nothing here waits for one longer
+//! than [`DISK_DEADLINE`], all at the same time.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,11 +13,14 @@ use futures_util::future::join_all;
 use holdfast_libs_transport::CallError;
 use holdfast_libs_types::{DiskId, InstanceId};
 use holdfast_node_client::DiskState;
-use holdfast_node_engine::{Disk, Incarnation};
-use holdfast_volume_manager_client::{DiskReport, Heartbeat, Register, RegisterAnswer, VolumeManagerClient};
+use holdfast_node_engine::{DiskStatus, Incarnation};
+use holdfast_volume_manager_client::{
+    DiskReport, Heartbeat, Register, RegisterAnswer, RegisteredDisk, VolumeManagerClient,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::Node;
+use crate::disks::OpenDisk;
 
 /// First and longest wait between attempts to register.
 const RETRY_MIN: Duration = Duration::from_millis(100);
@@ -24,8 +29,13 @@ const RETRY_MAX: Duration = Duration::from_secs(5);
 /// Until a volume manager says how often it wants heartbeats.
 const HEARTBEAT_DEFAULT: Duration = Duration::from_secs(1);
 
-/// A disk that does not answer within this is left to the next round; its own thread may be stuck in the kernel.
-const CHECK_DEADLINE: Duration = Duration::from_secs(5);
+/// A disk that proposes or confirms no incarnation within this is registered without one.
+const DISK_DEADLINE: Duration = Duration::from_secs(2);
+
+/// A disk that was refused, but may be believed later, is opened anew after so many looks of the watcher, then after twice
+/// as long, up to the longest.
+const REOPEN_LOOKS: u32 = 2;
+const REOPEN_MAX: Duration = Duration::from_secs(300);
 
 /// Registers, then sends heartbeats, until `shutdown`.
 pub(crate) async fn keep_registered(
@@ -34,7 +44,14 @@ pub(crate) async fn keep_registered(
     volume_manager: VolumeManagerClient,
     shutdown: CancellationToken,
 ) {
-    let mut registration = Registration { node, instance, volume_manager, incarnations: HashMap::new(), away: false };
+    let mut registration = Registration {
+        node,
+        instance,
+        volume_manager,
+        incarnations: HashMap::new(),
+        reopen: HashMap::new(),
+        away: false,
+    };
     let forever = async {
         loop {
             let period = registration.register().await;
@@ -52,6 +69,8 @@ struct Registration {
     instance: InstanceId,
     volume_manager: VolumeManagerClient,
     incarnations: HashMap<DiskId, Incarnation>,
+    /// How long to wait before a disk that was refused is opened anew.
+    reopen: HashMap<DiskId, Duration>,
     /// The last call to the volume manager failed and was logged.
     away: bool,
 }
@@ -61,7 +80,6 @@ impl Registration {
     async fn register(&mut self) -> Duration {
         let mut wait = RETRY_MIN;
         loop {
-            self.check_disks().await;
             self.propose_incarnations().await;
             let node = &self.node;
             let request = Register {
@@ -71,12 +89,14 @@ impl Registration {
                 zone: node.config.zone.clone(),
                 address: node.config.address.clone(),
                 disks: self.reports(),
+                unusable: self.node.disks.unusable_reports(),
             };
             match self.volume_manager.register(&request).await {
                 Ok(answer) => {
                     self.node.term.fetch_max(answer.term, Ordering::Relaxed);
                     self.apply(&answer).await;
                     self.away = false;
+                    self.node.registered.store(true, Ordering::Relaxed);
                     tracing::info!(node = %self.node.name, term = answer.term, "registered with the volume manager");
                     return match answer.heartbeat_ms {
                         0 => HEARTBEAT_DEFAULT,
@@ -90,17 +110,25 @@ impl Registration {
         }
     }
 
-    /// Ends when the volume manager asks for a new registration.
+    /// Ends when the volume manager asks for a new registration, or when disks came or went.
     async fn send_heartbeats(&mut self, period: Duration) {
         let mut ticks = tokio::time::interval(period);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            ticks.tick().await;
-            self.check_disks().await;
-            let heartbeat = Heartbeat { node: self.node.name.clone(), instance: self.instance, disks: self.reports() };
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = self.node.disks.changed.notified() => return,
+            }
+            let heartbeat = Heartbeat {
+                node: self.node.name.clone(),
+                instance: self.instance,
+                disks: self.reports(),
+                unusable: self.node.disks.unusable_reports(),
+            };
             match self.volume_manager.heartbeat(&heartbeat).await {
                 Ok(answer) => {
                     self.node.term.fetch_max(answer.term, Ordering::Relaxed);
+                    self.node.registered.store(true, Ordering::Relaxed);
                     if self.away {
                         self.away = false;
                         tracing::info!("the volume manager answers again");
@@ -115,66 +143,94 @@ impl Registration {
     }
 
     fn note_failure(&mut self, error: &CallError, what: &str) {
+        self.node.registered.store(false, Ordering::Relaxed);
         if !self.away {
             tracing::warn!(%error, "{what}");
             self.away = true;
         }
     }
 
-    /// Looks whether each disk is still the one that was opened. One that is not becomes failed, and the report that
-    /// follows says so.
-    async fn check_disks(&self) {
-        let check = |disk: Disk| async move {
-            match tokio::time::timeout(CHECK_DEADLINE, disk.check_present()).await {
-                // The engine has logged and keeps what it found; the report has it from the disk's status.
-                Ok(_) => {}
-                Err(_) => tracing::warn!(disk = %disk.id(), "disk does not answer within {CHECK_DEADLINE:?}"),
-            }
-        };
-        join_all(self.node.disks.iter().cloned().map(check)).await;
-    }
-
     async fn propose_incarnations(&mut self) {
-        for disk in self.node.disks.iter() {
-            match disk.propose_incarnation().await {
-                Ok(proposal) => {
-                    self.incarnations.insert(disk.id(), proposal);
+        let propose = |disk: Arc<OpenDisk>| async move {
+            let proposed = tokio::time::timeout(DISK_DEADLINE, disk.engine().propose_incarnation()).await;
+            (disk.id(), proposed)
+        };
+        let open = self.node.disks.open();
+        self.incarnations.retain(|id, _| open.iter().any(|disk| disk.id() == *id));
+        for (disk, proposed) in join_all(open.into_iter().map(propose)).await {
+            match proposed {
+                Ok(Ok(proposal)) => {
+                    self.incarnations.insert(disk, proposal);
                 }
                 // Read-only or failed: it is reported as it is, under its last incarnation.
-                Err(error) => tracing::debug!(disk = %disk.id(), %error, "no new incarnation"),
+                Ok(Err(error)) => tracing::debug!(%disk, %error, "no new incarnation"),
+                Err(_) => tracing::warn!(%disk, "disk proposes no incarnation: it does not answer"),
             }
         }
     }
 
     /// Confirms what the volume manager accepted and takes the rest out of writing.
     async fn apply(&mut self, answer: &RegisterAnswer) {
+        let mut confirming = Vec::new();
         for result in &answer.disks {
             let Ok(disk) = self.node.disks.get(result.disk) else { continue };
             if !result.accepted {
-                let reason = result.reason.as_deref().unwrap_or("the volume manager refused this disk's incarnation");
-                disk.set_read_only(reason);
+                self.refused(&disk, result);
                 continue;
             }
+            self.reopen.remove(&result.disk);
             let Some(proposal) = self.incarnations.get(&result.disk).filter(|proposal| !proposal.confirmed) else {
                 continue;
             };
-            match disk.confirm_incarnation(*proposal).await {
-                Ok(()) => {
-                    self.incarnations.insert(result.disk, Incarnation { confirmed: true, ..*proposal });
+            let proposal = *proposal;
+            confirming.push(async move {
+                let confirmed = tokio::time::timeout(DISK_DEADLINE, disk.engine().confirm_incarnation(proposal)).await;
+                (disk.id(), proposal, confirmed)
+            });
+        }
+        for (disk, proposal, confirmed) in join_all(confirming).await {
+            match confirmed {
+                Ok(Ok(())) => {
+                    self.incarnations.insert(disk, Incarnation { confirmed: true, ..proposal });
                 }
-                // The same proposal is made again by the next start, and the catalog knows it then.
-                Err(error) => tracing::warn!(disk = %result.disk, %error, "incarnation accepted but not recorded"),
+                // The same proposal is made again by the next registration, and the catalog knows it then.
+                Ok(Err(error)) => tracing::warn!(%disk, %error, "incarnation accepted but not recorded"),
+                Err(_) => tracing::warn!(%disk, "incarnation accepted but not recorded: the disk does not answer"),
             }
         }
     }
 
+    fn refused(&mut self, disk: &OpenDisk, result: &RegisteredDisk) {
+        disk.engine()
+            .set_read_only(result.reason.as_deref().unwrap_or("the volume manager refused this disk's incarnation"));
+        if result.retry {
+            let least = self.node.config.watch() * REOPEN_LOOKS;
+            let wait = self.reopen.get(&result.disk).map_or(least, |last| (*last * 2).clamp(least, REOPEN_MAX));
+            self.reopen.insert(result.disk, wait);
+            disk.reopen_after(wait);
+        }
+    }
+
     fn reports(&self) -> Vec<DiskReport> {
-        self.node.disks.iter().map(|disk| report(disk, self.incarnations.get(&disk.id()))).collect()
+        let open = self.node.disks.open();
+        let open = open.iter().map(|disk| {
+            let report = report(&disk.engine().status(), self.incarnations.get(&disk.id()));
+            match disk.stalled() {
+                Some(why) if report.state != "failed" => {
+                    DiskReport { state: "suspect".to_owned(), reason: Some(why), ..report }
+                }
+                _ => report,
+            }
+        });
+        let gone = self.node.disks.gone().into_iter().map(|gone| {
+            let report = report(&gone.status, None);
+            DiskReport { state: "failed".to_owned(), reason: Some(gone.reason), ..report }
+        });
+        open.chain(gone).collect()
     }
 }
 
-fn report(disk: &Disk, incarnation: Option<&Incarnation>) -> DiskReport {
-    let status = disk.status();
+fn report(status: &DiskStatus, incarnation: Option<&Incarnation>) -> DiskReport {
     let (state, reason) = crate::disks::state(&status.state);
     let state = match state {
         DiskState::Healthy => "healthy",

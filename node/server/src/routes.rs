@@ -11,11 +11,11 @@ use bytes::Bytes;
 use holdfast_libs_transport::auth::{Guard, require_role};
 use holdfast_libs_transport::{ApiError, Role, ServiceTokens};
 use holdfast_libs_types::{DiskId, VolumeId};
-use holdfast_node_engine::Disk;
 use http::StatusCode;
 use serde::de::DeserializeOwned;
 
-use crate::{Node, append, copy, extents, keyring, metrics};
+use crate::disks::OpenDisk;
+use crate::{Node, append, copy, extents, health, keyring, metrics, trash, upkeep};
 
 /// Largest control message, bytes; a keyring is the longest.
 const MAX_CONTROL_BYTES: usize = 1 << 20;
@@ -25,13 +25,23 @@ pub(crate) fn router(node: Arc<Node>, tokens: &ServiceTokens) -> Router {
     let guarded = |routes: Router<Arc<Node>>, accepted: &'static [Role]| {
         routes.route_layer(from_fn_with_state(Guard { tokens: tokens.clone(), accepted }, require_role))
     };
-    let everyone = Router::new().route("/v1/status", get(extents::status)).route("/metrics", get(metrics::metrics));
-    let listing = Router::new().route("/v1/disks/{disk}/extents", get(extents::list));
+    let everyone = Router::new()
+        .route("/v1/status", get(extents::status))
+        .route("/metrics", get(metrics::metrics))
+        .route("/v1/health", get(health::health));
+    let listing = Router::new()
+        .route("/v1/disks/{disk}/extents", get(extents::list))
+        .route("/v1/disks/{disk}/records/{volume}", get(extents::records));
+    let trash = Router::new().route("/v1/disks/{disk}/trash", get(trash::status));
+    let scrubs = Router::new().route("/v1/disks/{disk}/scrub", get(upkeep::scrub).post(upkeep::order_scrub));
+    let rescan = Router::new().route("/v1/disks/rescan", post(upkeep::rescan));
     let orders = Router::new()
         .route("/v1/extents", post(extents::create))
         .route("/v1/fence", post(extents::fence))
         .route("/v1/seal", post(extents::seal))
-        .route("/v1/copy", post(copy::copy));
+        .route("/v1/copy", post(copy::copy))
+        .route("/v1/trash", post(trash::trash))
+        .route("/v1/restore", post(trash::restore));
     let append = Router::new().route("/v1/disks/{disk}/volumes/{volume}/append", put(append::append));
     let record = Router::new().route("/v1/disks/{disk}/volumes/{volume}/record", get(extents::record));
     let bytes = Router::new().route("/v1/disks/{disk}/volumes/{volume}/bytes", get(extents::bytes));
@@ -39,28 +49,32 @@ pub(crate) fn router(node: Arc<Node>, tokens: &ServiceTokens) -> Router {
     Router::new()
         .merge(guarded(everyone, &Role::ALL))
         .merge(guarded(listing, &[Role::VolumeManager, Role::Admin]))
+        .merge(guarded(trash, &[Role::VolumeManager, Role::Admin]))
+        .merge(guarded(scrubs, &[Role::VolumeManager, Role::Admin]))
+        .merge(guarded(rescan, &[Role::Admin]))
         .merge(guarded(orders, &[Role::VolumeManager]))
         .merge(guarded(append, &[Role::Frontend]))
         .merge(guarded(record, &[Role::Frontend, Role::Admin]))
         .merge(guarded(bytes, &[Role::Node, Role::VolumeManager, Role::Admin]))
         .merge(guarded(keyring, &[Role::VolumeManager]))
         .route("/healthz", get(|| async { "ok" }))
+        .route("/readyz", get(health::ready))
         .fallback(|| async { ApiError::new(StatusCode::NOT_FOUND, "not_found", "the node has no such call") })
         .layer(DefaultBodyLimit::max(MAX_CONTROL_BYTES))
         .with_state(node)
 }
 
 /// The disk named in a path.
-pub(crate) fn disk<'a>(node: &'a Node, text: &str) -> Result<&'a Disk, ApiError> {
+pub(crate) fn disk(node: &Node, text: &str) -> Result<Arc<OpenDisk>, ApiError> {
     let id: DiskId = text.parse().map_err(|error| ApiError::bad_request(format!("{error}")))?;
     node.disks.get(id)
 }
 
 /// Disk and volume named in a path.
-pub(crate) fn disk_and_volume<'a>(
-    node: &'a Node,
+pub(crate) fn disk_and_volume(
+    node: &Node,
     Path((disk_text, volume)): &Path<(String, String)>,
-) -> Result<(&'a Disk, VolumeId), ApiError> {
+) -> Result<(Arc<OpenDisk>, VolumeId), ApiError> {
     let volume = volume.parse().map_err(|error| ApiError::bad_request(format!("{error}")))?;
     Ok((disk(node, disk_text)?, volume))
 }

@@ -145,6 +145,14 @@ async fn every_call_is_open_to_its_roles_only() {
         (Method::POST, "/v1/seal".to_owned(), vec![Role::VolumeManager]),
         (Method::POST, "/v1/copy".to_owned(), vec![Role::VolumeManager]),
         (Method::POST, "/v1/keyring".to_owned(), vec![Role::VolumeManager]),
+        (Method::POST, "/v1/trash".to_owned(), vec![Role::VolumeManager]),
+        (Method::POST, "/v1/restore".to_owned(), vec![Role::VolumeManager]),
+        (Method::GET, format!("/v1/disks/{disk}/trash"), vec![Role::VolumeManager, Role::Admin]),
+        (Method::GET, format!("/v1/disks/{disk}/records/{VOLUME}"), vec![Role::VolumeManager, Role::Admin]),
+        (Method::GET, format!("/v1/disks/{disk}/scrub"), vec![Role::VolumeManager, Role::Admin]),
+        (Method::POST, format!("/v1/disks/{disk}/scrub"), vec![Role::VolumeManager, Role::Admin]),
+        (Method::POST, "/v1/disks/rescan".to_owned(), vec![Role::Admin]),
+        (Method::GET, "/v1/health".to_owned(), all.to_vec()),
     ];
     for (method, path, accepted) in table {
         let status = async |role: Option<Role>| {

@@ -6,5 +6,6 @@ mod messages;
 pub use client::VolumeManagerClient;
 pub use messages::{
     CellStatus, DiskReport, DiskRow, Heartbeat, HeartbeatAnswer, LeaseRequest, LeasedVolume, NodeRow, Register,
-    RegisterAnswer, RegisteredDisk, RenewRequest, Replica, SealAsk, SealState, VolumeCounts, VolumeRow, Work, code,
+    RegisterAnswer, RegisteredDisk, RenewRequest, Replica, SealAsk, SealState, UnusableDisk, VolumeCounts, VolumeRow,
+    Work, code,
 };

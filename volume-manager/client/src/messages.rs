@@ -36,6 +36,21 @@ pub struct Register {
     pub address: String,
     /// Its disks.
     pub disks: Vec<DiskReport>,
+    /// Files and devices it was given and cannot use.
+    #[serde(default)]
+    pub unusable: Vec<UnusableDisk>,
+}
+
+/// A file or device that a node cannot use as a disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnusableDisk {
+    /// Device or file there.
+    pub path: String,
+    /// `unformatted`, `foreign`, `duplicate`, `missing`, `in_use` or `unusable`.
+    #[serde(default)]
+    pub cause: String,
+    /// What is wrong and what to do.
+    pub reason: String,
 }
 
 /// A disk as its node reports it.
@@ -51,7 +66,7 @@ pub struct DiskReport {
     pub nonce: u64,
     /// The nonce of the last incarnation that was confirmed; 0 for a new disk.
     pub previous_nonce: u64,
-    /// `healthy`, `read_only` or `failed`.
+    /// `healthy`, `suspect` (it does not answer at the moment), `read_only` or `failed`.
     pub state: String,
     /// Why it is not healthy.
     pub reason: Option<String>,
@@ -74,6 +89,9 @@ pub struct RegisteredDisk {
     pub accepted: bool,
     /// Why not.
     pub reason: Option<String>,
+    /// It may be accepted a little later: open it anew and register again.
+    #[serde(default)]
+    pub retry: bool,
 }
 
 /// The answer to a registration.
@@ -96,6 +114,9 @@ pub struct Heartbeat {
     pub instance: InstanceId,
     /// Its disks.
     pub disks: Vec<DiskReport>,
+    /// Files and devices it was given and cannot use.
+    #[serde(default)]
+    pub unusable: Vec<UnusableDisk>,
 }
 
 /// The answer to a heartbeat.
@@ -212,6 +233,9 @@ pub struct NodeRow {
     pub state: String,
     /// Milliseconds since its last heartbeat.
     pub last_heartbeat_ms: Option<u64>,
+    /// Files and devices it was given and cannot use.
+    #[serde(default)]
+    pub unusable: Vec<UnusableDisk>,
 }
 
 /// A disk as the cell sees it.

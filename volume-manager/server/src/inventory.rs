@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use holdfast_libs_types::{DiskId, NodeId};
 use holdfast_volume_manager_catalog::{CatalogError, Disk, Node, Volume};
-use holdfast_volume_manager_client::Replica;
+use holdfast_volume_manager_client::{Replica, UnusableDisk};
 use holdfast_volume_manager_planner::{Inventory, InventoryDisk};
 
 use crate::liveness::{NodeStanding, Standing};
@@ -27,6 +27,7 @@ pub(crate) struct NodeView {
     pub node: Node,
     pub standing: NodeStanding,
     pub silence_ms: u64,
+    pub unusable: Vec<UnusableDisk>,
 }
 
 /// All of them.
@@ -92,7 +93,8 @@ impl Manager {
             let standing = liveness.node_standing(&node.node, now, &self.config.timing);
             let silence = liveness.silence(&node.node, now).as_millis();
             let silence_ms = u64::try_from(silence).unwrap_or(u64::MAX);
-            snapshot.nodes.push(NodeView { node, standing, silence_ms });
+            let unusable = liveness.node(&node.node).map(|heard| heard.unusable.clone()).unwrap_or_default();
+            snapshot.nodes.push(NodeView { node, standing, silence_ms, unusable });
         }
         Ok(snapshot)
     }

@@ -140,7 +140,7 @@ async fn begin_seals(manager: &Manager, snapshot: &Arc<Snapshot>) -> Result<(), 
 /// Why a volume on this disk cannot be written any more.
 fn broken(snapshot: &Snapshot, disk: DiskId) -> Option<String> {
     match snapshot.disk(disk).map(|view| &view.standing) {
-        Some(Standing::Healthy | Standing::Suspect) => None,
+        Some(Standing::Healthy | Standing::Suspect(_)) => None,
         Some(standing) => Some(format!("disk {disk} is {}", standing.name())),
         None => Some(format!("disk {disk} is not in the inventory")),
     }

@@ -10,7 +10,7 @@ use holdfast_libs_transport::ApiError;
 use holdfast_libs_types::{DiskId, NodeId};
 use holdfast_volume_manager_catalog::{CatalogError, DiskInfo, Node, Registration};
 use holdfast_volume_manager_client::{
-    DiskReport, Heartbeat, HeartbeatAnswer, Register, RegisterAnswer, RegisteredDisk, code,
+    DiskReport, Heartbeat, HeartbeatAnswer, Register, RegisterAnswer, RegisteredDisk, UnusableDisk, code,
 };
 use http::StatusCode;
 
@@ -58,8 +58,8 @@ async fn judge(
             let owner = owners.get(&report.disk).filter(|owner| live(report.disk, owner))?;
             let disk = report.disk;
             Some(format!(
-                "disk {disk} is in use at node {owner}: this is a clone of it; if the disk itself was moved here, stop it there, \
-                 wait a few seconds and start this node again"
+                "disk {disk} is in use at node {owner}: this is a clone of it; if the disk itself was moved here, it is taken in \
+                 once that node does not report it any more"
             ))
         };
         request.disks.iter().map(why).collect()
@@ -77,6 +77,8 @@ async fn judge(
         let mut judged = Vec::with_capacity(reports.len());
         for (report, elsewhere) in reports.iter().zip(elsewhere) {
             let info = info(&node, report);
+            // The node that has it now may let go of it.
+            let retry = elsewhere.is_some();
             let reason = match elsewhere {
                 Some(reason) => Some(reason),
                 // A disk that takes no writes cannot show that it is not a copy.
@@ -93,7 +95,7 @@ async fn judge(
                     }
                 }
             };
-            judged.push(RegisteredDisk { disk: report.disk, accepted: reason.is_none(), reason });
+            judged.push(RegisteredDisk { disk: report.disk, accepted: reason.is_none(), reason, retry });
         }
         Ok(judged)
     };
@@ -108,7 +110,12 @@ fn note(manager: &Manager, request: &Register, judged: &[RegisteredDisk], owners
     };
     let reports: Vec<DiskReport> =
         request.disks.iter().zip(judged).filter(|(_, judged)| mine(judged)).map(|(report, _)| report.clone()).collect();
-    let heard = Heard { instance: request.instance, address: request.address.clone(), at: Instant::now() };
+    let heard = Heard {
+        instance: request.instance,
+        address: request.address.clone(),
+        at: Instant::now(),
+        unusable: bounded(&request.unusable),
+    };
     let mut liveness = manager.liveness();
     liveness.hear(&request.node, heard, &reports);
     for disk in judged {
@@ -119,6 +126,11 @@ fn note(manager: &Manager, request: &Register, judged: &[RegisteredDisk], owners
             liveness.judge(disk.disk, disk.reason.clone());
         }
     }
+}
+
+/// As much of it as is kept in memory.
+fn bounded(unusable: &[UnusableDisk]) -> Vec<UnusableDisk> {
+    unusable.iter().take(MAX_DISKS).cloned().collect()
 }
 
 fn check(manager: &Manager, request: &Register) -> Result<(), ApiError> {
@@ -167,7 +179,7 @@ pub(crate) async fn heartbeat(
         let Some(known) = liveness.node(&request.node).filter(|known| known.instance == request.instance) else {
             return Ok(Json(HeartbeatAnswer { register: true, term }));
         };
-        let heard = Heard { at: Instant::now(), ..known.clone() };
+        let heard = Heard { at: Instant::now(), unusable: bounded(&request.unusable), ..known.clone() };
         let reports: Vec<DiskReport> = liveness.own(&request.node, &request.disks).cloned().collect();
         let state = |report: &DiskReport| (report.state.clone(), report.reason.clone());
         let turned = |report: &&DiskReport| liveness.report(report.disk).map(state) != Some(state(report));

@@ -92,6 +92,13 @@ fn health(snapshot: &Snapshot, live: &[usize], work: &[Work], damaged: Vec<Strin
         let reason = view.standing.reason().unwrap_or("no reason given");
         reasons.push(format!("disk {} is {}: {reason}", view.disk.info.disk, view.standing.name()));
     }
+    // A blank device waits to be formatted; that is no trouble.
+    let unusable = snapshot.nodes.iter().flat_map(|view| {
+        let node = &view.node.node;
+        let bad = view.unusable.iter().filter(|disk| disk.cause != "unformatted");
+        bad.map(move |disk| format!("node {node} cannot use {}: {}", disk.path, disk.reason))
+    });
+    add(&mut reasons, unusable);
     // Placement depends on the volume's id only in its choice, never in whether there is one.
     if let Err(error) = choose_disks(&snapshot.planner(), VolumeId::default(), &[], COPIES) {
         reasons.push(format!("no new volume can be made, so writes stop: {error}"));
@@ -122,6 +129,7 @@ fn node_row(view: &crate::inventory::NodeView) -> NodeRow {
         address: view.node.address.clone(),
         state: view.standing.name().to_owned(),
         last_heartbeat_ms: Some(view.silence_ms),
+        unusable: view.unusable.clone(),
     }
 }
 

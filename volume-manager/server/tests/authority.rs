@@ -27,7 +27,7 @@ async fn a_clone_of_a_disk_is_refused_and_its_reports_do_not_unseat_the_disk() {
     // The node's own heartbeat would put it right again within 50 ms.
     cell.nodes[0].silence(true);
     let leased = cell.lease().await;
-    let heartbeat = Heartbeat { node: clone.node, instance: clone.instance, disks: clone.disks };
+    let heartbeat = Heartbeat { node: clone.node, instance: clone.instance, disks: clone.disks, unusable: Vec::new() };
     assert!(!client.heartbeat(&heartbeat).await.unwrap().register);
     let status = cell.admin().status().await.unwrap();
     let state = status.disks.iter().find(|row| row.disk == disk).unwrap().state.clone();

@@ -14,7 +14,7 @@ use holdfast_libs_types::batch::BatchBuilder;
 use holdfast_libs_types::record::RecordHeader;
 use holdfast_libs_types::{BlockHash, CellId, DiskId, KeyId, VolumeId, WriteEpoch};
 use holdfast_node_client::NodeClient;
-use holdfast_node_server::{Config, DiskPath, ServerError, run_on};
+use holdfast_node_server::{Config, DiskPath, Memory, ScrubConfig, ServerError, TrashConfig, run_on};
 use holdfast_volume_manager_client::{Heartbeat, HeartbeatAnswer, Register, RegisterAnswer, RegisteredDisk};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -70,6 +70,7 @@ pub struct Heard {
     pub registers: Vec<Register>,
     pub heartbeats: Vec<Heartbeat>,
     pub refuse: Option<String>,
+    pub retry: bool,
     pub ask_again: bool,
 }
 
@@ -93,8 +94,12 @@ impl VolumeManager {
                 "/v1/register",
                 post(async move |Json(register): Json<Register>| {
                     let mut heard = for_register.lock().unwrap();
-                    let answer =
-                        |disk| RegisteredDisk { disk, accepted: heard.refuse.is_none(), reason: heard.refuse.clone() };
+                    let answer = |disk| RegisteredDisk {
+                        disk,
+                        accepted: heard.refuse.is_none(),
+                        reason: heard.refuse.clone(),
+                        retry: heard.retry,
+                    };
                     let disks = register.disks.iter().map(|report| answer(report.disk)).collect();
                     heard.ask_again = false;
                     heard.registers.push(register);
@@ -139,6 +144,11 @@ pub fn config(dir: &Path, tls: &TlsFiles, name: &str, disks: usize, volume_manag
         create_size_bytes: Some(DISK_BYTES),
         tls: tls.clone(),
         disks: (0..disks).map(path).collect(),
+        watch_ms: 50,
+        scrub: ScrubConfig::default(),
+        memory: Memory::default(),
+        trash: TrashConfig::default(),
+        profile: None,
     }
 }
 

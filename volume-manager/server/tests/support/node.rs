@@ -128,6 +128,7 @@ impl FakeNode {
             zone: self.zone.clone(),
             address: self.address.clone(),
             disks: self.inner().reports.values().cloned().collect(),
+            unusable: Vec::new(),
         }
     }
 
@@ -220,8 +221,12 @@ async fn live(register: Register, inner: Shared, http: HttpClient, stop: Cancell
         };
         if !manager.is_empty() && !silent {
             let client = VolumeManagerClient::new(http.clone(), manager);
-            let heartbeat =
-                Heartbeat { node: register.node.clone(), instance: register.instance, disks: disks.clone() };
+            let heartbeat = Heartbeat {
+                node: register.node.clone(),
+                instance: register.instance,
+                disks: disks.clone(),
+                unusable: register.unusable.clone(),
+            };
             // A volume manager that crashed does not answer; the next one will.
             if client.heartbeat(&heartbeat).await.is_ok_and(|answer| answer.register)
                 && let Ok(answer) = client.register(&Register { disks, ..register.clone() }).await
@@ -337,6 +342,9 @@ async fn extents(State(inner): State<Shared>, Path(disk): Path<String>) -> Resul
         tail: extent.tail,
         digest: extent.digest.clone(),
         note: None,
+        records: None,
+        trashed_at_s: None,
+        order: None,
     };
     Ok(Json(inner.extents.iter().filter(|(key, _)| key.0 == disk).map(info).collect()))
 }

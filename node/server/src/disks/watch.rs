@@ -1,0 +1,363 @@
+//! Disks that come and go while the daemon runs: each look opens what came and closes what vanished.
+//!
+//! A disk that hangs while it is opened holds up nobody: it is taken in by a later look.
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use holdfast_hw_profiles::profile::Settings;
+use holdfast_hw_profiles::{settings, shipped};
+use holdfast_libs_types::CellId;
+use holdfast_node_engine::{Disk, FormatOptions, OpenError, OpenOptions};
+use tokio::task::JoinSet;
+
+use super::finding::{FileIdentity, Found, Wanted, find, unstable, wanted};
+use super::{Cause, Disks, GoneDisk, OpenDisk, Unusable};
+use crate::memory::{Share, share};
+use crate::scrub::{self, Scrub};
+use crate::{Config, ServerError, eraser};
+
+/// How long the first look waits for disks that are being opened; mounting a large one takes a while.
+const FIRST_WAIT: Duration = Duration::from_secs(120);
+
+/// How long a later one does.
+const LATER_WAIT: Duration = Duration::from_secs(2);
+
+/// What could not be opened is tried again after this, then after twice that, up to the longest.
+const RETRY: Duration = Duration::from_secs(5);
+const RETRY_MAX: Duration = Duration::from_secs(300);
+
+/// Why one looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// The daemon starts.
+    First,
+    /// Time has passed.
+    Again,
+    /// An operator asks: what could not be opened before is tried at once.
+    Asked,
+}
+
+/// What could not be opened, and when to try again.
+#[derive(Debug)]
+struct Tried {
+    identity: Option<FileIdentity>,
+    told: Unusable,
+    wait: Duration,
+    next: Instant,
+}
+
+/// The end of an attempt to open a disk.
+struct Opened {
+    path: PathBuf,
+    result: Result<Disk, (Cause, String)>,
+    identity: Option<FileIdentity>,
+}
+
+/// Keeps the set of disks what the configuration and the machine say it is.
+pub(crate) struct Watcher {
+    config: Config,
+    wanted: Vec<Wanted>,
+    settings: Option<Settings>,
+    disks: Arc<Disks>,
+    tried: HashMap<PathBuf, Tried>,
+    opening: JoinSet<Opened>,
+    /// Paths that are being opened, what memory is set aside for each, and whether it was configured by name.
+    under_way: HashMap<PathBuf, (Share, bool)>,
+}
+
+impl Watcher {
+    /// The watcher of a node that starts, after its first look.
+    ///
+    /// # Errors
+    /// `NoDisks`, `ForeignDisk`, `NoUsableDisk`: only what was configured by name ends the start.
+    pub(crate) async fn start(config: &Config) -> Result<Self, ServerError> {
+        let profile = config.profile.as_deref().map(|name| shipped::named(name, None)).transpose()?;
+        let wanted = wanted(&config.disks, profile.as_ref());
+        if wanted.is_empty() {
+            return Err(ServerError::NoDisks);
+        }
+        for disk in &config.disks {
+            if let Some(why) = unstable(&disk.path) {
+                tracing::warn!("{why}");
+            }
+        }
+        let mut watcher = Self {
+            config: config.clone(),
+            wanted,
+            settings: profile.map(|profile| profile.settings),
+            disks: Arc::default(),
+            tried: HashMap::new(),
+            opening: JoinSet::new(),
+            under_way: HashMap::new(),
+        };
+        watcher.look(Look::First).await;
+        let unusable = watcher.disks.unusable();
+        let reasons = |of: &dyn Fn(&&Unusable) -> bool| {
+            unusable.iter().filter(of).map(|disk| disk.reason.as_str()).collect::<Vec<_>>().join("; ")
+        };
+        let foreign = reasons(&|disk| disk.named && disk.cause == Cause::Foreign);
+        let may_come = watcher.wanted.iter().any(|wanted| !wanted.named) || !watcher.under_way.is_empty();
+        let refused = if !foreign.is_empty() {
+            ServerError::ForeignDisk(foreign)
+        } else if watcher.disks.open().is_empty() && !may_come {
+            ServerError::NoUsableDisk(reasons(&|_| true))
+        } else {
+            return Ok(watcher);
+        };
+        watcher.disks.close_all().await;
+        Err(refused)
+    }
+
+    /// The set it keeps.
+    pub(crate) fn disks(&self) -> Arc<Disks> {
+        Arc::clone(&self.disks)
+    }
+
+    /// Compares the set with the machine once.
+    pub(crate) async fn look(&mut self, why: Look) {
+        let wanted = self.wanted.clone();
+        let Ok(found) = tokio::task::spawn_blocking(move || find(&wanted)).await else { return };
+        let mut changed = self.close_vanished().await;
+        self.begin_opening(&found, why);
+        changed |= self.take_in(&found, if why == Look::First { FIRST_WAIT } else { LATER_WAIT }).await;
+        self.tell(&found);
+        // The registration after the start covers the first look.
+        if changed && why != Look::First {
+            self.disks.changed.notify_one();
+        }
+    }
+
+    /// Takes disks out of use whose path names nothing, or something else, and those that are to be opened anew.
+    async fn close_vanished(&self) -> bool {
+        let open = self.disks.open();
+        let paths: Vec<PathBuf> = open.iter().map(|disk| disk.path.clone()).collect();
+        let look = move || paths.iter().map(|path| FileIdentity::of(path)).collect::<Vec<_>>();
+        let Ok(now) = tokio::task::spawn_blocking(look).await else { return false };
+        let mut changed = false;
+        for (disk, now) in open.into_iter().zip(now) {
+            let gone = match now {
+                Ok(identity) if identity == disk.identity => None,
+                Ok(_) => Some(format!("{} names another disk now", disk.path.display())),
+                Err(error) => Some(format!("{} is gone: {error}", disk.path.display())),
+            };
+            match gone {
+                Some(reason) => {
+                    tracing::error!(disk = %disk.id(), reason, "disk vanished; it is closed");
+                    let status = disk.engine().status();
+                    self.close(&disk, Some(GoneDisk { status, reason }));
+                }
+                None if disk.is_to_be_reopened() => {
+                    tracing::info!(disk = %disk.id(), path = %disk.path.display(), "disk is opened anew, to ask once more whether it is believed");
+                    self.close(&disk, None);
+                }
+                None => continue,
+            }
+            changed = true;
+        }
+        changed
+    }
+
+    fn close(&self, disk: &Arc<OpenDisk>, gone: Option<GoneDisk>) {
+        disk.stop.cancel();
+        let mut set = self.disks.set();
+        set.open.retain(|open| !Arc::ptr_eq(open, disk));
+        if let Some(gone) = gone {
+            set.gone.retain(|known| known.status.id != gone.status.id);
+            set.gone.push(gone);
+        }
+    }
+
+    fn begin_opening(&mut self, found: &[Found], why: Look) {
+        let open: HashSet<FileIdentity> = self.disks.open().iter().map(|disk| disk.identity).collect();
+        self.tried.retain(|path, _| found.iter().any(|found| found.path == *path));
+        let mut due = Vec::new();
+        for found in found {
+            let known = self.tried.get(&found.path).filter(|tried| tried.identity == found.identity);
+            let waits = known.is_some_and(|tried| why != Look::Asked && Instant::now() < tried.next);
+            let create = why == Look::First && self.config.create_size_bytes.is_some();
+            match found.identity {
+                Some(identity) if open.contains(&identity) => drop(self.tried.remove(&found.path)),
+                _ if self.under_way.contains_key(&found.path) || waits => {}
+                None if !create => {
+                    let reason = format!("{} does not exist", found.path.display());
+                    self.refuse(found, (Cause::Missing, reason));
+                }
+                _ => due.push(found),
+            }
+        }
+        let disks = open.len() + self.under_way.len() + due.len();
+        for found in due {
+            let share = share(&self.config.memory, disks, self.taken());
+            let mut options = OpenOptions::new(self.config.cell);
+            options.registered_bytes = share.registered_bytes;
+            options.max_buffer_bytes = share.buffer_bytes;
+            let settings = self.settings.clone();
+            if let Some(depth) = settings.as_ref().and_then(|settings| settings.queue_depth) {
+                options.queue_depth = depth;
+            }
+            self.under_way.insert(found.path.clone(), (share, found.named));
+            let create = self.config.create_size_bytes.filter(|_| why == Look::First);
+            let (path, cell, slot_bytes) = (found.path.clone(), self.config.cell, self.config.slot_bytes);
+            self.opening.spawn_blocking(move || {
+                let result = open_one(&path, cell, slot_bytes, create, options);
+                if let (Ok(_), Some(settings)) = (&result, settings) {
+                    apply(&path, &settings);
+                }
+                let identity = FileIdentity::of(&path).ok();
+                Opened { path, result, identity }
+            });
+        }
+    }
+
+    /// What open disks, and those that are being opened, hold of the node's memory.
+    fn taken(&self) -> Share {
+        let open = self.disks.open();
+        let shares = open.iter().map(|disk| disk.share).chain(self.under_way.values().map(|(share, _)| *share));
+        shares.fold(Share::default(), |sum, share| Share {
+            registered_bytes: sum.registered_bytes + share.registered_bytes,
+            buffer_bytes: sum.buffer_bytes + share.buffer_bytes,
+            append_bytes: sum.append_bytes + share.append_bytes,
+        })
+    }
+
+    /// Waits for what is being opened and takes it in, in the order of the configuration: of two disks with one id the
+    /// first goes on.
+    async fn take_in(&mut self, found: &[Found], wait: Duration) -> bool {
+        let until = tokio::time::Instant::now() + wait;
+        let mut opened = Vec::new();
+        while let Ok(Some(done)) = tokio::time::timeout_at(until, self.opening.join_next()).await {
+            match done {
+                Ok(done) => opened.push(done),
+                Err(error) => tracing::error!(%error, "opening a disk panicked"),
+            }
+        }
+        if self.opening.is_empty() {
+            let known: HashSet<PathBuf> = opened.iter().map(|opened| opened.path.clone()).collect();
+            self.under_way.retain(|path, _| known.contains(path));
+        }
+        let place = |path: &Path| found.iter().position(|found| found.path == path);
+        opened.sort_by_key(|opened| place(&opened.path));
+        let mut changed = false;
+        for opened in opened {
+            let Some((share, named)) = self.under_way.remove(&opened.path) else { continue };
+            let told = Found { path: opened.path.clone(), identity: opened.identity, named };
+            match (opened.result, opened.identity) {
+                (Ok(disk), Some(identity)) => changed |= self.admit(disk, &told, identity, share),
+                (Ok(disk), None) => {
+                    drop(self.disks.closing.spawn_blocking(move || drop(disk)));
+                    let reason = format!("{} vanished while it was opened", told.path.display());
+                    self.refuse(&told, (Cause::Missing, reason));
+                }
+                (Err(why), _) => self.refuse(&told, why),
+            }
+        }
+        changed
+    }
+
+    /// Takes an opened disk into use, unless its id is in use already.
+    fn admit(&mut self, disk: Disk, found: &Found, identity: FileIdentity, share: Share) -> bool {
+        let status = disk.status();
+        let first = self.disks.open().into_iter().find(|open| open.id() == status.id);
+        if let Some(first) = first {
+            let reason = format!(
+                "{}: its disk id {} is in use at this node already, at {}: this is a clone of it; take it out or wipe it",
+                found.path.display(),
+                status.id,
+                first.path.display()
+            );
+            drop(self.disks.closing.spawn_blocking(move || drop(disk)));
+            self.refuse(found, (Cause::Duplicate, reason));
+            return false;
+        }
+        tracing::info!(disk = %status.id, path = %found.path.display(), io = %status.io, direct = status.o_direct,
+            slots = status.slots, free_slots = status.free_slots, "disk is in use");
+        let scrub = Scrub::new(&self.config.scrub);
+        let (metrics, closing) = (self.disks.metrics.of(status.id), self.disks.closing.clone());
+        let open = Arc::new(OpenDisk::new(disk, found.path.clone(), identity, share, scrub, metrics, closing));
+        tokio::spawn(scrub::run(Arc::clone(&open)));
+        tokio::spawn(eraser::run(Arc::clone(&open), self.config.trash.clone()));
+        self.tried.remove(&found.path);
+        let mut set = self.disks.set();
+        set.gone.retain(|gone| gone.status.id != status.id);
+        set.open.push(open);
+        true
+    }
+
+    fn refuse(&mut self, found: &Found, (cause, reason): (Cause, String)) {
+        let before = self.tried.get(&found.path).filter(|tried| tried.identity == found.identity);
+        if before.is_none_or(|before| before.told.reason != reason) {
+            let path = found.path.display();
+            match cause {
+                Cause::Unformatted => tracing::warn!(%path, reason, "disk is not in use: format it first"),
+                _ => tracing::error!(%path, reason, "disk cannot be used"),
+            }
+        }
+        let wait = match (cause, before) {
+            // Whoever holds it may let go at any moment; one that came is looked at again at once.
+            (Cause::InUse | Cause::Missing, _) => Duration::ZERO,
+            (_, Some(before)) => (before.wait * 2).clamp(RETRY, RETRY_MAX),
+            (_, None) => RETRY,
+        };
+        let told = Unusable { path: found.path.clone(), cause, reason, named: found.named };
+        let tried = Tried { identity: found.identity, told, wait, next: Instant::now() + wait };
+        self.tried.insert(found.path.clone(), tried);
+    }
+
+    /// Publishes what cannot be used, in the order of the configuration.
+    fn tell(&self, found: &[Found]) {
+        let told = found.iter().filter_map(|found| self.tried.get(&found.path));
+        let mut unusable: Vec<Unusable> = told.map(|tried| tried.told.clone()).collect();
+        for (path, (_, named)) in &self.under_way {
+            if !unusable.iter().any(|disk| disk.path == *path) {
+                let reason = format!("{} is being opened", path.display());
+                unusable.push(Unusable { path: path.clone(), cause: Cause::InUse, reason, named: *named });
+            }
+        }
+        self.disks.set().unusable = unusable;
+    }
+}
+
+/// Applies a profile's settings. What cannot be set costs speed, nothing else. Blocks.
+fn apply(path: &Path, settings: &Settings) {
+    match settings::apply(Path::new("/"), path, settings) {
+        Ok(applied) => {
+            for setting in applied {
+                let settings::Applied { file, wanted, before, failed } = setting;
+                match failed {
+                    None if before == wanted => {}
+                    None => tracing::info!(path = %path.display(), file, wanted, before, "setting applied"),
+                    Some(why) => tracing::warn!(path = %path.display(), file, wanted, why, "setting not applied"),
+                }
+            }
+        }
+        Err(error) => tracing::warn!(%error, "the profile's settings are not applied"),
+    }
+}
+
+/// Opens one disk; a file that does not exist is formatted first when `create` gives its size. Blocks.
+fn open_one(
+    path: &Path,
+    cell: CellId,
+    slot_bytes: u64,
+    create: Option<u64>,
+    options: OpenOptions,
+) -> Result<Disk, (Cause, String)> {
+    let missing = matches!(std::fs::metadata(path), Err(error) if error.kind() == std::io::ErrorKind::NotFound);
+    if missing && create.is_some() {
+        let format = FormatOptions { cell, slot_bytes, size_bytes: create };
+        let disk = holdfast_node_engine::format(path, &format).map_err(|e| (Cause::Unusable, e.to_string()))?;
+        tracing::info!(%disk, path = %path.display(), size_bytes = create, "disk file was missing and has been made");
+    }
+    Disk::open(path, options).map_err(|error| {
+        let cause = match &error {
+            OpenError::WrongCell { .. } => Cause::Foreign,
+            OpenError::NoSuperblock { .. } => Cause::Unformatted,
+            OpenError::AlreadyOpen { .. } => Cause::InUse,
+            _ => Cause::Unusable,
+        };
+        (cause, error.to_string())
+    })
+}
