@@ -25,7 +25,7 @@ enum Command {
     Tidy,
     /// Tests that run for hours
     Soak {
-        /// Which one: `node` or `kill`
+        /// Which one: `node`, `fuzz`, `kill`
         suite: String,
         /// How many seeds or rounds
         #[arg(long, default_value_t = 100_000)]

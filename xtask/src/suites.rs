@@ -56,7 +56,8 @@ pub fn test(only: Option<&str>) -> anyhow::Result<()> {
         run("clippy", &mut cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))?;
     }
     if wanted("unit") {
-        run("unit", &mut cargo(&["test", "--workspace", "--exclude", "holdfast-tests-cluster"]))?;
+        let others = ["--exclude", "holdfast-tests-cluster", "--exclude", "holdfast-tests-fuzz"];
+        run("unit", cargo(&["test", "--workspace"]).args(others))?;
         run(
             "unit, planted bugs",
             &mut cargo(&[
@@ -71,6 +72,9 @@ pub fn test(only: Option<&str>) -> anyhow::Result<()> {
                 "--nocapture",
             ]),
         )?;
+    }
+    if wanted("fuzz") {
+        run("fuzz", &mut cargo(&["test", "--package", "holdfast-tests-fuzz"]))?;
     }
     if wanted("cluster") || wanted("compatibility") {
         run("release build", &mut cargo(&["build", "--release", "--package", "holdfast-cli"]))?;
@@ -136,6 +140,16 @@ pub fn soak(suite: &str, rounds: u64, seed: u64) -> anyhow::Result<()> {
             .env("HOLDFAST_SEEDS", rounds.to_string())
             .env("HOLDFAST_START_SEED", seed.to_string()),
         ),
+        // In the profile of the tests: it looks for overflows.
+        "fuzz" => run(
+            "soak fuzz",
+            cargo(&["run", "--package", "holdfast-tests-fuzz", "--", "all", "--seconds", "60"]).args([
+                "--rounds",
+                &rounds.to_string(),
+                "--seed",
+                &seed.to_string(),
+            ]),
+        ),
         "kill" => run(
             "soak kill",
             cargo(&[
@@ -152,6 +166,6 @@ pub fn soak(suite: &str, rounds: u64, seed: u64) -> anyhow::Result<()> {
             .env("HOLDFAST_ROUNDS", rounds.to_string())
             .env("HOLDFAST_SEED", seed.to_string()),
         ),
-        other => bail!("no soak suite `{other}`; there are `node` and `kill`"),
+        other => bail!("no soak suite `{other}`; there are `node`, `fuzz`, `kill`"),
     }
 }

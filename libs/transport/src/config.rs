@@ -44,9 +44,22 @@ fn load_with<T: DeserializeOwned>(
     secrets: &[&str],
     environment: impl Iterator<Item = (String, String)>,
 ) -> Result<T, ConfigError> {
-    let invalid = |detail: String| ConfigError::Invalid { path: path.to_owned(), detail };
     let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-    let mut table: Table = toml::from_str(&text).map_err(|error| invalid(error.to_string()))?;
+    parse(&text, path, secrets, environment)
+}
+
+/// As [`load`], from a text; `path` stands in errors, `environment` overrides keys.
+///
+/// # Errors
+/// See [`ConfigError`].
+pub fn parse<T: DeserializeOwned>(
+    text: &str,
+    path: &Path,
+    secrets: &[&str],
+    environment: impl Iterator<Item = (String, String)>,
+) -> Result<T, ConfigError> {
+    let invalid = |detail: String| ConfigError::Invalid { path: path.to_owned(), detail };
+    let mut table: Table = toml::from_str(text).map_err(|error| invalid(error.to_string()))?;
     for (name, value) in environment {
         if let Some(keys) = name.strip_prefix(PREFIX) {
             set(&mut table, &keys.to_ascii_lowercase(), "__", &value).map_err(invalid)?;

@@ -75,6 +75,9 @@ pub enum BatchError {
     /// The length is no whole number of pages, or outside its limits.
     #[error("batch length {0} is impossible")]
     Length(u32),
+    /// No volume is that long.
+    #[error("batch offset {0} is impossible")]
+    Offset(u64),
     /// The records do not fill the batch as its header says.
     #[error("batch holds other records than its header says")]
     RecordCount,
@@ -121,7 +124,7 @@ impl BatchHeader {
     /// Reads a header from the front of `bytes`; says nothing about the body.
     ///
     /// # Errors
-    /// `Short`, `Magic`, `Version`, `HeaderChecksum` or `Length`.
+    /// `Short`, `Magic`, `Version`, `HeaderChecksum`, `Length` or `Offset`.
     pub fn decode(bytes: &[u8]) -> Result<Self, BatchError> {
         let Some(header) = bytes.get(..BATCH_HEADER_BYTES) else {
             return Err(BatchError::Short { have: bytes.len(), need: BATCH_HEADER_BYTES });
@@ -150,6 +153,9 @@ impl BatchHeader {
         let len = decoded.batch_len as usize;
         if len < PAGE_BYTES || !len.is_multiple_of(PAGE_BYTES) || len > MAX_BATCH_BYTES {
             return Err(BatchError::Length(decoded.batch_len));
+        }
+        if decoded.offset.checked_add(len as u64).is_none() {
+            return Err(BatchError::Offset(decoded.offset));
         }
         Ok(decoded)
     }

@@ -30,6 +30,9 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use app::App;
+#[doc(hidden)]
+pub use v2::fuzz;
+
 pub use config::{Config, TlsFiles};
 
 /// Why the daemon does not serve.

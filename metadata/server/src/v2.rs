@@ -5,6 +5,7 @@ mod arg;
 mod body;
 mod download;
 mod error;
+pub mod fuzz;
 mod list;
 mod longpoll;
 mod metadata;

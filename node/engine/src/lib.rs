@@ -27,6 +27,8 @@ mod findings;
 mod footer;
 mod foreign;
 mod format;
+#[doc(hidden)]
+pub mod fuzz;
 mod geometry;
 mod io_error;
 mod latency;

@@ -28,8 +28,10 @@
 //! All integers are little-endian. Disk id and slot number are in it so that a header that landed in the wrong place
 //! is not believed.
 
-use holdfast_libs_types::{DiskId, PAGE_BYTES, VolumeId, WriteEpoch};
+use holdfast_libs_types::{DiskId, MAX_VOLUME_RECORDS, PAGE_BYTES, VolumeId, WriteEpoch};
 
+use crate::footer::FooterShape;
+use crate::geometry::Geometry;
 use crate::page::{PageFault, PageReader, PageWriter};
 
 const MAGIC: &[u8; 4] = b"HFSL";
@@ -98,6 +100,8 @@ pub(crate) enum SlotHeaderError {
     Version(u8),
     #[error("in state {0}, which this program does not know")]
     State(u8),
+    #[error("naming places that are not in the slot")]
+    Impossible,
 }
 
 impl From<PageFault> for SlotHeaderError {
@@ -188,6 +192,21 @@ impl SlotHeader {
             order: page.array(136),
         })
     }
+
+    /// Whether length, footer and records lie within a slot of `geometry`. A header where they do not was never
+    /// written by this engine; followed, it would lead into other slots.
+    ///
+    /// # Errors
+    /// `Impossible`.
+    pub(crate) fn within(self, geometry: &Geometry) -> Result<Self, SlotHeaderError> {
+        let footer_at = u64::from(self.footer_offset) * PAGE_BYTES as u64;
+        let room = geometry.data_bytes + geometry.footer_bytes;
+        let fits = self.length <= geometry.data_bytes
+            && self.records <= MAX_VOLUME_RECORDS
+            && (self.footer_offset == 0
+                || footer_at >= self.length && footer_at + FooterShape::of(self.length, self.records).len() <= room);
+        if fits { Ok(self) } else { Err(SlotHeaderError::Impossible) }
+    }
 }
 
 /// What the two header pages of a slot say together.
@@ -228,6 +247,7 @@ mod tests {
     use proptest::prelude::{any, prop, prop_assert, prop_assert_eq, proptest};
 
     use super::{SlotContents, SlotHeader, SlotHeaderError, SlotState};
+    use crate::geometry::Geometry;
 
     const DISK: DiskId = DiskId([0xd1; 16]);
 
@@ -248,6 +268,26 @@ mod tests {
             digest: [0x5a; 32],
             trashed_at: 0x0102_0304,
             order: [0x77; 16],
+        }
+    }
+
+    #[test]
+    fn places_outside_of_the_slot_are_not_followed() {
+        let geometry = Geometry::plan(64 << 20, 1 << 20).unwrap();
+        let good = SlotHeader { length: 8192, footer_offset: 2, records: 3, ..sample() };
+        assert_eq!(good.clone().within(&geometry), Ok(good.clone()));
+        let (data, room) = (geometry.data_bytes, geometry.data_bytes + geometry.footer_bytes);
+        let full = SlotHeader { length: data, footer_offset: (data / 4096) as u32, ..good.clone() };
+        assert!(full.within(&geometry).is_ok());
+        for bad in [
+            SlotHeader { length: u64::MAX, ..good.clone() },
+            SlotHeader { length: data + 4096, footer_offset: 0, ..good.clone() },
+            SlotHeader { footer_offset: 1, ..good.clone() },
+            SlotHeader { footer_offset: (room / 4096) as u32, ..good.clone() },
+            SlotHeader { footer_offset: u32::MAX, ..good.clone() },
+            SlotHeader { records: 65_537, ..good.clone() },
+        ] {
+            assert_eq!(bad.within(&geometry), Err(SlotHeaderError::Impossible));
         }
     }
 

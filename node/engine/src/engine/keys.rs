@@ -178,27 +178,69 @@ impl Engine {
             Ok(header) => header,
             Err(error) => return Copy::Unreadable(format!("cannot be read: {error}")),
         };
-        let page = match PageReader::open(&header, MAGIC) {
-            Ok(page) => page,
-            Err(PageFault::Blank) => return Copy::Blank,
-            Err(fault) => return Copy::Bad(format!("{fault:?}")),
+        let most = self.geometry().keys.len / 2 - PAGE;
+        let header = match KeyHeader::decode(&header, &self.shared.id.0, most) {
+            Ok(header) => header,
+            Err(bad) => return bad,
         };
-        let len = page.u64(32);
-        if page.u32(4) != VERSION || page.array(16) != self.shared.id.0 || len > self.geometry().keys.len / 2 - PAGE {
-            return Copy::Bad("of another version, disk or size".to_owned());
-        }
-        let padded = (len.next_multiple_of(PAGE) as usize).max(PAGE_BYTES);
-        match read(offset + PAGE, padded).await {
-            Ok(content) if crc32fast::hash(&content[..len as usize]) == page.u32(40) => {
-                Copy::Good { generation: page.u64(8), content: content[..len as usize].to_vec() }
-            }
-            Ok(_) => Copy::Bad("its checksum does not match".to_owned()),
+        match read(offset + PAGE, header.padded_len()).await {
+            Ok(content) => header.accept(&content),
             Err(error) => Copy::Unreadable(format!("cannot be read: {error}")),
         }
     }
 }
 
-fn encode(disk: &[u8; 16], generation: u64, content: &[u8]) -> Vec<u8> {
+/// What the header page of a copy says.
+struct KeyHeader {
+    generation: u64,
+    len: usize,
+    crc: u32,
+}
+
+impl KeyHeader {
+    /// Reads it; `most` is the longest content that fits, bytes.
+    fn decode(bytes: &[u8], disk: &[u8; 16], most: u64) -> Result<Self, Copy> {
+        let page = match PageReader::open(bytes, MAGIC) {
+            Ok(page) => page,
+            Err(PageFault::Blank) => return Err(Copy::Blank),
+            Err(fault) => return Err(Copy::Bad(format!("{fault:?}"))),
+        };
+        let len = page.u64(32);
+        if page.u32(4) != VERSION || page.array(16) != *disk || len > most {
+            return Err(Copy::Bad("of another version, disk or size".to_owned()));
+        }
+        Ok(Self { generation: page.u64(8), len: len as usize, crc: page.u32(40) })
+    }
+
+    /// How many bytes the content takes with its padding.
+    fn padded_len(&self) -> usize {
+        self.len.next_multiple_of(PAGE_BYTES).max(PAGE_BYTES)
+    }
+
+    fn accept(&self, padded: &[u8]) -> Copy {
+        match padded.get(..self.len) {
+            Some(content) if crc32fast::hash(content) == self.crc => {
+                Copy::Good { generation: self.generation, content: content.to_vec() }
+            }
+            _ => Copy::Bad("its checksum does not match".to_owned()),
+        }
+    }
+}
+
+/// One copy from its bytes alone, for `fuzz`: its content, or what is wrong with it.
+pub(crate) fn decode(bytes: &[u8], disk: &[u8; 16], most: u64) -> Result<Vec<u8>, String> {
+    let what = |copy| match copy {
+        Copy::Good { content, .. } => Ok(content),
+        Copy::Blank => Err("blank".to_owned()),
+        Copy::Bad(what) | Copy::Unreadable(what) => Err(what),
+    };
+    match KeyHeader::decode(bytes, disk, most) {
+        Ok(header) => what(header.accept(bytes.get(PAGE_BYTES..).unwrap_or_default())),
+        Err(bad) => what(bad),
+    }
+}
+
+pub(crate) fn encode(disk: &[u8; 16], generation: u64, content: &[u8]) -> Vec<u8> {
     let mut page = PageWriter::new();
     page.put(0, MAGIC);
     page.put_u32(4, VERSION);

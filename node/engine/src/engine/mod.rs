@@ -12,7 +12,7 @@ mod append;
 mod copy;
 mod footer;
 mod identity;
-mod keys;
+pub(crate) mod keys;
 mod mount;
 mod read;
 mod scan;

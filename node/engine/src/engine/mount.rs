@@ -64,13 +64,15 @@ impl Engine {
     }
 
     async fn slot_contents(&self, slot: u32, read: (std::io::Result<usize>, Option<AlignedBuf>)) -> SlotContents {
-        let disk = self.shared.id;
+        let decode = |bytes: &[u8]| {
+            SlotHeader::decode(bytes, self.shared.id, slot).and_then(|header| header.within(self.geometry()))
+        };
         if let (Ok(got), Some(pages)) = &read
             && *got == 2 * PAGE_BYTES
         {
             self.shared.counters.read(*got);
             let (a, b) = pages.split_at(PAGE_BYTES);
-            return SlotContents::of(SlotHeader::decode(a, disk, slot), SlotHeader::decode(b, disk, slot));
+            return SlotContents::of(decode(a), decode(b));
         }
         // Page by page: one that cannot be read must not take the other with it.
         let mut found = Vec::new();
@@ -78,7 +80,7 @@ impl Engine {
             let buffer = AlignedBuf::with_capacity(PAGE_BYTES);
             let bytes = self.read_pages(self.geometry().header_offset(slot, page), PAGE_BYTES, buffer).await;
             found.push(match bytes {
-                Ok(bytes) => SlotHeader::decode(&bytes, disk, slot),
+                Ok(bytes) => decode(&bytes),
                 Err(_) => Err(SlotHeaderError::Unreadable),
             });
         }

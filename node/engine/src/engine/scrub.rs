@@ -183,7 +183,10 @@ impl Engine {
         for at in [0, 1u8] {
             let read = self.scrub_read(self.geometry().header_offset(slot, at), PAGE_BYTES as u64, step).await;
             let contents = match read {
-                Ok(bytes) => SlotHeader::decode(&bytes, self.shared.id, slot),
+                Ok(bytes) => {
+                    let header = SlotHeader::decode(&bytes, self.shared.id, slot);
+                    header.and_then(|header| header.within(self.geometry()))
+                }
                 Err(_) => Err(SlotHeaderError::Unreadable),
             };
             if let Some(what) = header_fault(&known, at == page, contents) {
