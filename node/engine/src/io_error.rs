@@ -53,7 +53,7 @@ impl ErrorKind {
 
 /// What to do about an I/O error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum Action {
     /// The same again; it was no fault of the disk.
     Retry,
     /// This operation failed. A failed write means that the extent takes no more.
@@ -64,6 +64,37 @@ pub(crate) enum Verdict {
     DiskFailed,
 }
 
+/// What an I/O error means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Verdict {
+    pub(crate) action: Action,
+    pub(crate) kind: ErrorKind,
+    /// Why, and what an operator can do about it.
+    pub(crate) reason: &'static str,
+}
+
+/// Which part of the disk an I/O was for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Superblocks, extent table, its log, keys: every extent depends on them.
+    Area,
+    /// One slot: only its extent does.
+    Slot,
+}
+
+/// An I/O that failed, and what the disk did before.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Failure {
+    pub(crate) direction: Direction,
+    pub(crate) place: Place,
+    /// From 1.
+    pub(crate) attempt: u32,
+    /// Writes that failed for good since the disk was opened.
+    pub(crate) earlier_writes: u64,
+    /// Those of them that were for areas.
+    pub(crate) earlier_area_writes: u64,
+}
+
 /// Attempts in all for what may pass.
 const MAX_ATTEMPTS: u32 = 4;
 
@@ -71,35 +102,52 @@ const MAX_ATTEMPTS: u32 = 4;
 /// disk's.
 const MAX_WRITE_ERRORS: u64 = 8;
 
-/// Decides over `error`, which came at the `attempt`th try (from 1) of an I/O, on a disk on which
-/// `earlier_write_errors` writes had failed for good before.
-pub(crate) fn classify_io_error(
-    error: &io::Error,
-    direction: Direction,
-    attempt: u32,
-    earlier_write_errors: u64,
-) -> Verdict {
-    let worn_out = || match direction {
-        Direction::Write if earlier_write_errors + 1 >= MAX_WRITE_ERRORS => Verdict::DiskReadOnly,
-        _ => Verdict::Extent,
-    };
+/// The same for writes to areas, which come in two copies: when these fail as often as there are copies and once more,
+/// nothing that is written can be relied on.
+const MAX_AREA_WRITE_ERRORS: u64 = 3;
+
+/// Decides over `error`.
+pub(crate) fn judge_io_error(error: &io::Error, failure: Failure) -> Verdict {
+    let kind = ErrorKind::of(error);
+    let verdict = |action, reason| Verdict { action, kind, reason };
     match error.raw_os_error() {
         // Nothing was wrong with the disk. A short transfer comes as WriteZero or UnexpectedEof without a number.
-        Some(libc::EINTR | libc::EAGAIN | libc::ENOMEM) if attempt < MAX_ATTEMPTS => Verdict::Retry,
-        None if attempt < MAX_ATTEMPTS
+        Some(libc::EINTR | libc::EAGAIN | libc::ENOMEM) if failure.attempt < MAX_ATTEMPTS => {
+            return verdict(Action::Retry, "the system was interrupted or short of memory");
+        }
+        None if failure.attempt < MAX_ATTEMPTS
             && matches!(error.kind(), io::ErrorKind::WriteZero | io::ErrorKind::UnexpectedEof) =>
         {
-            Verdict::Retry
+            return verdict(Action::Retry, "only a part was transferred");
         }
-        Some(libc::EROFS | libc::EPERM | libc::EACCES) => Verdict::DiskReadOnly,
+        Some(libc::EROFS | libc::EPERM | libc::EACCES) => {
+            return verdict(
+                Action::DiskReadOnly,
+                "the system refuses writes: see whether the device or its file system is write protected",
+            );
+        }
         Some(libc::ENODEV | libc::ENXIO | libc::ENOMEDIUM | libc::ESHUTDOWN | libc::EBADF | libc::ESTALE) => {
-            Verdict::DiskFailed
+            return verdict(Action::DiskFailed, "the device is gone: check its slot, cable and power");
         }
-        // The file system ran full under a file: the disk itself is sound.
-        Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG) => Verdict::Extent,
-        // EIO and everything unknown. No retry: the drive has tried long enough, and a write that is retried after
-        // an error may be acknowledged over a page that was lost.
-        _ => worn_out(),
+        Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG) => {
+            return verdict(Action::Extent, "the file system under it is full and the disk itself sound: make room");
+        }
+        _ => {}
+    }
+    // EIO and everything unknown. No retry: the drive has tried long enough, and a write that is retried after an
+    // error may be acknowledged over a page that was lost.
+    match failure.direction {
+        Direction::Read => verdict(Action::Extent, "the drive cannot read the place; other replicas have it"),
+        Direction::Write if failure.earlier_writes + 1 >= MAX_WRITE_ERRORS => verdict(
+            Action::DiskReadOnly,
+            "too many writes have failed: the disk is worn out or badly connected; replace it",
+        ),
+        Direction::Write
+            if failure.place == Place::Area && failure.earlier_area_writes + 1 >= MAX_AREA_WRITE_ERRORS =>
+        {
+            verdict(Action::DiskReadOnly, "the areas that all extents depend on cannot be written; replace the disk")
+        }
+        Direction::Write => verdict(Action::Extent, "the drive cannot write the place; what is there takes no more"),
     }
 }
 
@@ -107,32 +155,56 @@ pub(crate) fn classify_io_error(
 mod tests {
     use std::io;
 
-    use super::{Direction, Verdict, classify_io_error};
+    use super::{Action, Direction, ErrorKind, Failure, Place, judge_io_error};
 
-    fn verdict(code: i32, attempt: u32, earlier: u64) -> Verdict {
-        classify_io_error(&io::Error::from_raw_os_error(code), Direction::Write, attempt, earlier)
+    fn failure(earlier_writes: u64) -> Failure {
+        let (direction, place) = (Direction::Write, Place::Slot);
+        Failure { direction, place, attempt: 1, earlier_writes, earlier_area_writes: 0 }
+    }
+
+    fn action(code: i32, failure: Failure) -> Action {
+        let verdict = judge_io_error(&io::Error::from_raw_os_error(code), failure);
+        assert!(!verdict.reason.is_empty());
+        verdict.action
     }
 
     #[test]
     fn what_may_pass_is_tried_again_but_not_for_ever() {
-        assert_eq!(verdict(libc::EAGAIN, 1, 0), Verdict::Retry);
-        assert_eq!(verdict(libc::EAGAIN, 4, 0), Verdict::Extent);
+        assert_eq!(action(libc::EAGAIN, failure(0)), Action::Retry);
+        assert_eq!(action(libc::EAGAIN, Failure { attempt: 4, ..failure(0) }), Action::Extent);
         let short = io::Error::new(io::ErrorKind::WriteZero, "short");
-        assert_eq!(classify_io_error(&short, Direction::Write, 1, 0), Verdict::Retry);
+        assert_eq!(judge_io_error(&short, failure(0)).action, Action::Retry);
     }
 
     #[test]
     fn one_bad_spot_costs_an_extent_and_many_the_disk() {
-        assert_eq!(verdict(libc::EIO, 1, 0), Verdict::Extent);
-        assert_eq!(verdict(libc::EIO, 1, 7), Verdict::DiskReadOnly);
-        let read = io::Error::from_raw_os_error(libc::EIO);
-        assert_eq!(classify_io_error(&read, Direction::Read, 1, 100), Verdict::Extent);
+        assert_eq!(action(libc::EIO, failure(0)), Action::Extent);
+        assert_eq!(action(libc::EIO, failure(7)), Action::DiskReadOnly);
+        let read = Failure { direction: Direction::Read, ..failure(100) };
+        assert_eq!(action(libc::EIO, read), Action::Extent);
+    }
+
+    #[test]
+    fn areas_that_cannot_be_written_cost_the_disk_sooner() {
+        let area = |earlier| Failure { place: Place::Area, earlier_area_writes: earlier, ..failure(earlier) };
+        assert_eq!(action(libc::EIO, area(1)), Action::Extent);
+        assert_eq!(action(libc::EIO, area(2)), Action::DiskReadOnly);
+        assert_eq!(action(libc::EIO, failure(2)), Action::Extent);
     }
 
     #[test]
     fn a_disk_that_is_gone_or_write_protected_is_said_to_be() {
-        assert_eq!(verdict(libc::ENODEV, 1, 0), Verdict::DiskFailed);
-        assert_eq!(verdict(libc::EROFS, 1, 0), Verdict::DiskReadOnly);
-        assert_eq!(verdict(libc::ENOSPC, 1, 100), Verdict::Extent);
+        assert_eq!(action(libc::ENODEV, failure(0)), Action::DiskFailed);
+        assert_eq!(action(libc::EROFS, failure(0)), Action::DiskReadOnly);
+        assert_eq!(action(libc::ENOSPC, failure(100)), Action::Extent);
+    }
+
+    #[test]
+    fn every_error_has_a_kind() {
+        let kind = |code| ErrorKind::of(&io::Error::from_raw_os_error(code));
+        assert_eq!(
+            [libc::EIO, libc::ENODEV, libc::ETIMEDOUT, libc::ENOSPC, libc::EINVAL].map(kind),
+            [ErrorKind::Medium, ErrorKind::Transport, ErrorKind::Timeout, ErrorKind::NoSpace, ErrorKind::Other]
+        );
     }
 }

@@ -47,6 +47,22 @@ pub struct LatencyHistogram {
 }
 
 impl LatencyHistogram {
+    pub(crate) fn count_in(&mut self, latency: Duration) {
+        let us = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
+        self.buckets[bucket(us)] += 1;
+        self.sum_us = self.sum_us.saturating_add(us);
+    }
+
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.buckets.iter_mut().zip(other.buckets).for_each(|(bucket, more)| *bucket += more);
+        self.sum_us = self.sum_us.saturating_add(other.sum_us);
+    }
+
+    pub(crate) fn halve(&mut self) {
+        self.buckets.iter_mut().for_each(|bucket| *bucket /= 2);
+        self.sum_us /= 2;
+    }
+
     /// Upper bound of a bucket, microseconds; `None` for the last, which has none.
     pub fn bound_us(bucket: usize) -> Option<u64> {
         (bucket + 1 < LATENCY_BUCKETS).then(|| 1 << bucket)

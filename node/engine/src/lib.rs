@@ -42,6 +42,7 @@ mod slot_header;
 mod stall;
 mod status;
 mod superblock;
+mod suspect;
 mod thread;
 
 pub use buffer::{AlignedBuf, BufferFull, BufferPool};

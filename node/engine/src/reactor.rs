@@ -25,6 +25,7 @@ use crate::mailbox::{Mailbox, Message, Task};
 use crate::raw::{Done, RawDisk, Wait, Work};
 use crate::shared::Shared;
 use crate::stall::{StallChange, StallWatch};
+use crate::suspect::Suspicion;
 
 /// Things by number, with the numbers of removed ones used again.
 struct Slab<T> {
@@ -308,6 +309,7 @@ pub(crate) struct Reactor<D: RawDisk> {
     mailbox: Arc<Mailbox>,
     shared: Arc<Shared>,
     stall: StallWatch,
+    suspicions: [Suspicion; 2],
     tasks: Slab<Option<Task>>,
     inbox: VecDeque<Message>,
     done: Vec<Done>,
@@ -319,7 +321,8 @@ impl<D: RawDisk> Reactor<D> {
         mailbox.set_wake(device.wake());
         let stall = StallWatch::new(shared.timing.stall_after);
         let (tasks, inbox, done) = (Slab::new(), VecDeque::new(), Vec::new());
-        Self { device, io, engine, mailbox, shared, stall, tasks, inbox, done }
+        let suspicions = [Suspicion::new("reads"), Suspicion::new("writes")];
+        Self { device, io, engine, mailbox, shared, stall, suspicions, tasks, inbox, done }
     }
 
     pub(crate) fn spawn(&mut self, task: Task) {
@@ -353,6 +356,9 @@ impl<D: RawDisk> Reactor<D> {
         for done in self.done.drain(..) {
             if let Some((direction, latency)) = self.io.finish(done, now) {
                 self.shared.latency.of(direction).record(latency);
+                if let Some(change) = self.suspicions[direction as usize].record(now, latency) {
+                    self.shared.suspect(direction, change);
+                }
             }
         }
         self.watch(now, completions);

@@ -18,12 +18,13 @@ use crate::deadline::{Limit, Patience, answer_in_time};
 use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::geometry::Geometry;
-use crate::io_error::{Direction, ErrorKind};
+use crate::io_error::{Direction, ErrorKind, Place};
 use crate::latency::{Histogram, LatencySnapshot};
 use crate::mailbox::{Lane, Mailbox};
 use crate::status::{
     DiskCounters, DiskState, DiskStatus, ErrorCounts, IoErrors, IoPath, OpenOptions, ScrubStatus, SlotCounts,
 };
+use crate::suspect::SuspicionChange;
 
 /// How long dropping the last handle waits for the thread; a disk whose I/O hangs is left to itself after that.
 const STOP_WAIT: Duration = Duration::from_secs(10);
@@ -61,7 +62,10 @@ pub(crate) struct Shared {
     pub(crate) queue_depth: AtomicUsize,
     pub(crate) stall: Stall,
     pub(crate) latency: Latencies,
+    /// Why reads and writes are suspect.
+    pub(crate) suspicions: Mutex<[Option<String>; 2]>,
     pub(crate) erase_alarms: AtomicU64,
+    pub(crate) slot_counts: Mutex<SlotCounts>,
     pub(crate) uptime: Uptime,
 }
 
@@ -126,6 +130,7 @@ pub(crate) struct Counters {
     written_bytes: AtomicU64,
     read_errors: AtomicU64,
     write_errors: AtomicU64,
+    area_write_errors: AtomicU64,
     busy: AtomicU64,
     damaged: AtomicU64,
     appends: AtomicU64,
@@ -148,8 +153,9 @@ impl Counters {
         self.kinds(Direction::Read, kind).fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn write_error(&self, kind: ErrorKind) {
+    pub(crate) fn write_error(&self, kind: ErrorKind, place: Place) {
         self.write_errors.fetch_add(1, Ordering::Relaxed);
+        self.area_write_errors.fetch_add(u64::from(place == Place::Area), Ordering::Relaxed);
         self.kinds(Direction::Write, kind).fetch_add(1, Ordering::Relaxed);
     }
 
@@ -177,8 +183,9 @@ impl Counters {
         IoErrors { reads: counts(Direction::Read), writes: counts(Direction::Write) }
     }
 
-    pub(crate) fn write_errors(&self) -> u64 {
-        self.write_errors.load(Ordering::Relaxed)
+    /// Writes that failed for good; and those of them that were for areas.
+    pub(crate) fn failed_writes(&self) -> (u64, u64) {
+        (self.write_errors.load(Ordering::Relaxed), self.area_write_errors.load(Ordering::Relaxed))
     }
 
     pub(crate) fn damaged(&self) {
@@ -223,22 +230,22 @@ impl Shared {
             o_direct: self.o_direct,
             in_flight: self.mailbox.admitted(),
             counters: self.counters.snapshot(),
-            suspect: None,
+            suspect: self.suspicion(),
             stalled: self.stall.reason(),
             latency: LatencySnapshot { read: self.latency.read.snapshot(), write: self.latency.write.snapshot() },
             errors: self.counters.errors(),
             queue_depth: self.queue_depth.load(Ordering::Relaxed),
-            slots_by_state: SlotCounts {
-                free: self.free_slots.load(Ordering::Relaxed),
-                lost: self.lost_slots.load(Ordering::Relaxed),
-                ..SlotCounts::default()
-            },
+            slots_by_state: *self.slot_counts.lock().unwrap_or_else(PoisonError::into_inner),
             scrub: ScrubStatus { slots: self.geometry.slots, ..ScrubStatus::default() },
             erase_alarms: self.erase_alarms.load(Ordering::Relaxed),
             uptime_s: self.uptime_s(),
             rebuilt: false,
             buffer_bytes: self.pool.used_bytes(),
         }
+    }
+
+    pub(crate) fn count_slots(&self, counts: SlotCounts) {
+        *self.slot_counts.lock().unwrap_or_else(PoisonError::into_inner) = counts;
     }
 
     /// The disk's uptime, seconds. It only rises, over all mounts.
@@ -267,6 +274,28 @@ impl Shared {
     pub(crate) fn end_stall(&self, silent: Duration) {
         tracing::warn!(disk = %self.id, path = %self.path.display(), ?silent, "disk answers again");
         self.stall.set(None);
+    }
+
+    /// The disk became suspect for its reads or writes, or is so no longer.
+    pub(crate) fn suspect(&self, direction: Direction, change: SuspicionChange) {
+        let path = self.path.display();
+        let reason = match change {
+            SuspicionChange::Raised(reason) => {
+                tracing::warn!(disk = %self.id, %path, reason, "disk is suspect: it is far slower than it was");
+                Some(reason)
+            }
+            SuspicionChange::Cleared => {
+                tracing::info!(disk = %self.id, %path, ?direction, "disk is as fast as it was, and suspect no longer");
+                None
+            }
+        };
+        self.suspicions.lock().unwrap_or_else(PoisonError::into_inner)[direction as usize] = reason;
+    }
+
+    fn suspicion(&self) -> Option<String> {
+        let reasons = self.suspicions.lock().unwrap_or_else(PoisonError::into_inner);
+        let all: Vec<&str> = reasons.iter().flatten().map(String::as_str).collect();
+        (!all.is_empty()).then(|| all.join("; "))
     }
 
     /// The error of an operation that was not answered for `waited`.

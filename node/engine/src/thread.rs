@@ -103,7 +103,9 @@ impl Parts {
             queue_depth: AtomicUsize::new(0),
             stall: Stall::default(),
             latency: Latencies::default(),
+            suspicions: Mutex::default(),
             erase_alarms: AtomicU64::new(0),
+            slot_counts: Mutex::default(),
             uptime: Uptime::begin(&self.timing),
         })
     }

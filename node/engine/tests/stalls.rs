@@ -210,3 +210,116 @@ fn an_operation_that_moves_a_whole_extent_has_more_time_while_the_disk_moves_and
     assert!(matches!(answer.unwrap_err(), EngineError::Stalled { .. }));
     assert_eq!(took, DEADLINE);
 }
+
+/// What came of [`node_of_six`].
+struct Outcome {
+    /// The 99th percentile of each disk's answered reads.
+    percentiles: Vec<Duration>,
+    /// Reads that failed: after how long, and why.
+    refused: Vec<(Duration, String)>,
+}
+
+/// A read: its disk, when it was sent, and its answer.
+type Running = (usize, Duration, Answer<bytes::Bytes>);
+
+/// Several disks of one node, read at a steady pace for two minutes of virtual time; one may hang for thirty seconds in
+/// the middle.
+fn node_of_six(hung: Option<usize>) -> Outcome {
+    const DISKS: u64 = 6;
+    const EVERY: Duration = Duration::from_millis(40);
+    const END: Duration = Duration::from_secs(120);
+    let clock = Arc::new(SimulatedClock::new());
+    let mut disks: Vec<Timed> = (0..DISKS).map(|n| Timed::new(10 + n, &clock)).collect();
+    for disk in &mut disks {
+        filled(disk, &clock);
+    }
+    let start = clock.now();
+    if let Some(hung) = hung {
+        *disks[hung].hangs.borrow_mut() = (start + END / 3, start + END / 3 + Duration::from_secs(30));
+    }
+    let mut running: Vec<Running> = Vec::new();
+    let mut latencies = vec![Vec::new(); disks.len()];
+    let mut refused = Vec::new();
+    let mut next = start;
+    let mut take = |running: &mut Vec<Running>| {
+        running.retain_mut(|(disk, sent, answer)| match poll(answer) {
+            Poll::Pending => true,
+            Poll::Ready(result) => {
+                let took = clock.now() - *sent;
+                match result {
+                    Ok(_) => latencies[*disk].push(took),
+                    Err(error) => {
+                        assert_eq!(Some(*disk), hung, "only the disk that hangs fails: {error}");
+                        refused.push((took, error.to_string()));
+                    }
+                }
+                false
+            }
+        });
+    };
+    while clock.now() < start + END || !running.is_empty() {
+        if clock.now() >= next && next < start + END {
+            running.extend(disks.iter().enumerate().map(|(n, disk)| (n, clock.now(), read(disk.handle()))));
+            next += EVERY;
+        }
+        // The first poll sends; the last takes what was answered at this time.
+        for _ in 0..2 {
+            take(&mut running);
+            for disk in &mut disks {
+                while disk.engine.next_due().is_some_and(|due| due <= clock.now()) {
+                    disk.engine.turn();
+                }
+            }
+        }
+        take(&mut running);
+        let due = disks.iter().filter_map(|disk| disk.engine.next_due()).min().unwrap_or(next);
+        clock.set(if next < start + END { due.min(next) } else { due });
+    }
+    let percentile = |of: &mut Vec<Duration>| {
+        of.sort_unstable();
+        of[of.len() * 99 / 100]
+    };
+    Outcome { percentiles: latencies.iter_mut().map(percentile).collect(), refused }
+}
+
+#[test]
+fn a_disk_that_hangs_for_thirty_seconds_costs_the_others_nothing_and_its_callers_little() {
+    let calm = node_of_six(None);
+    assert_eq!(calm.refused, []);
+    let storm = node_of_six(Some(2));
+    for (n, (before, after)) in calm.percentiles.iter().zip(&storm.percentiles).enumerate().filter(|(n, _)| *n != 2) {
+        println!("disk {n}: p99 {before:?} calm, {after:?} while another hangs");
+        assert!(after.abs_diff(*before) * 10 < *before, "disk {n}: {before:?} {after:?}");
+    }
+    let late = storm.refused.iter().filter(|(took, _)| *took > Duration::ZERO).count();
+    println!("{} requests to the hung disk failed, {late} of them at the deadline", storm.refused.len());
+    assert!(storm.refused.len() > 500);
+    // Those of the two seconds in which it was not yet known, as far as they were admitted.
+    assert!((1..=50).contains(&late), "{late}");
+    for (took, error) in &storm.refused {
+        assert!(*took <= DEADLINE && (error.contains("does not answer") || error.contains("busy")), "{took:?} {error}");
+    }
+}
+
+#[test]
+fn a_disk_that_gets_far_slower_than_it_was_is_reported_and_used_all_the_same() {
+    let clock = Arc::new(SimulatedClock::new());
+    let mut disk = Timed::new(6, &clock);
+    filled(&mut disk, &clock);
+    let reads = |disk: &mut Timed, count: u32, time: Duration| {
+        disk.pace(Box::new(move |_| time));
+        for _ in 0..count {
+            disk.run(&clock, read(disk.handle())).0.unwrap();
+            clock.advance(Duration::from_millis(100));
+        }
+    };
+    reads(&mut disk, 1500, READ);
+    assert_eq!(disk.handle().status().suspect, None);
+    reads(&mut disk, 600, READ * 40);
+    let reason = disk.handle().status().suspect.unwrap();
+    assert!(reason.contains("reads") && reason.contains("262 ms") && reason.contains("4.096 ms"), "{reason}");
+    reads(&mut disk, 900, READ);
+    let status = disk.handle().status();
+    assert_eq!(status.suspect, None);
+    assert!(status.latency.read.count() >= 3000 && status.latency.read.percentile_us(500) == Some(8192));
+}

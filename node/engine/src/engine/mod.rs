@@ -38,12 +38,12 @@ use watcher::Warrant;
 use crate::buffer::AlignedBuf;
 use crate::error::{EngineError, ExtentState};
 use crate::geometry::Geometry;
-use crate::io_error::{Direction, ErrorKind, Verdict, classify_io_error};
+use crate::io_error::{Action, Direction, Failure, Place, Verdict, judge_io_error};
 use crate::raw::Work;
 use crate::reactor::{Io, TaskLock, TaskLockGuard};
 use crate::shared::Shared;
 use crate::slot_header::{SlotHeader, SlotState};
-use crate::status::ExtentInfo;
+use crate::status::{ExtentInfo, SlotCounts};
 use crate::superblock::Superblock;
 
 /// Source of random ids and nonces; seeded in simulation.
@@ -238,6 +238,8 @@ impl Engine {
         }
         if frees {
             self.release(slot, before.volume);
+        } else {
+            self.count_slots();
         }
         Ok(())
     }
@@ -249,7 +251,15 @@ impl Engine {
         self.write_header(slot, header).await
     }
 
+    /// Tells the status how many slots are in which state.
+    fn count_slots(&self) {
+        let mut counts = SlotCounts::default();
+        self.slots.borrow().iter().for_each(|slot| slot.count(&mut counts));
+        self.shared.count_slots(counts);
+    }
+
     fn count_free(&self) {
+        self.count_slots();
         self.shared.free_slots.store(self.free.borrow().len() as u32, Ordering::Relaxed);
     }
 
@@ -291,29 +301,42 @@ impl Engine {
                 Ok(put) => std::io::Error::new(std::io::ErrorKind::WriteZero, format!("wrote {put} of {len} bytes")),
                 Err(error) => error,
             };
-            let verdict = classify_io_error(&error, Direction::Write, attempt, self.shared.counters.write_errors());
+            let place = if offset < self.geometry().slot_area.offset { Place::Area } else { Place::Slot };
             match back {
-                Some(back) if verdict == Verdict::Retry => buffer = back,
-                _ => return Err(self.write_failed(error, what, attempt)),
+                Some(back) if self.judge_write(&error, place, attempt).action == Action::Retry => buffer = back,
+                _ => return Err(self.write_failed_at(place, error, what, attempt)),
             }
         }
         Err(self.lost_buffer())
     }
 
-    /// Counts a write that failed for good, draws the consequences for the disk, and names it.
+    /// Counts what failed for good and was no write to an area.
     fn write_failed(&self, error: std::io::Error, what: &'static str, attempt: u32) -> EngineError {
-        let verdict = classify_io_error(&error, Direction::Write, attempt, self.shared.counters.write_errors());
-        self.shared.counters.write_error(ErrorKind::of(&error));
+        self.write_failed_at(Place::Slot, error, what, attempt)
+    }
+
+    /// Counts a write that failed for good, draws the consequences for the disk, and names it.
+    fn write_failed_at(&self, place: Place, error: std::io::Error, what: &'static str, attempt: u32) -> EngineError {
+        let verdict = self.judge_write(&error, place, attempt);
+        self.shared.counters.write_error(verdict.kind, place);
         self.consequences(verdict, &error, what);
-        tracing::warn!(disk = %self.shared.id, %error, what, ?verdict, "write failed");
+        let Verdict { action, reason, .. } = verdict;
+        tracing::warn!(disk = %self.shared.id, path = %self.shared.path.display(), %error, what, ?action, reason, "write failed");
         EngineError::Io { disk: self.shared.id, what, source: error }
     }
 
+    fn judge_write(&self, error: &std::io::Error, place: Place, attempt: u32) -> Verdict {
+        let (earlier_writes, earlier_area_writes) = self.shared.counters.failed_writes();
+        let direction = Direction::Write;
+        judge_io_error(error, Failure { direction, place, attempt, earlier_writes, earlier_area_writes })
+    }
+
     fn consequences(&self, verdict: Verdict, error: &std::io::Error, what: &'static str) {
-        match verdict {
-            Verdict::Retry | Verdict::Extent => {}
-            Verdict::DiskReadOnly => self.shared.set_read_only(&format!("{what}: {error}")),
-            Verdict::DiskFailed => self.shared.set_failed(&format!("{what}: {error}")),
+        let reason = || format!("{what}: {error}: {}", verdict.reason);
+        match verdict.action {
+            Action::Retry | Action::Extent => {}
+            Action::DiskReadOnly => self.shared.set_read_only(&reason()),
+            Action::DiskFailed => self.shared.set_failed(&reason()),
         }
     }
 
@@ -330,11 +353,13 @@ impl Engine {
                 Ok(got) => std::io::Error::new(std::io::ErrorKind::UnexpectedEof, format!("read {got} of {len} bytes")),
                 Err(error) => error,
             };
-            let verdict = classify_io_error(&error, Direction::Read, attempt, 0);
+            let (direction, place) = (Direction::Read, Place::Slot);
+            let failure = Failure { direction, place, attempt, earlier_writes: 0, earlier_area_writes: 0 };
+            let verdict = judge_io_error(&error, failure);
             match back {
-                Some(back) if verdict == Verdict::Retry => buffer = back,
+                Some(back) if verdict.action == Action::Retry => buffer = back,
                 _ => {
-                    self.shared.counters.read_error(ErrorKind::of(&error));
+                    self.shared.counters.read_error(verdict.kind);
                     self.consequences(verdict, &error, "reading");
                     return Err(error);
                 }
@@ -365,6 +390,7 @@ impl Engine {
 
     /// Every extent, by slot.
     pub(crate) fn extents(&self) -> Vec<ExtentInfo> {
+        self.count_slots();
         let slots = self.slots.borrow();
         let used = slots.iter().enumerate().filter(|(_, slot)| slot.state != SlotState::Free && !slot.is_lost());
         used.map(|(n, slot)| slot.info(n as u32)).collect()

@@ -8,7 +8,7 @@ use holdfast_libs_types::{VolumeId, WriteEpoch};
 use crate::error::ExtentState;
 use crate::reactor::{Io, TaskLock};
 use crate::slot_header::{SlotHeader, SlotState};
-use crate::status::ExtentInfo;
+use crate::status::{ExtentInfo, SlotCounts};
 
 /// Both header pages are damaged, or another slot claims the same volume: kept out of use, never erased.
 const LOST: u8 = 1;
@@ -180,6 +180,23 @@ impl Slot {
             SlotState::Open => ExtentState::Open,
             SlotState::Fenced => ExtentState::Fenced,
         }
+    }
+
+    /// Counts it in.
+    pub(super) fn count(&self, counts: &mut SlotCounts) {
+        let place = match (self.is_lost(), self.state) {
+            (true, _) => &mut counts.lost,
+            (_, SlotState::Free) => &mut counts.free,
+            _ => match self.state() {
+                ExtentState::Copying => &mut counts.copying,
+                ExtentState::Open => &mut counts.open,
+                ExtentState::Fenced => &mut counts.fenced,
+                ExtentState::Sealed => &mut counts.sealed,
+                ExtentState::Damaged => &mut counts.damaged,
+                ExtentState::Trashed => &mut counts.trashed,
+            },
+        };
+        *place += 1;
     }
 
     pub(super) fn info(&self, slot: u32) -> ExtentInfo {
