@@ -265,7 +265,7 @@ pub struct DiskStatus {
     pub errors: IoErrors,
     /// I/Os the disk works on now.
     pub queue_depth: usize,
-    /// Slots by what they hold.
+    /// Slots by what they hold, as of the mount or the last listing of all extents.
     pub slots_by_state: SlotCounts,
     /// How far its scrub is.
     pub scrub: ScrubStatus,

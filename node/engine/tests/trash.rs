@@ -240,6 +240,7 @@ fn trash_is_erased_when_its_retention_has_passed_in_disk_uptime_over_all_mounts(
         assert!(matches!(shelf.restore(first).unwrap_err(), EngineError::UnknownVolume { .. }));
         shelf.restart();
     }
+    shelf.run(|disk| async move { disk.extents().await }).unwrap();
     let counts = shelf.engine.handle().status().slots_by_state;
     assert_eq!((counts.trashed, counts.open, counts.free), (1, 1, free + 1));
     assert_eq!(shelf.extent(volume(2)).state, ExtentState::Trashed);

@@ -238,8 +238,6 @@ impl Engine {
         }
         if frees {
             self.release(slot, before.volume);
-        } else {
-            self.count_slots();
         }
         Ok(())
     }
@@ -259,7 +257,6 @@ impl Engine {
     }
 
     fn count_free(&self) {
-        self.count_slots();
         self.shared.free_slots.store(self.free.borrow().len() as u32, Ordering::Relaxed);
     }
 

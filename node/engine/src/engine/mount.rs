@@ -41,6 +41,7 @@ impl Engine {
         let lost = self.slots.borrow().iter().filter(|slot| slot.is_lost()).count();
         self.shared.lost_slots.store(lost as u32, Ordering::Relaxed);
         self.count_free();
+        self.count_slots();
         Ok(())
     }
 
