@@ -174,6 +174,7 @@ mod tests {
             .call(Lane::Control, move |engine| async move { engine.write_header(slot, &SlotHeader::freed(1)).await });
         assert!(matches!(drive(&mut disk, planted).unwrap_err(), EngineError::EraseRefused { .. }));
         assert_eq!((handle.status().erase_alarms, handle.status().counters.writes), (2, writes));
-        drive(&mut disk, handle.extent(VOLUME)).unwrap();
+        let info = drive(&mut disk, handle.extent(VOLUME)).unwrap();
+        assert!(info.takes_appends, "refused before anything of it was begun");
     }
 }
