@@ -30,9 +30,9 @@ fn volume_manager(target: &Target) -> anyhow::Result<VolumeManagerClient> {
 async fn status(target: &Target) -> anyhow::Result<()> {
     let status = volume_manager(target)?.status().await?;
     if target.json {
-        println!("{}", serde_json::to_string_pretty(&status)?);
+        show::line(&serde_json::to_string_pretty(&status)?)?;
     } else {
-        print!("{}", screen(&status));
+        show::text(&screen(&status))?;
     }
     Ok(())
 }

@@ -50,9 +50,9 @@ fn probe(options: &ProbeOptions) -> anyhow::Result<()> {
     let findings = profile.as_ref().map(|profile| Findings::gather(profile, &machine, runner)).unwrap_or_default();
     let report = matching::judge(profile.as_ref(), &machine, &findings);
     if options.json {
-        println!("{}", document(&report, &machine));
+        show::line(&document(&report, &machine).to_string())?;
     } else {
-        print!("{}", page(&report, &machine));
+        show::text(&page(&report, &machine))?;
     }
     if let Some(profile) = written? {
         eprintln!("wrote {}", profile.file);
@@ -142,7 +142,7 @@ fn locate(options: &LocateOptions) -> anyhow::Result<()> {
     };
     let on = options.switch == Switch::On;
     let way = light::locate(&profile, &machine, &SystemRunner, &options.bay, on)?;
-    println!("bay {}: light {} ({way})", options.bay, if on { "on" } else { "off" });
+    show::line(&format!("bay {}: light {} ({way})", options.bay, if on { "on" } else { "off" }))?;
     Ok(())
 }
 

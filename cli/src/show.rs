@@ -1,9 +1,10 @@
 //! Sizes, tables and progress as people read them.
 
 use std::fmt::Write as _;
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::str::FromStr;
 
+use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
 
 const UNITS: [(&str, u64); 5] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
@@ -30,6 +31,26 @@ impl FromStr for ByteSize {
         };
         number.checked_mul(factor).map(Self).ok_or_else(expected)
     }
+}
+
+/// Writes to stdout. Whoever reads it may stop when he has seen enough: that is no failure.
+///
+/// # Errors
+/// When stdout takes nothing, for example because its disk is full.
+pub fn text(text: &str) -> anyhow::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("cannot write to stdout"),
+    }
+}
+
+/// Writes a line to stdout.
+///
+/// # Errors
+/// See [`text`].
+pub fn line(line: &str) -> anyhow::Result<()> {
+    text(&format!("{line}\n"))
 }
 
 /// `1.5 GiB`.

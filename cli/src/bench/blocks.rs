@@ -65,9 +65,9 @@ pub async fn run(options: BenchBlocks) -> anyhow::Result<()> {
     figures["dedup_hits"] = cell.dedup_hits.load(Ordering::Relaxed).into();
     figures["daemons"] = processes::report(&before, &after);
     if options.target.json {
-        println!("{}", serde_json::to_string_pretty(&figures)?);
+        show::line(&serde_json::to_string_pretty(&figures)?)?;
     } else {
-        print!("{}", screen(&figures));
+        show::text(&screen(&figures))?;
     }
     Ok(())
 }

@@ -22,6 +22,7 @@ use rand::{Rng as _, SeedableRng as _};
 use crate::arguments::BenchDisk;
 use crate::bench::fio::{self, Job};
 use crate::bench::rounds::{self, Figures};
+use crate::show;
 
 const SLOT_BYTES: u64 = 512 << 20;
 /// Slots one round fills: 4 MiB appends, 64 KiB appends, 4 KiB records.
@@ -58,10 +59,11 @@ struct Placed {
 /// When the disk cannot be made, fio is missing, or an operation fails.
 pub async fn run(options: BenchDisk) -> anyhow::Result<()> {
     let scratch = Scratch::at(&options.path)?;
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     let interrupted = async {
-        // Without a handler Ctrl-C ends the process at once, which leaves the scratch files: better than not ending.
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending::<()>().await;
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminate.recv() => {}
         }
     };
     let figures = tokio::select! {
@@ -70,9 +72,9 @@ pub async fn run(options: BenchDisk) -> anyhow::Result<()> {
     };
     let figures = figures.document();
     if options.json {
-        println!("{}", serde_json::to_string_pretty(&figures)?);
+        show::line(&serde_json::to_string_pretty(&figures)?)?;
     } else {
-        print!("{}", rounds::screen(&figures));
+        show::text(&rounds::screen(&figures))?;
     }
     Ok(())
 }

@@ -48,9 +48,9 @@ pub fn format(options: &FormatDisk, as_json: bool) -> anyhow::Result<()> {
             "formatted": true, "device": device, "size_bytes": size, "disk": formatted.disk, "cell": cell,
             "slot_bytes": slot_bytes, "slots": formatted.slots,
         });
-        println!("{}", serde_json::to_string_pretty(&document)?);
+        show::line(&serde_json::to_string_pretty(&document)?)?;
     } else {
-        print!("{}", report(&device, &formatted, size, cell, slot_bytes));
+        show::text(&report(&device, &formatted, size, cell, slot_bytes))?;
     }
     Ok(())
 }
@@ -157,7 +157,9 @@ fn may_go_on(options: &FormatDisk, obstacles: &[Obstacle], extents: u32) -> bool
 fn refusal(device: &Device, obstacles: &[Obstacle], options: &FormatDisk, as_json: bool) -> anyhow::Error {
     if as_json {
         let document = json!({ "formatted": false, "device": device, "reasons": obstacles });
-        println!("{document:#}");
+        if let Err(error) = show::line(&format!("{document:#}")) {
+            return error;
+        }
     }
     let mut text = format!("{} was not formatted, and nothing on it was changed:", device.describe());
     for obstacle in obstacles {

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use nix::sys::stat::{major, minor};
@@ -99,7 +99,7 @@ fn mounts(roots: &Roots, device: &Device, parts: &[Part]) -> Vec<Obstacle> {
         let left: Vec<&str> = left.split(' ').collect();
         let (Some(number), Some(point)) = (left.get(2), left.get(4)) else { continue };
         let source = right.split(' ').nth(1).map(unescape).unwrap_or_default();
-        let is_source = |path: &Path| source == path || fs::canonicalize(&source).is_ok_and(|source| source == path);
+        let is_source = |path: &Path| same(&source, path);
         let part = parts.iter().find(|part| part.number == *number || is_source(&part.path));
         let path = match part {
             Some(part) => &part.path,
@@ -120,10 +120,7 @@ fn swaps(roots: &Roots, device: &Device, parts: &[Part]) -> Vec<Obstacle> {
     let table = fs::read_to_string(roots.proc.join("swaps")).unwrap_or_default();
     let names = table.lines().skip(1).filter_map(|line| line.split_whitespace().next()).map(unescape);
     names
-        .filter(|name| {
-            let name = fs::canonicalize(name).unwrap_or_else(|_| name.clone());
-            name == device.path || parts.iter().any(|part| part.path == name)
-        })
+        .filter(|name| same(name, &device.path) || parts.iter().any(|part| same(name, &part.path)))
         .map(|name| {
             let name = name.display();
             let remedy = format!("if it may go, `swapoff {name}` first, and take it out of /etc/fstab");
@@ -163,7 +160,7 @@ fn loops(roots: &Roots, device: &Device, parts: &[Part]) -> Vec<Obstacle> {
     for entry in folders(&roots.sys.join("block")) {
         let Some(backing) = text(&entry.join("loop/backing_file")) else { continue };
         let backing = PathBuf::from(backing);
-        if backing == device.path || parts.iter().any(|part| part.path == backing) {
+        if same(&backing, &device.path) || parts.iter().any(|part| same(&backing, &part.path)) {
             let name = entry.file_name().unwrap_or_default().to_string_lossy().into_owned();
             found.push(Obstacle::new(
                 Grip::Firm,
@@ -174,6 +171,16 @@ fn loops(roots: &Roots, device: &Device, parts: &[Part]) -> Vec<Obstacle> {
         }
     }
     found
+}
+
+/// Whether two paths name one file or device: a file has many names (hard links, bind mounts), a device many nodes.
+fn same(one: &Path, other: &Path) -> bool {
+    let identity = |path: &Path| {
+        let metadata = fs::metadata(path).ok()?;
+        let device = metadata.file_type().is_block_device();
+        Some(if device { (true, 0, metadata.rdev()) } else { (false, metadata.dev(), metadata.ino()) })
+    };
+    one == other || identity(one).is_some_and(|found| identity(other) == Some(found))
 }
 
 /// The process that holds the lock of the file or device node, from `/proc/locks`.

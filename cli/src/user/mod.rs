@@ -49,7 +49,7 @@ pub fn login(options: &LoginOptions) -> anyhow::Result<()> {
     let answer = block_on(async { Ok(metadata.login(&login).await?) })?;
     let server = options.server.trim_end_matches('/').to_owned();
     let path = Profile { server, ca, token: answer.token }.save()?;
-    println!("linked as {}; profile in {}", options.user, path.display());
+    show::line(&format!("linked as {}; profile in {}", options.user, path.display()))?;
     Ok(())
 }
 
@@ -69,7 +69,7 @@ pub fn status(options: &StatusOptions) -> anyhow::Result<()> {
         }));
     }
     if options.target.json {
-        println!("{}", serde_json::to_string_pretty(&json!({ "clients": clients }))?);
+        show::line(&serde_json::to_string_pretty(&json!({ "clients": clients }))?)?;
         return Ok(());
     }
     let heading = ["FOLDER", "STATE", "PENDING", "CONFLICTS", "NOT SYNCED", "SENT", "RECEIVED"];
@@ -91,11 +91,11 @@ pub fn status(options: &StatusOptions) -> anyhow::Result<()> {
             show::bytes(number(client, "block_bytes_received")),
         ]);
     }
-    print!("{}", show::table(&rows));
+    show::text(&show::table(&rows))?;
     for client in &clients {
         for entry in client["not_synced_entries"].as_array().into_iter().flatten() {
             let (path, reason) = (entry["path"].as_str().unwrap_or("?"), entry["reason"].as_str().unwrap_or("?"));
-            println!("not synced: {}: {reason}", show::name(path));
+            show::line(&format!("not synced: {}: {reason}", show::name(path)))?;
         }
     }
     Ok(())
@@ -139,7 +139,7 @@ pub fn ls(options: &LsOptions) -> anyhow::Result<()> {
     let api = Api::new(&Profile::find(&options.target)?)?;
     let entries = block_on(api.list_folder(&path, options.recursive))?;
     if options.target.json {
-        println!("{}", serde_json::to_string_pretty(&json!({ "entries": entries }))?);
+        show::line(&serde_json::to_string_pretty(&json!({ "entries": entries }))?)?;
         return Ok(());
     }
     let mut rows = Vec::new();
@@ -157,7 +157,7 @@ pub fn ls(options: &LsOptions) -> anyhow::Result<()> {
             ]);
         }
     }
-    print!("{}", show::table(&rows));
+    show::text(&show::table(&rows))?;
     Ok(())
 }
 
@@ -182,10 +182,10 @@ pub fn get(options: &GetOptions) -> anyhow::Result<()> {
 
 fn report(metadata: &Value, as_json: bool) -> anyhow::Result<()> {
     if as_json {
-        println!("{}", serde_json::to_string_pretty(metadata)?);
+        show::line(&serde_json::to_string_pretty(metadata)?)?;
     } else {
         let size = show::bytes(metadata["size"].as_u64().unwrap_or(0));
-        println!("{}  {size}", show::name(metadata["path_display"].as_str().unwrap_or("?")));
+        show::line(&format!("{}  {size}", show::name(metadata["path_display"].as_str().unwrap_or("?"))))?;
     }
     Ok(())
 }

@@ -75,6 +75,12 @@ pub async fn get(api: &Api, path: &str, file: &Path) -> anyhow::Result<Value> {
     } else {
         file
     };
+    // A link leads to what is replaced; a device or a pipe is no place for a file.
+    let target = std::fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
+    let file = target.as_path();
+    if std::fs::metadata(file).is_ok_and(|metadata| !metadata.is_file()) {
+        bail!("{} is not a regular file; name one to write to", file.display());
+    }
     let folder = match file.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),

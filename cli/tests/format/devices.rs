@@ -198,6 +198,10 @@ fn a_read_only_device_and_one_below_another_are_refused() {
     refused(&device.path, || format(&device.path, &["--force", device.name()]), &words);
     let attached = format!("is attached to {}", device.name());
     refused(&file, || format(&file, &[]), &[&attached, &format!("format {}", device.name())]);
+    // By whatever name it is called.
+    let other = folder.path().canonicalize().unwrap().join("hard-link");
+    std::fs::hard_link(&file, &other).unwrap();
+    refused(&other, || format(&other, &["--force", &other.display().to_string()]), &[&attached]);
     drop(device);
 
     let below = Loop::over(&file, &[]);
