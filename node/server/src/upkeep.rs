@@ -34,7 +34,7 @@ async fn look(node: &Node, period: Duration) {
 }
 
 /// Each disk on a task of its own, so that one that hangs holds up no other.
-async fn check(node: &Node, period: Duration) {
+pub(crate) async fn check(node: &Node, period: Duration) {
     loop {
         for disk in node.disks.open() {
             tokio::spawn(async move {

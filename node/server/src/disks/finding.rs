@@ -19,6 +19,10 @@ pub(crate) struct FileIdentity {
 }
 
 impl FileIdentity {
+    /// Of a disk that is no file.
+    #[cfg(test)]
+    pub(crate) const NONE: Self = Self { device: 0, inode: 0 };
+
     /// Of the file or device that `path` names, links followed.
     pub(crate) fn of(path: &Path) -> std::io::Result<Self> {
         let metadata = std::fs::metadata(path)?;

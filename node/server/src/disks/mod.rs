@@ -13,6 +13,8 @@
 mod answers;
 mod finding;
 mod open_disk;
+#[cfg(test)]
+mod stalls;
 mod watch;
 
 use std::path::PathBuf;
@@ -176,6 +178,13 @@ impl Disks {
             incarnation: 0,
         });
         open.chain(gone).chain(unusable).collect()
+    }
+
+    /// Takes a disk into use. Its id must not be in use.
+    fn insert(&self, disk: Arc<OpenDisk>) {
+        let mut set = self.set();
+        set.gone.retain(|gone| gone.status.id != disk.id());
+        set.open.push(disk);
     }
 
     /// Takes all disks out of use and waits, within limits, until they have let go of their files and devices.

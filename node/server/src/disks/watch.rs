@@ -74,6 +74,16 @@ impl Watcher {
     /// # Errors
     /// `NoDisks`, `ForeignDisk`, `NoUsableDisk`: only what was configured by name ends the start.
     pub(crate) async fn start(config: &Config) -> Result<Self, ServerError> {
+        let mut watcher = Self::new(config)?;
+        watcher.look(Look::First).await;
+        watcher.judge_start().await
+    }
+
+    /// One that has not looked yet.
+    ///
+    /// # Errors
+    /// `NoDisks`, `Profile`.
+    pub(crate) fn new(config: &Config) -> Result<Self, ServerError> {
         let profile = config.profile.as_deref().map(|name| shipped::named(name, None)).transpose()?;
         let wanted = wanted(&config.disks, profile.as_ref());
         if wanted.is_empty() {
@@ -84,7 +94,7 @@ impl Watcher {
                 tracing::warn!("{why}");
             }
         }
-        let mut watcher = Self {
+        Ok(Self {
             config: config.clone(),
             wanted,
             settings: profile.map(|profile| profile.settings),
@@ -92,22 +102,25 @@ impl Watcher {
             tried: HashMap::new(),
             opening: JoinSet::new(),
             under_way: HashMap::new(),
-        };
-        watcher.look(Look::First).await;
-        let unusable = watcher.disks.unusable();
+        })
+    }
+
+    /// Whether what the first look found is enough to serve.
+    async fn judge_start(self) -> Result<Self, ServerError> {
+        let unusable = self.disks.unusable();
         let reasons = |of: &dyn Fn(&&Unusable) -> bool| {
             unusable.iter().filter(of).map(|disk| disk.reason.as_str()).collect::<Vec<_>>().join("; ")
         };
         let foreign = reasons(&|disk| disk.named && disk.cause == Cause::Foreign);
-        let may_come = watcher.wanted.iter().any(|wanted| !wanted.named) || !watcher.under_way.is_empty();
+        let may_come = self.wanted.iter().any(|wanted| !wanted.named) || !self.under_way.is_empty();
         let refused = if !foreign.is_empty() {
             ServerError::ForeignDisk(foreign)
-        } else if watcher.disks.open().is_empty() && !may_come {
+        } else if self.disks.open().is_empty() && !may_come {
             ServerError::NoUsableDisk(reasons(&|_| true))
         } else {
-            return Ok(watcher);
+            return Ok(self);
         };
-        watcher.disks.close_all().await;
+        self.disks.close_all().await;
         Err(refused)
     }
 
@@ -280,9 +293,7 @@ impl Watcher {
         tokio::spawn(scrub::run(Arc::clone(&open)));
         tokio::spawn(eraser::run(Arc::clone(&open), self.config.trash.clone()));
         self.tried.remove(&found.path);
-        let mut set = self.disks.set();
-        set.gone.retain(|gone| gone.status.id != status.id);
-        set.open.push(open);
+        self.disks.insert(open);
         true
     }
 
