@@ -149,7 +149,10 @@ impl Candidate {
             || copies.iter().any(|copy| {
                 matches!(
                     copy,
-                    Err(SuperblockError::Checksum | SuperblockError::Version(_) | SuperblockError::Geometry(_))
+                    Err(SuperblockError::Checksum
+                        | SuperblockError::Version(_)
+                        | SuperblockError::Geometry(_)
+                        | SuperblockError::Counters)
                 )
             });
         if !marked {

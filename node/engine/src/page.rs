@@ -5,6 +5,9 @@ use holdfast_libs_types::PAGE_BYTES;
 /// Where the checksum of a page stands.
 pub(crate) const PAGE_CRC_AT: usize = PAGE_BYTES - 4;
 
+/// Counters are raised by one at a write: one beyond this was never counted to, and could not be raised for ever.
+pub(crate) const MOST_COUNT: u64 = 1 << 62;
+
 /// A page under construction.
 pub(crate) struct PageWriter(Box<[u8; PAGE_BYTES]>);
 

@@ -32,7 +32,7 @@ use holdfast_libs_types::{DiskId, MAX_VOLUME_RECORDS, PAGE_BYTES, VolumeId, Writ
 
 use crate::footer::FooterShape;
 use crate::geometry::Geometry;
-use crate::page::{PageFault, PageReader, PageWriter};
+use crate::page::{MOST_COUNT, PageFault, PageReader, PageWriter};
 
 const MAGIC: &[u8; 4] = b"HFSL";
 const VERSION: u8 = 2;
@@ -100,7 +100,7 @@ pub(crate) enum SlotHeaderError {
     Version(u8),
     #[error("in state {0}, which this program does not know")]
     State(u8),
-    #[error("naming places that are not in the slot")]
+    #[error("naming places that are not in the slot, or impossible counters")]
     Impossible,
 }
 
@@ -193,15 +193,17 @@ impl SlotHeader {
         })
     }
 
-    /// Whether length, footer and records lie within a slot of `geometry`. A header where they do not was never
-    /// written by this engine; followed, it would lead into other slots.
+    /// Whether length, footer and records lie within a slot of `geometry`, and counters can be raised. A header where
+    /// they do not was never written by this engine; followed, it would lead into other slots.
     ///
     /// # Errors
     /// `Impossible`.
     pub(crate) fn within(self, geometry: &Geometry) -> Result<Self, SlotHeaderError> {
         let footer_at = u64::from(self.footer_offset) * PAGE_BYTES as u64;
         let room = geometry.data_bytes + geometry.footer_bytes;
-        let fits = self.length <= geometry.data_bytes
+        let fits = self.generation <= MOST_COUNT
+            && self.slot_generation < u32::MAX
+            && self.length <= geometry.data_bytes
             && self.records <= MAX_VOLUME_RECORDS
             && (self.footer_offset == 0
                 || footer_at >= self.length && footer_at + FooterShape::of(self.length, self.records).len() <= room);
@@ -286,6 +288,8 @@ mod tests {
             SlotHeader { footer_offset: (room / 4096) as u32, ..good.clone() },
             SlotHeader { footer_offset: u32::MAX, ..good.clone() },
             SlotHeader { records: 65_537, ..good.clone() },
+            SlotHeader { generation: u64::MAX, ..good.clone() },
+            SlotHeader { slot_generation: u32::MAX, ..good.clone() },
         ] {
             assert_eq!(bad.within(&geometry), Err(SlotHeaderError::Impossible));
         }

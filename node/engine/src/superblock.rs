@@ -36,7 +36,7 @@
 use holdfast_libs_types::{CellId, DiskId, PAGE_BYTES};
 
 use crate::geometry::{Area, Geometry, SLOT_HEADER_BYTES};
-use crate::page::{PageFault, PageReader, PageWriter};
+use crate::page::{MOST_COUNT, PageFault, PageReader, PageWriter};
 use crate::status::Incarnation;
 
 const MAGIC: &[u8; 8] = b"HOLDFAST";
@@ -74,6 +74,8 @@ pub(crate) enum SuperblockError {
     Version(u32),
     #[error("impossible geometry: {0}")]
     Geometry(String),
+    #[error("impossible counters")]
+    Counters,
     #[error("cannot be read: {0}")]
     Unreadable(String),
 }
@@ -158,6 +160,9 @@ impl Superblock {
         };
         geometry.check().map_err(SuperblockError::Geometry)?;
         let proposed = page.u64(96);
+        if [page.u64(16), page.u64(56), proposed].iter().any(|counter| *counter > MOST_COUNT) {
+            return Err(SuperblockError::Counters);
+        }
         Ok(Self {
             generation: page.u64(16),
             disk: DiskId(page.array(24)),

@@ -210,10 +210,11 @@ fn pick<'a>(inputs: &'a [Vec<u8>], random: &mut SmallRng) -> &'a Vec<u8> {
     &inputs[random.random_range(from..inputs.len())]
 }
 
-/// A reason without numbers, quotations and the lines that show a piece of the input.
+/// A reason without numbers, ids, quotations and the lines that show a piece of the input.
 fn plain(reason: &str) -> String {
-    const MOST_LETTERS: usize = 60;
-    let mut out = String::new();
+    const MOST_BYTES: usize = 400;
+    const ID_LETTERS: usize = 16;
+    let mut bare = String::new();
     for line in reason.lines().filter(|line| !line.contains('|')) {
         let mut quote = None;
         let mut escaped = false;
@@ -224,9 +225,17 @@ fn plain(reason: &str) -> String {
                 Some(mark) if c == mark => quote = None,
                 Some(_) => {}
                 None if matches!(c, '`' | '"') => quote = Some(c),
-                None if c.is_ascii_alphabetic() && out.len() < MOST_LETTERS => out.push(c),
-                None => {}
+                None => bare.push(c),
             }
+        }
+        bare.push(' ');
+    }
+    let words = bare.split(|c: char| !c.is_ascii_alphanumeric());
+    let mut out = String::new();
+    for word in words.filter(|word| word.len() < ID_LETTERS && !word.contains(|c: char| c.is_ascii_digit())) {
+        out.push_str(word);
+        if out.len() > MOST_BYTES {
+            break;
         }
     }
     out

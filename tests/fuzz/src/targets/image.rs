@@ -134,7 +134,7 @@ fn mount_patched(pages: &[(u64, Vec<u8>)], mut patches: &[u8]) -> Outcome {
     drive(&mut engine, async move { use_all(&handle).await })
 }
 
-/// Reads whatever can be read. Each may fail; the first reason is the answer.
+/// Reads whatever can be read. Each may fail; all reasons together are the answer.
 async fn use_all(disk: &Disk) -> Outcome {
     let mut reasons = Vec::new();
     let mut note = |what: &str, result: Option<EngineError>| {
@@ -167,5 +167,5 @@ async fn use_all(disk: &Disk) -> Outcome {
             }
         }
     }
-    reasons.into_iter().next().map_or(Ok(()), Err)
+    if reasons.is_empty() { Ok(()) } else { Err(reasons.join("; ")) }
 }

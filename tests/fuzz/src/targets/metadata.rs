@@ -178,9 +178,7 @@ fn name_samples() -> Vec<String> {
 }
 
 fn names(text: &str) -> Outcome {
-    let folded = key(text);
-    assert_eq!(key(&folded), folded, "the key of a key is itself");
-    let _ = lowercase(text);
+    let _ = (key(text), lowercase(text));
     check_name(text).map_err(|error| error.to_string())?;
     for attempt in [0, 1, 99, u32::MAX] {
         for made in [

@@ -6,6 +6,8 @@ mod metadata;
 mod text;
 pub mod wire;
 
+use std::path::Path;
+
 use crate::driver::{Outcome, Target};
 
 /// Every target.
@@ -15,7 +17,19 @@ pub fn all() -> Vec<Target> {
     all.extend(wire::targets());
     all.extend(metadata::targets());
     all.extend(text::targets());
+    for target in &mut all {
+        target.seeds.extend(kept(target.name));
+    }
     all
+}
+
+/// The inputs of `corpus/NAME`: those that a parser once failed on, so that it never does again.
+fn kept(name: &str) -> Vec<Vec<u8>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(name);
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    paths.iter().map(|path| std::fs::read(path).unwrap()).collect()
 }
 
 /// A parser of bytes without checksums.
