@@ -9,7 +9,7 @@ use std::time::Duration;
 use holdfast_libs_transport::{CallError, Role};
 use holdfast_libs_types::{DiskId, InstanceId, KeyId, VolumeId};
 use holdfast_volume_manager_catalog::{Volume, VolumeState};
-use holdfast_volume_manager_client::{LeaseRequest, Register};
+use holdfast_volume_manager_client::{LeaseRequest, Register, UnusableDisk};
 use serde_json::{Value, json};
 use support::{Call, Cell, FRONTEND, eventually, timing};
 
@@ -55,6 +55,99 @@ async fn a_faithful_clone_is_refused_while_the_disk_is_in_use_and_is_the_disk_on
     owner.silence(false);
     let answer = client.register(&owner.registration()).await.unwrap();
     assert!(!answer.disks[0].accepted);
+}
+
+/// What node-9 says of the first disk of `owner`, moved there with the nonce that stands.
+fn moved(owner: &support::FakeNode, nonce: u64) -> Register {
+    let mut report = owner.registration().disks.remove(0);
+    (report.previous_nonce, report.nonce) = (report.nonce, nonce);
+    Register {
+        node: holdfast_libs_types::NodeId("node-9".to_owned()),
+        instance: InstanceId([99; 16]),
+        address: "https://127.0.0.1:1".to_owned(),
+        zone: "zone-9".to_owned(),
+        disks: vec![report],
+        ..owner.registration()
+    }
+}
+
+#[tokio::test]
+async fn a_disk_that_is_moved_belongs_to_its_new_node_at_once_when_the_old_one_says_that_it_is_gone() {
+    // The old node lives on, and no time has to pass.
+    let cell = Cell::start(timing(), 1).await;
+    let owner = &cell.nodes[0];
+    let disk = owner.disks()[0];
+    let moved = moved(owner, 77);
+    let client = cell.client(Role::Node);
+    let judged = client.register(&moved).await.unwrap().disks.remove(0);
+    assert!(!judged.accepted && judged.retry, "it may be accepted once the old node lets go: {judged:?}");
+    owner.report(disk, |report| {
+        report.state = "failed".to_owned();
+        report.reason = Some("/dev/x is gone".to_owned());
+    });
+    eventually("the disk has moved", async || client.register(&moved).await.unwrap().disks[0].accepted.then_some(()))
+        .await;
+    // The old node goes on to say that it is gone; nobody believes it about this disk any more.
+    let row =
+        |status: holdfast_volume_manager_client::CellStatus| status.disks.into_iter().find(|row| row.disk == disk);
+    let heard = cell.admin().status().await.unwrap();
+    assert_eq!(row(heard).unwrap().node.0, "node-9");
+    let answer = client.register(&owner.registration()).await.unwrap();
+    assert!(!answer.disks[0].accepted);
+    let after = row(cell.admin().status().await.unwrap()).unwrap();
+    assert_eq!((after.node.0.as_str(), after.state.as_str()), ("node-9", "healthy"));
+}
+
+#[tokio::test]
+async fn a_disk_that_is_moved_belongs_to_its_new_node_at_once_when_the_old_one_speaks_without_it() {
+    let cell = Cell::start(timing(), 2).await;
+    let owner = &cell.nodes[0];
+    let moved = moved(owner, 77);
+    owner.remove(owner.disks()[0]);
+    let client = cell.client(Role::Node);
+    eventually("the disk has moved", async || client.register(&moved).await.unwrap().disks[0].accepted.then_some(()))
+        .await;
+}
+
+#[tokio::test]
+async fn a_disk_that_does_not_answer_is_suspect_with_its_reason_and_keeps_its_replicas() {
+    let cell = Cell::start(timing(), 2).await;
+    let volume = sealed(&cell).await;
+    let hung = volume.replicas[0];
+    cell.node_of(hung).report(hung, |report| {
+        report.state = "suspect".to_owned();
+        report.reason = Some("it has answered nothing for 5 s".to_owned());
+    });
+    let (state, reason) = eventually("it is suspect", async || {
+        let row = disk_state(&cell, hung).await;
+        (row.0 != "healthy").then_some(row)
+    })
+    .await;
+    assert_eq!((state.as_str(), reason.as_str()), ("suspect", "it has answered nothing for 5 s"));
+    for _ in 0..20 {
+        let leased = cell.written(1).await;
+        assert!(leased.replicas.iter().all(|replica| replica.disk != hung), "nothing new goes there");
+    }
+    assert_eq!(cell.row(volume.volume).replicas, volume.replicas);
+}
+
+#[tokio::test]
+async fn what_a_node_cannot_use_is_told_in_the_status() {
+    let cell = Cell::start(timing(), 1).await;
+    let unusable = |cause: &str| UnusableDisk {
+        path: format!("/dev/disk/by-id/wwn-{cause}"),
+        cause: cause.to_owned(),
+        reason: "this is why".to_owned(),
+    };
+    let register =
+        Register { unusable: vec![unusable("unformatted"), unusable("duplicate")], ..cell.nodes[0].registration() };
+    cell.nodes[0].silence(true);
+    cell.client(Role::Node).register(&register).await.unwrap();
+    let status = cell.admin().status().await.unwrap();
+    let row = status.nodes.iter().find(|row| row.node == register.node).unwrap();
+    assert_eq!(row.unusable, register.unusable);
+    let told: Vec<_> = status.reasons.iter().filter(|reason| reason.contains("wwn-")).collect();
+    assert!(told.len() == 1 && told[0].contains("wwn-duplicate"), "a blank device is no trouble: {told:?}");
 }
 
 #[tokio::test]

@@ -145,6 +145,11 @@ impl FakeNode {
         change(self.inner().reports.get_mut(&disk).unwrap());
     }
 
+    /// Takes a disk out; the node does not speak of it any more.
+    pub fn remove(&self, disk: DiskId) {
+        self.inner().reports.remove(&disk).unwrap();
+    }
+
     pub fn extent(&self, disk: DiskId, volume: VolumeId, change: impl FnOnce(&mut Extent)) {
         change(self.inner().extents.get_mut(&(disk, volume)).unwrap());
     }
