@@ -72,6 +72,14 @@ fn screen(status: &CellStatus) -> String {
     }
     out.push('\n');
     out.push_str(&show::table(&disks));
+    let mut unusable = vec![row(&["NOT IN USE", "NODE", "WHY"])];
+    for node in &status.nodes {
+        unusable.extend(node.unusable.iter().map(|disk| row(&[&disk.path, &node.node.0, &disk.reason])));
+    }
+    if unusable.len() > 1 {
+        out.push('\n');
+        out.push_str(&show::table(&unusable));
+    }
     if !status.work.is_empty() {
         let mut work = vec![row(&["WORK", "VOLUME", "DETAIL"])];
         work.extend(status.work.iter().map(|work| row(&[&work.kind, &work.volume.to_string(), &work.detail])));

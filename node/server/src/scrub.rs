@@ -153,17 +153,24 @@ impl Scrub {
             control.round_began = None;
             control.next_round = now.max(began + Duration::from_millis(control.config.round_ms));
         }
-        let rate = control.config.bytes_per_second.max(LEAST_BYTES_PER_SECOND);
-        let paced = Duration::from_secs_f64(step.read_bytes as f64 / rate as f64).saturating_sub(took);
-        let rest = took * REST;
-        control.state = if rest > paced { ScrubState::Throttled } else { ScrubState::Busy };
-        // A piece without bytes is never free either.
-        paced.max(rest).max(Duration::from_millis(1))
+        let (state, rest) = rest(step.read_bytes, took, control.config.bytes_per_second);
+        control.state = state;
+        rest
     }
 
     fn control(&self) -> MutexGuard<'_, Control> {
         self.control.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// How long to rest after a piece of so many bytes that took so long, and whether the disk or the pace is what holds it.
+fn rest(read_bytes: u64, took: Duration, bytes_per_second: u64) -> (ScrubState, Duration) {
+    let rate = bytes_per_second.max(LEAST_BYTES_PER_SECOND);
+    let paced = Duration::from_secs_f64(read_bytes as f64 / rate as f64).saturating_sub(took);
+    let busy = took * REST;
+    let state = if busy > paced { ScrubState::Throttled } else { ScrubState::Busy };
+    // A piece without bytes is never free either.
+    (state, paced.max(busy).max(Duration::from_millis(1)))
 }
 
 fn log(disk: &OpenDisk, finding: &Finding) {
@@ -227,5 +234,36 @@ async fn hold_back(disk: &OpenDisk) {
         disk.scrub.set(ScrubState::Throttled);
         holds += 1;
         tokio::time::sleep(HOLD).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use holdfast_node_client::ScrubState;
+
+    use super::{STEP_BYTES, rest};
+    use crate::config::ScrubConfig;
+
+    const RATE: u64 = 8_000_000;
+
+    #[test]
+    fn a_disk_of_20_tb_takes_about_a_month_at_the_default_pace() {
+        let took = Duration::from_millis(6);
+        let (state, rest) = rest(STEP_BYTES, took, ScrubConfig::default().bytes_per_second);
+        let days = (rest + took).as_secs_f64() * 20e12 / STEP_BYTES as f64 / 86_400.0;
+        assert!(state == ScrubState::Busy && (25.0..31.0).contains(&days), "{days} days");
+    }
+
+    #[test]
+    fn a_disk_that_is_slow_because_it_is_busy_is_scrubbed_less() {
+        let (state, rest) = rest(STEP_BYTES, Duration::from_millis(200), RATE);
+        assert_eq!((state, rest), (ScrubState::Throttled, Duration::from_millis(1800)));
+    }
+
+    #[test]
+    fn a_piece_that_cost_nothing_still_gives_way() {
+        assert!(rest(0, Duration::ZERO, RATE).1 > Duration::ZERO);
     }
 }

@@ -19,8 +19,8 @@ use crate::memory::{Share, share};
 use crate::scrub::{self, Scrub};
 use crate::{Config, ServerError, eraser};
 
-/// How long the first look waits for disks that are being opened; mounting a large one takes a while.
-const FIRST_WAIT: Duration = Duration::from_secs(120);
+/// How long the first look waits for disks that are being opened. One that takes longer, or hangs, is taken in later.
+const FIRST_WAIT: Duration = Duration::from_secs(60);
 
 /// How long a later one does.
 const LATER_WAIT: Duration = Duration::from_secs(2);
