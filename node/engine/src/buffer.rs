@@ -4,15 +4,16 @@
 //! and back. Nothing but its owner can free it, so a dropped future never frees memory the kernel still holds.
 //!
 //! The pool has an arena that the disk's ring registers (pinned once instead of at every I/O) and a byte budget.
-//! When the arena has no gap, buffers come from the allocator until the budget is spent; then the disk is `Busy`.
+//! When the arena has no gap, buffers have memory of their own until the budget is spent; then the disk is `Busy`.
 
-use std::alloc::{Layout, alloc, dealloc};
 use std::collections::BTreeMap;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use holdfast_libs_types::PAGE_BYTES;
+
+use crate::memory::Memory;
 
 /// An [`AlignedBuf`] was asked to hold more than its capacity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -29,18 +30,14 @@ pub struct BufferFull {
 pub struct BufferPool(Arc<PoolInner>);
 
 struct PoolInner {
-    arena: NonNull<u8>,
+    /// Never from what is kept for reuse, nor given to it: a ring registers it.
+    arena: Option<Memory>,
     arena_bytes: usize,
     /// Free ranges of the arena: start -> length, in bytes, neighbours merged.
     gaps: Mutex<BTreeMap<usize, usize>>,
     budget: usize,
     used: AtomicUsize,
 }
-
-// SAFETY: the arena is plain memory owned by this struct; ranges of it are handed out disjointly under the mutex.
-unsafe impl Send for PoolInner {}
-// SAFETY: as above; shared access only reads the pointer and goes through the mutex and the atomic.
-unsafe impl Sync for PoolInner {}
 
 impl std::fmt::Debug for BufferPool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -52,22 +49,11 @@ impl std::fmt::Debug for BufferPool {
     }
 }
 
-fn layout(bytes: usize) -> Layout {
-    Layout::from_size_align(bytes, PAGE_BYTES).expect("the page size is a power of two and sizes are bounded")
-}
-
-fn allocate(bytes: usize) -> NonNull<u8> {
-    let layout = layout(bytes);
-    // SAFETY: callers pass a size above zero.
-    let pointer = unsafe { alloc(layout) };
-    NonNull::new(pointer).unwrap_or_else(|| std::alloc::handle_alloc_error(layout))
-}
-
 impl BufferPool {
     /// A pool with an arena of `arena_bytes` (rounded down to pages, may be 0) and at most `budget` bytes in use.
     pub fn new(arena_bytes: usize, budget: usize) -> Self {
         let arena_bytes = arena_bytes.min(budget) / PAGE_BYTES * PAGE_BYTES;
-        let arena = if arena_bytes == 0 { NonNull::dangling() } else { allocate(arena_bytes) };
+        let arena = (arena_bytes > 0).then(|| Memory::fresh(arena_bytes));
         let gaps = if arena_bytes == 0 { BTreeMap::new() } else { BTreeMap::from([(0, arena_bytes)]) };
         Self(Arc::new(PoolInner { arena, arena_bytes, gaps: Mutex::new(gaps), budget, used: AtomicUsize::new(0) }))
     }
@@ -81,10 +67,10 @@ impl BufferPool {
                 used.checked_add(bytes).filter(|total| *total <= pool.budget)
             })
             .ok()?;
-        let (pointer, home) = match pool.carve(bytes) {
+        let (pointer, home) = match (&pool.arena, pool.carve(bytes)) {
             // SAFETY: `start + bytes` lies within the arena.
-            Some(start) => (unsafe { pool.arena.add(start) }, Home::Arena { start }),
-            None => (allocate(bytes), Home::Heap),
+            (Some(arena), Some(start)) => (unsafe { arena.pointer().add(start) }, Home::Arena { start }),
+            _ => Home::own(bytes),
         };
         Some(AlignedBuf { pointer, capacity: bytes, len: 0, home, pool: Some(self.clone()) })
     }
@@ -96,7 +82,7 @@ impl BufferPool {
 
     /// The arena, for registration with a ring; `None` when there is none.
     pub(crate) fn arena(&self) -> Option<(*mut u8, usize)> {
-        (self.0.arena_bytes > 0).then(|| (self.0.arena.as_ptr(), self.0.arena_bytes))
+        self.0.arena.as_ref().map(|arena| (arena.pointer().as_ptr(), self.0.arena_bytes))
     }
 }
 
@@ -127,19 +113,19 @@ impl PoolInner {
     }
 }
 
-impl Drop for PoolInner {
-    fn drop(&mut self) {
-        if self.arena_bytes > 0 {
-            // SAFETY: allocated in `new` with this very layout; every buffer in it held an Arc to `self`.
-            unsafe { dealloc(self.arena.as_ptr(), layout(self.arena_bytes)) };
-        }
-    }
+#[derive(Debug)]
+enum Home {
+    /// A range of the pool's arena.
+    Arena { start: usize },
+    /// Memory of its own; `None` only while it is dropped.
+    Own(Option<Memory>),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Home {
-    Arena { start: usize },
-    Heap,
+impl Home {
+    fn own(bytes: usize) -> (NonNull<u8>, Self) {
+        let memory = Memory::take(bytes);
+        (memory.pointer(), Self::Own(Some(memory)))
+    }
 }
 
 /// An owned buffer that starts on a page, has room for whole pages, and is filled from the front.
@@ -162,7 +148,8 @@ impl AlignedBuf {
     /// A buffer outside of any pool, with room for `capacity` bytes (rounded up to whole pages).
     pub fn with_capacity(capacity: usize) -> Self {
         let bytes = capacity.max(1).next_multiple_of(PAGE_BYTES);
-        Self { pointer: allocate(bytes), capacity: bytes, len: 0, home: Home::Heap, pool: None }
+        let (pointer, home) = Home::own(bytes);
+        Self { pointer, capacity: bytes, len: 0, home, pool: None }
     }
 
     /// A copy of `bytes`, outside of any pool.
@@ -256,10 +243,11 @@ impl std::fmt::Debug for AlignedBuf {
 
 impl Drop for AlignedBuf {
     fn drop(&mut self) {
-        match (self.home, &self.pool) {
-            (Home::Arena { start }, Some(pool)) => pool.0.give_back(start, self.capacity),
-            // SAFETY: heap buffers were allocated with this very layout, and this is their only owner.
-            _ => unsafe { dealloc(self.pointer.as_ptr(), layout(self.capacity)) },
+        match (&mut self.home, &self.pool) {
+            (Home::Arena { start }, Some(pool)) => pool.0.give_back(*start, self.capacity),
+            (Home::Own(memory), _) => memory.take().map_or((), Memory::give_back),
+            // Only pools have arenas.
+            (Home::Arena { .. }, None) => {}
         }
         if let Some(pool) = &self.pool {
             pool.0.used.fetch_sub(self.capacity, Ordering::Relaxed);

@@ -33,6 +33,7 @@ mod geometry;
 mod io_error;
 mod latency;
 mod mailbox;
+mod memory;
 mod page;
 mod planted;
 mod raw;
