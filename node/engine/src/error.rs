@@ -232,6 +232,22 @@ pub enum EngineError {
 }
 
 impl EngineError {
+    /// The same error, for one more caller whom it concerns.
+    pub(crate) fn again(&self) -> Self {
+        match self {
+            Self::ReadOnly { disk, reason } => Self::ReadOnly { disk: *disk, reason: reason.clone() },
+            Self::Failed { disk, reason } => Self::Failed { disk: *disk, reason: reason.clone() },
+            Self::Io { disk, what, source } => {
+                let source = match source.raw_os_error() {
+                    Some(code) => std::io::Error::from_raw_os_error(code),
+                    None => std::io::Error::new(source.kind(), source.to_string()),
+                };
+                Self::Io { disk: *disk, what, source }
+            }
+            other => Self::InvalidArgument(other.to_string()),
+        }
+    }
+
     /// Whether the same call may succeed a moment later.
     pub fn is_retryable(&self) -> bool {
         matches!(self, Self::Busy { .. })

@@ -1,10 +1,11 @@
-//! Writing an empty disk: areas zeroed, superblocks last, so that a disk half formatted is none.
+//! Writing an empty disk: areas zeroed, then the first checkpoint of the extent table, superblocks last, so that a
+//! disk half formatted is none. A blank table is never taken for that of an empty disk.
 
 use std::io;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use holdfast_libs_types::{CellId, DiskId};
+use holdfast_libs_types::{CellId, DiskId, PAGE_BYTES};
 
 use crate::buffer::AlignedBuf;
 use crate::candidate::{Candidate, Consent};
@@ -13,6 +14,7 @@ use crate::geometry::{Area, Geometry, MAX_SLOT_BYTES, MAX_SLOTS, MIN_SLOT_BYTES,
 use crate::raw::file::{DiskFile, FileError};
 use crate::status::FormatOptions;
 use crate::superblock::Superblock;
+use crate::table::checkpoint::{self, FRESH_GENERATION};
 
 /// Bytes zeroed by one write.
 const ZERO_CHUNK_BYTES: u64 = 1 << 20;
@@ -52,6 +54,9 @@ pub(crate) fn write_disk(path: &Path, file: &DiskFile, options: &FormatOptions) 
     }
     let media = if file.is_block_device { MEDIA_UNKNOWN } else { MEDIA_FILE };
     let superblock = fresh_superblock(options.cell, geometry, rand::random(), media, file.logical_block_bytes());
+    // The log must not run out of space when a file's slots have taken it all.
+    file.allocate(0, superblock.geometry.slot_area.offset).map_err(io("taking the space of its areas"))?;
+    write_table(file, &superblock).map_err(io("writing the extent table"))?;
     let page = AlignedBuf::copy_of(&superblock.encode()[..]);
     for area in [superblock.geometry.superblock_b, superblock.geometry.superblock_a] {
         file.write_pages(&page, area.offset).map_err(io("writing a superblock"))?;
@@ -107,6 +112,28 @@ fn zero_areas(file: &DiskFile, geometry: &Geometry) -> io::Result<()> {
             let len = ZERO_CHUNK_BYTES.min(area.len - done);
             file.write_pages(&AlignedBuf::copy_of(&vec![0; len as usize]), area.offset + done)?;
             done += len;
+        }
+    }
+    Ok(())
+}
+
+/// The first checkpoint, in chunks.
+fn write_table(file: &DiskFile, superblock: &Superblock) -> io::Result<()> {
+    let geometry = &superblock.geometry;
+    let copy = geometry.table_copy(FRESH_GENERATION).offset;
+    let mut chunk: Vec<u8> = Vec::new();
+    let mut start = PAGE_BYTES as u64;
+    for (at, page) in checkpoint::fresh(superblock.disk, geometry.slots) {
+        let is_header = at == 0;
+        if chunk.len() as u64 == ZERO_CHUNK_BYTES || (is_header && !chunk.is_empty()) {
+            file.write_pages(&AlignedBuf::copy_of(&chunk), copy + start)?;
+            start += chunk.len() as u64;
+            chunk.clear();
+        }
+        if is_header {
+            file.write_pages(&AlignedBuf::copy_of(&page[..]), copy)?;
+        } else {
+            chunk.extend_from_slice(&page[..]);
         }
     }
     Ok(())

@@ -201,13 +201,11 @@ impl Geometry {
     }
 
     /// The copy of the extent table that checkpoint `generation` goes to.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the table comes with the next change"))]
     pub(crate) fn table_copy(&self, generation: u64) -> Area {
         if generation.is_multiple_of(2) { self.table_a } else { self.table_b }
     }
 
     /// The half of the table log that belongs to checkpoint `generation`.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the table comes with the next change"))]
     pub(crate) fn log_half(&self, generation: u64) -> Area {
         let len = self.log.len / 2;
         Area { offset: self.log.offset + (generation % 2) * len, len }

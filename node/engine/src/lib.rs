@@ -44,6 +44,7 @@ mod stall;
 mod status;
 mod superblock;
 mod suspect;
+mod table;
 mod thread;
 
 pub use buffer::{AlignedBuf, BufferFull, BufferPool};

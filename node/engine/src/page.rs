@@ -63,8 +63,13 @@ impl<'a> PageReader<'a> {
     }
 
     pub(crate) fn array<const N: usize>(&self, at: usize) -> [u8; N] {
+        Self::array_of(self.0, at)
+    }
+
+    /// The `N` bytes at `at` of any bytes that reach that far.
+    pub(crate) fn array_of<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
         let mut out = [0; N];
-        out.copy_from_slice(&self.0[at..at + N]);
+        out.copy_from_slice(&bytes[at..at + N]);
         out
     }
 

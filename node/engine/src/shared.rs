@@ -57,6 +57,8 @@ pub(crate) struct Shared {
     pub(crate) free_slots: AtomicU32,
     pub(crate) lost_slots: AtomicU32,
     pub(crate) incarnation: AtomicU64,
+    pub(crate) mount_read_bytes: AtomicU64,
+    pub(crate) rebuilt: AtomicBool,
     pub(crate) state: Mutex<DiskState>,
     pub(crate) timing: Timing,
     pub(crate) queue_depth: AtomicUsize,
@@ -148,6 +150,10 @@ impl Counters {
         self.written_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
+    pub(crate) fn read_bytes(&self) -> u64 {
+        self.read_bytes.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn read_error(&self, kind: ErrorKind) {
         self.read_errors.fetch_add(1, Ordering::Relaxed);
         self.kinds(Direction::Read, kind).fetch_add(1, Ordering::Relaxed);
@@ -226,6 +232,8 @@ impl Shared {
             lost_slots: self.lost_slots.load(Ordering::Relaxed),
             volume_capacity_bytes: self.geometry.volume_capacity_bytes(),
             incarnation: self.incarnation.load(Ordering::Relaxed),
+            mount_read_bytes: self.mount_read_bytes.load(Ordering::Relaxed),
+            rebuilt: self.rebuilt.load(Ordering::Relaxed),
             io: self.io,
             o_direct: self.o_direct,
             in_flight: self.mailbox.admitted(),
@@ -239,7 +247,6 @@ impl Shared {
             scrub: ScrubStatus { slots: self.geometry.slots, ..ScrubStatus::default() },
             erase_alarms: self.erase_alarms.load(Ordering::Relaxed),
             uptime_s: self.uptime_s(),
-            rebuilt: false,
             buffer_bytes: self.pool.used_bytes(),
         }
     }

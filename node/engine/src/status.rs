@@ -247,6 +247,8 @@ pub struct DiskStatus {
     pub volume_capacity_bytes: u64,
     /// Registrations so far that the catalog confirmed.
     pub incarnation: u64,
+    /// Bytes that the mount read.
+    pub mount_read_bytes: u64,
     /// The I/O path in use.
     pub io: IoPath,
     /// Whether the file is open with O_DIRECT.

@@ -1,7 +1,7 @@
 //! Opening a disk: its superblock, its thread, its mount.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 
@@ -98,6 +98,8 @@ impl Parts {
             free_slots: AtomicU32::new(0),
             lost_slots: AtomicU32::new(0),
             incarnation: AtomicU64::new(superblock.incarnation),
+            mount_read_bytes: AtomicU64::new(0),
+            rebuilt: AtomicBool::new(false),
             state: Mutex::new(DiskState::Healthy),
             timing: self.timing.clone(),
             queue_depth: AtomicUsize::new(0),

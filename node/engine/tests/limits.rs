@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Waker};
 
 use holdfast_libs_sim::disk::Faults;
 use holdfast_libs_types::WriteEpoch;
-use holdfast_node_engine::{DiskState, EngineError, ExtentState};
+use holdfast_node_engine::{DiskState, EngineError, ExtentState, simulated};
 use support::{Bench, EPOCH, aligned, batch, drive, volume};
 
 fn poll_once<T>(future: &mut std::pin::Pin<Box<dyn Future<Output = T>>>) -> Poll<T> {
@@ -276,22 +276,10 @@ fn a_copy_whose_seal_could_not_be_written_is_not_written_over_until_it_is_begun_
     let finish = |bench: &mut Bench| bench.run(|disk| async move { disk.finish_copy(volume(1)).await });
     begin(&mut bench).unwrap();
     write(&mut bench).unwrap();
-    // The footer is written, then the header fails.
-    let slot = bench.slot(volume(1));
-    let footer = bench.engine.data_range(slot).start + length;
-    let disk = bench.handle();
-    let mut finishing: Answer<()> = Box::pin(async move { disk.finish_copy(volume(1)).await });
-    let failed = loop {
-        if let Poll::Ready(result) = poll_once(&mut finishing) {
-            break result;
-        }
-        if bench.disk.borrow().peek(footer, 4) != [0; 4] {
-            bench.disk.borrow_mut().set_faults(Faults { write_errors: 1000, ..Faults::default() });
-        }
-        bench.engine.turn();
-    };
-    assert!(matches!(failed.unwrap_err(), EngineError::Io { .. }));
-    bench.disk.borrow_mut().set_faults(Faults::default());
+    // The footer is written, then the log of the table fails; it goes on in its other half.
+    let [_, half] = simulated::table_areas(bench.disk.borrow().size(), Bench::SLOT_BYTES).halves;
+    bench.disk.borrow_mut().make_unwritable(half);
+    assert!(matches!(finish(&mut bench).unwrap_err(), EngineError::Io { .. }));
     assert!(matches!(write(&mut bench).unwrap_err(), EngineError::NoAppends { .. }));
     begin(&mut bench).unwrap();
     write(&mut bench).unwrap();

@@ -60,6 +60,7 @@ pub enum Harm {
 #[derive(Debug, Default)]
 pub(super) struct FaultState {
     pub(super) unreadable: Vec<Range<u64>>,
+    pub(super) unwritable: Vec<Range<u64>>,
     /// Sectors, by number.
     latent: BTreeSet<u64>,
     pub(super) misdirect_next: Option<u64>,
@@ -74,6 +75,10 @@ impl FaultState {
     pub(super) fn cannot_read(&self, offset: u64, end: u64) -> bool {
         self.unreadable.iter().any(|range| range.start < end && offset < range.end)
             || self.latent.range(offset / SECTOR..end.div_ceil(SECTOR)).next().is_some()
+    }
+
+    pub(super) fn cannot_write(&self, offset: u64, end: u64) -> bool {
+        self.unwritable.iter().any(|range| range.start < end && offset < range.end)
     }
 
     pub(super) fn make_latent(&mut self, range: Range<u64>) {

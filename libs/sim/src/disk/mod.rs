@@ -227,6 +227,16 @@ impl SimDisk {
         self.fault_state.unreadable.push(range);
     }
 
+    /// Writes that touch `range` fail from now on, after any part of them was done, until [`SimDisk::make_writable`].
+    pub fn make_unwritable(&mut self, range: Range<u64>) {
+        self.fault_state.unwritable.push(range);
+    }
+
+    /// Everything can be written again.
+    pub fn make_writable(&mut self) {
+        self.fault_state.unwritable.clear();
+    }
+
     /// Reads that touch the sectors of `range` fail until these are written again.
     pub fn make_latent(&mut self, range: Range<u64>) {
         self.fault_state.make_latent(range);
@@ -475,7 +485,8 @@ impl SimDisk {
         let sequential = self.in_sequence(offset);
         let dsync =
             sequential || dsync && !self.ignore_dsync.as_ref().is_some_and(|filter| filter(offset, bytes.len()));
-        if self.fault_rng.chance(self.faults.write_errors) {
+        let fails = self.fault_state.cannot_write(offset, offset + bytes.len() as u64);
+        if fails || self.fault_rng.chance(self.faults.write_errors) {
             let kept = Fate::draw(&mut self.fault_rng, sequential);
             self.tear(offset, bytes, kept);
             return SimAnswer::Error(EIO);

@@ -1,7 +1,7 @@
 //! The engine proper, inside of the disk's thread: what each operation may do, and when.
 //!
 //! Invariants:
-//! - Memory follows the disk: a slot's header in memory changes only after the page on disk is durable.
+//! - Memory follows the disk: a slot's state in memory changes only after it is durable in the table (`table.rs`).
 //! - Every change of an extent holds the extent's lock; reads hold none and stay below `readable_end`.
 //! - The tail in memory rises only after the batch below it is durable.
 //! - After a failed write the extent takes no more appends, and its tail stays where it was.
@@ -15,10 +15,13 @@ mod identity;
 pub(crate) mod keys;
 mod mount;
 mod read;
+mod rebuild;
 mod scan;
 mod scrub;
 mod seal;
 mod slot;
+mod slots;
+mod table;
 mod trash;
 mod watcher;
 
@@ -33,6 +36,8 @@ use holdfast_libs_types::{VolumeId, WriteEpoch};
 pub(crate) use append::AppendBatch;
 use scrub::Scrub;
 use slot::{Live, Slot};
+use slots::Slots;
+use table::Table;
 use watcher::Warrant;
 
 use crate::buffer::AlignedBuf;
@@ -53,8 +58,8 @@ pub(crate) type Entropy = Box<dyn Fn() -> [u8; 16]>;
 pub(crate) struct Engine {
     shared: Arc<Shared>,
     io: Rc<Io>,
-    slots: RefCell<Vec<Slot>>,
-    index: RefCell<HashMap<VolumeId, u32>>,
+    slots: RefCell<Slots>,
+    table: Table,
     free: RefCell<BTreeSet<u32>>,
     superblock: RefCell<Superblock>,
     /// The copy of the superblock (0 or 1) that is known to be valid and newest.
@@ -85,13 +90,13 @@ impl Engine {
             superblock_lock: TaskLock::new(&io),
             keys_lock: TaskLock::new(&io),
             sealed_lock: TaskLock::new(&io),
+            table: Table::new(&io),
             scan_lock: TaskLock::new(&io),
             scrub: RefCell::new(Scrub::default()),
             scrub_lock: TaskLock::new(&io),
             shared,
             io,
-            slots: RefCell::new(Vec::new()),
-            index: RefCell::new(HashMap::new()),
+            slots: RefCell::new(Slots::new()),
             free: RefCell::new(BTreeSet::new()),
             superblock: RefCell::new(superblock),
             warrants: RefCell::new(HashMap::new()),
@@ -110,16 +115,16 @@ impl Engine {
     }
 
     fn find(&self, volume: VolumeId) -> Result<u32, EngineError> {
-        let found = self.index.borrow().get(&volume).copied();
+        let found = self.slots.borrow().find(volume);
         found.ok_or(EngineError::UnknownVolume { disk: self.shared.id, volume })
     }
 
     /// Looks at a slot. The closure must not start anything that awaits.
     fn with_slot<T>(&self, slot: u32, look: impl FnOnce(&mut Slot) -> T) -> T {
-        look(&mut self.slots.borrow_mut()[slot as usize])
+        look(self.slots.borrow_mut().get_mut(slot))
     }
 
-    /// Locks the extent of `volume` and finds its slot.
+    /// Locks the extent of `volume` and finds its slot. What an earlier change left to be written is written first.
     async fn lock_extent(&self, volume: VolumeId) -> Result<(u32, TaskLockGuard), EngineError> {
         let mut lock = self.lock_of(self.find(volume)?);
         loop {
@@ -128,6 +133,9 @@ impl Engine {
             let slot = self.find(volume)?;
             let now = self.lock_of(slot);
             if Rc::ptr_eq(&now, &lock) {
+                self.settle_slot(slot).await?;
+                // It may have been freed by that.
+                self.find(volume)?;
                 return Ok((slot, guard));
             }
             lock = now;
@@ -142,7 +150,11 @@ impl Engine {
     /// Creates an open, empty extent.
     pub(crate) async fn create_extent(&self, volume: VolumeId, epoch: WriteEpoch) -> Result<(), EngineError> {
         // Waits for a creation under way, so that the repeat, too, is answered only when it is durable.
-        if let Ok((slot, _guard)) = self.lock_extent(volume).await {
+        let there = match self.lock_extent(volume).await {
+            Err(EngineError::UnknownVolume { .. }) => None,
+            locked => Some(locked?),
+        };
+        if let Some((slot, _guard)) = there {
             let info = self.with_slot(slot, |at| at.info(slot));
             let untouched = info.state == ExtentState::Open && info.epoch == epoch && info.length == 0;
             return if untouched && info.takes_appends {
@@ -163,7 +175,6 @@ impl Engine {
             detail: format!("all {} slots are in use", self.geometry().slots),
         })?;
         let volume = header.volume;
-        self.index.borrow_mut().insert(volume, slot);
         let live = Live::empty(&self.io);
         let lock = live.lock.clone();
         // Nobody else knows the lock yet, so this does not wait.
@@ -173,17 +184,23 @@ impl Engine {
             at.volume = volume;
             at.slot_generation + 1
         });
+        self.slots.borrow_mut().index(slot);
         self.count_free();
         if let Err(error) = self.allocate_slot(slot).await {
             self.release(slot, volume);
             return Err(error);
         }
-        self.commit_slot(slot, SlotHeader { slot_generation, ..header }).await
+        let taken = self.commit_slot(slot, SlotHeader { slot_generation, ..header }).await;
+        let undone = taken.is_err() && self.with_slot(slot, |at| at.state == SlotState::Free);
+        if undone && self.shared.writable().is_ok() {
+            self.release(slot, volume);
+        }
+        taken
     }
 
     /// Makes the slot free in memory.
     fn release(&self, slot: u32, volume: VolumeId) {
-        self.index.borrow_mut().remove(&volume);
+        self.slots.borrow_mut().unindex(volume);
         self.with_slot(slot, |at| (at.live, at.volume) = (None, VolumeId([0; 16])));
         self.free.borrow_mut().insert(slot);
         self.count_free();
@@ -204,76 +221,15 @@ impl Engine {
         }
     }
 
-    /// The one door through which a slot changes: `header` is durable when this returns, and memory shows it. The
-    /// caller holds the extent's lock; the generation is filled in here. A slot that becomes free leaves the index.
-    ///
-    /// After a failure nobody knows which state stands on the disk, not even whether the extent does: it keeps its
-    /// slot, so that the volume cannot come to stand in two, and takes no appends.
-    async fn commit_slot(&self, slot: u32, header: SlotHeader) -> Result<(), EngineError> {
-        self.watch_change(slot, &header)?;
-        let before = self.with_slot(slot, |slot| slot.header());
-        let frees = header.state == SlotState::Free;
-        let both = frees != (before.state == SlotState::Free);
-        let mut written = self.write_header(slot, &header).await;
-        if both && written.is_ok() {
-            // The page that is not the newest went first. Should the second write fail, the slot stays out of use.
-            written = self.write_header(slot, &header).await;
-        }
-        if let Err(error) = written {
-            self.with_slot(slot, |at| {
-                let shown = if frees {
-                    before.clone()
-                } else if both {
-                    header.clone()
-                } else {
-                    at.header()
-                };
-                let shown = SlotHeader { generation: at.generation, ..shown };
-                at.set_header(&shown, at.page, &self.io);
-                if let Some(live) = at.live.as_mut() {
-                    live.no_appends = Some(format!("its header could not be written: {error}"));
-                }
-            });
-            return Err(error);
-        }
-        if frees {
-            self.release(slot, before.volume);
-        }
-        Ok(())
-    }
-
-    /// Writes a slot's header again, to both pages, one after the other: the newest copy stays where it is until the
-    /// other is durable. The caller holds the extent's lock.
-    async fn rewrite_headers(&self, slot: u32, header: &SlotHeader) -> Result<(), EngineError> {
-        self.write_header(slot, header).await?;
-        self.write_header(slot, header).await
-    }
-
     /// Tells the status how many slots are in which state.
     fn count_slots(&self) {
         let mut counts = SlotCounts::default();
-        self.slots.borrow().iter().for_each(|slot| slot.count(&mut counts));
+        self.slots.borrow().list().iter().for_each(|slot| slot.count(&mut counts));
         self.shared.count_slots(counts);
     }
 
     fn count_free(&self) {
         self.shared.free_slots.store(self.free.borrow().len() as u32, Ordering::Relaxed);
-    }
-
-    /// Writes `header` to the page that is not the newest valid one; memory follows once it is durable. A failed
-    /// write still uses a generation up, for it may have reached the disk.
-    async fn write_header(&self, slot: u32, header: &SlotHeader) -> Result<(), EngineError> {
-        self.watch_change(slot, header)?;
-        let (generation, page) = self.with_slot(slot, |at| {
-            at.generation += 1;
-            (at.generation, 1 - at.page)
-        });
-        let header = SlotHeader { generation, ..header.clone() };
-        let bytes = header.encode(self.shared.id, slot);
-        let buffer = self.page_buffer(&bytes[..]);
-        self.write("writing a slot header", self.geometry().header_offset(slot, page), buffer).await?;
-        self.with_slot(slot, |at| at.set_header(&header, page, &self.io));
-        Ok(())
     }
 
     /// A buffer with `bytes`, from the pool if it has one: small writes must not fail for lack of it.
@@ -389,13 +345,15 @@ impl Engine {
     pub(crate) fn extents(&self) -> Vec<ExtentInfo> {
         self.count_slots();
         let slots = self.slots.borrow();
-        let used = slots.iter().enumerate().filter(|(_, slot)| slot.state != SlotState::Free && !slot.is_lost());
+        let used = slots.list().iter().enumerate().filter(|(_, slot)| slot.state != SlotState::Free && !slot.is_lost());
         used.map(|(n, slot)| slot.info(n as u32)).collect()
     }
 
     /// One extent.
     pub(crate) fn extent(&self, volume: VolumeId) -> Result<ExtentInfo, EngineError> {
         let slot = self.find(volume)?;
-        Ok(self.with_slot(slot, |at| at.info(slot)))
+        let info = self.with_slot(slot, |at| (at.state != SlotState::Free).then(|| at.info(slot)));
+        // One that is being created is not there yet.
+        info.ok_or(EngineError::UnknownVolume { disk: self.shared.id, volume })
     }
 }

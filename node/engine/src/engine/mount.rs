@@ -3,136 +3,212 @@
 //! First a flush: a process that was killed may have left a completed but not yet durable write in the device's
 //! cache, and a tail answered from it would be a promise that a power cut breaks.
 //!
+//! Then the extent table: the newest checkpoint and its log, or the one before it and both logs. The headers of the
+//! slots that the log names are compared, and written where a crash kept them behind. What cannot be read by the
+//! rules of the table is not guessed at: the table is rebuilt from all slot headers (`rebuild.rs`).
+//!
 //! After any mount no extent takes appends. The writer's lease ended with the process, and only the volume manager
 //! can tell what the other replicas hold.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
-use holdfast_libs_types::{PAGE_BYTES, VolumeId};
+use holdfast_libs_types::PAGE_BYTES;
 
 use super::scan::Stop;
+use super::table::CHUNK_PAGES;
 use super::{Engine, Slot};
 use crate::buffer::AlignedBuf;
 use crate::error::EngineError;
 use crate::planted::planted;
 use crate::raw::Work;
-use crate::reactor::IoFuture;
-use crate::slot_header::{SlotContents, SlotHeader, SlotHeaderError, SlotState};
+use crate::slot_header::SlotState;
+use crate::table::TableFault;
+use crate::table::checkpoint::{CheckpointHeader, generation_of_page};
+use crate::table::log::LogBlock;
+use crate::table::replay::{self, Course, Found, Stand};
 
-/// Slot headers read at once.
-const HEADERS_AHEAD: usize = 32;
+/// Both superblocks were read before the engine was there.
+const SUPERBLOCK_BYTES: u64 = 2 * PAGE_BYTES as u64;
 
 impl Engine {
-    /// Reads all slot headers and finds the tail of every extent that is not sealed.
+    /// Reads the table and finds the tail of every extent that is not sealed.
     pub(crate) async fn mount(&self) -> Result<(), EngineError> {
         if !planted!(SkipFlush)
             && let (Err(source), _) = self.io.start(0, Work::Flush).await
         {
             return Err(self.write_failed(source, "flushing before the mount", 1));
         }
-        self.read_headers().await;
-        self.resume_uptime_and_term();
-        let unsealed: Vec<u32> = self.index.borrow().values().copied().collect();
-        for slot in unsealed {
+        let stand = self.read_stand().await;
+        self.table.facts.set(replay::newest_facts(&stand));
+        if let Err(why) = self.follow_table(&stand).await {
+            tracing::error!(
+                disk = %self.shared.id, why,
+                "the extent table cannot be believed; it is rebuilt from the slot headers, and open extents take no more appends"
+            );
+            self.shared.rebuilt.store(true, Ordering::Relaxed);
+            self.table.place.set(replay::next_place(&stand, None).before());
+            self.table.forced.set(true);
+            self.rebuild().await;
+        }
+        drop(stand);
+        self.look_at_lost_slots().await;
+        self.enter_slots();
+        self.resume_facts();
+        let used = self.slots.borrow().indexed();
+        for slot in used {
             if self.with_slot(slot, |slot| slot.live.is_some() && !slot.header().has_length()) {
                 self.find_tail(slot).await;
             }
         }
-        let lost = self.slots.borrow().iter().filter(|slot| slot.is_lost()).count();
+        self.checkpoint_after_mount().await;
+        let lost = self.slots.borrow().list().iter().filter(|slot| slot.is_lost()).count();
         self.shared.lost_slots.store(lost as u32, Ordering::Relaxed);
         self.count_free();
         self.count_slots();
+        let read = self.shared.counters.read_bytes() + SUPERBLOCK_BYTES;
+        self.shared.mount_read_bytes.store(read, Ordering::Relaxed);
         Ok(())
     }
 
-    async fn read_headers(&self) {
-        let slots = self.geometry().slots;
-        let mut flying: std::collections::VecDeque<IoFuture> = std::collections::VecDeque::new();
-        let mut asked = 0;
-        for slot in 0..slots {
-            while asked < slots && flying.len() < HEADERS_AHEAD {
-                let buffer = AlignedBuf::with_capacity(2 * PAGE_BYTES);
-                let work = Work::Read { buffer, len: 2 * PAGE_BYTES };
-                flying.push_back(self.io.start(self.geometry().header_offset(asked, 0), work));
-                asked += 1;
-            }
-            let contents = match flying.pop_front() {
-                Some(future) => self.slot_contents(slot, future.await).await,
-                None => return,
-            };
-            self.enter_slot(slot, contents);
+    /// All that says what the table is.
+    async fn read_stand(&self) -> Stand {
+        let (disk, geometry) = (self.shared.id, self.geometry().clone());
+        let mut headers = Vec::new();
+        let mut begun = [None, None];
+        for (copy, area) in [geometry.table_a, geometry.table_b].into_iter().enumerate() {
+            let pages = self.read_each_page(area.offset, 2).await;
+            headers.push(match &pages[0] {
+                Ok(page) => CheckpointHeader::decode(page, disk, copy as u64, geometry.slots),
+                Err(fault) => Err(fault.clone()),
+            });
+            begun[copy] = pages[1].as_ref().ok().and_then(|page| generation_of_page(page, disk));
         }
+        let mut halves = [Vec::new(), Vec::new()];
+        for (n, half) in halves.iter_mut().enumerate() {
+            let area = geometry.log_half(n as u64);
+            let pages = (area.len / PAGE_BYTES as u64) as usize;
+            for first in (0..pages).step_by(CHUNK_PAGES) {
+                let offset = area.offset + (first * PAGE_BYTES) as u64;
+                let chunk = self.read_each_page(offset, CHUNK_PAGES.min(pages - first)).await;
+                let decode = |page: &[u8]| LogBlock::decode(page, disk, n as u64, geometry.slots);
+                half.extend(chunk.into_iter().map(|page| -> Found { page.and_then(|page| decode(&page)) }));
+            }
+        }
+        let [a, b] = headers.try_into().unwrap_or([Err(TableFault::Blank), Err(TableFault::Blank)]);
+        Stand { headers: [a, b], halves, begun }
     }
 
-    async fn slot_contents(&self, slot: u32, read: (std::io::Result<usize>, Option<AlignedBuf>)) -> SlotContents {
-        let decode = |bytes: &[u8]| {
-            SlotHeader::decode(bytes, self.shared.id, slot).and_then(|header| header.within(self.geometry()))
-        };
-        if let (Ok(got), Some(pages)) = &read
-            && *got == 2 * PAGE_BYTES
-        {
-            self.shared.counters.read(*got);
-            let (a, b) = pages.split_at(PAGE_BYTES);
-            return SlotContents::of(decode(a), decode(b));
+    /// Reads pages at once, or one by one when one of them cannot be read.
+    async fn read_each_page(&self, offset: u64, pages: usize) -> Vec<Result<Vec<u8>, TableFault>> {
+        let len = pages * PAGE_BYTES;
+        if let Ok(all) = self.read_pages(offset, len, AlignedBuf::with_capacity(len)).await {
+            return all.chunks(PAGE_BYTES).map(|page| Ok(page.to_vec())).collect();
         }
-        // Page by page: one that cannot be read must not take the other with it.
         let mut found = Vec::new();
-        for page in 0..2 {
+        for n in 0..pages {
             let buffer = AlignedBuf::with_capacity(PAGE_BYTES);
-            let bytes = self.read_pages(self.geometry().header_offset(slot, page), PAGE_BYTES, buffer).await;
-            found.push(match bytes {
-                Ok(bytes) => decode(&bytes),
-                Err(_) => Err(SlotHeaderError::Unreadable),
+            let page = self.read_pages(offset + (n * PAGE_BYTES) as u64, PAGE_BYTES, buffer).await;
+            found.push(match page {
+                Ok(page) => Ok(page.to_vec()),
+                Err(error) => Err(TableFault::Unreadable(error.to_string())),
             });
         }
-        match <[_; 2]>::try_from(found) {
-            Ok([a, b]) => SlotContents::of(a, b),
-            Err(_) => SlotContents::Lost { a: SlotHeaderError::Unreadable, b: SlotHeaderError::Unreadable },
-        }
+        found
     }
 
-    fn enter_slot(&self, slot: u32, contents: SlotContents) {
-        let disk = self.shared.id;
-        let (header, page, lost) = match contents {
-            SlotContents::Known { header, page, other } => {
-                if let Some(other) = other {
-                    tracing::warn!(%disk, slot, state = ?header.state, %other, "one header page of a slot is bad");
+    /// Fills the slots from the table; an error says why it must be rebuilt.
+    async fn follow_table(&self, stand: &Stand) -> Result<(), String> {
+        let mut course = replay::newest(stand)?;
+        if let Err(fault) = self.read_checkpoint(&course.checkpoint).await {
+            course = replay::older(stand, &course, &fault)?;
+            let generation = course.checkpoint.generation;
+            self.read_checkpoint(&course.checkpoint)
+                .await
+                .map_err(|fault| format!("checkpoint {generation}, too, has a page that is {fault}"))?;
+        }
+        let touched = self.replay_log(stand, &course)?;
+        for slot in touched {
+            self.redo_headers(slot).await?;
+        }
+        match course.resume {
+            Some(place) => self.table.place.set(place),
+            None => self.table.place.set(replay::next_place(stand, Some(&course.checkpoint)).before()),
+        }
+        self.table.forced.set(course.resume.is_none());
+        if let Some(note) = &course.note {
+            tracing::error!(disk = %self.shared.id, %note, "the older copy of the extent table is used, with both logs");
+        }
+        Ok(())
+    }
+
+    /// Applies the log; returns the slots whose headers may be behind.
+    fn replay_log(&self, stand: &Stand, course: &Course) -> Result<BTreeSet<u32>, String> {
+        let mut slots = self.slots.borrow_mut();
+        let flagged = slots.list().iter().enumerate().filter(|(_, slot)| slot.is_behind());
+        let mut touched: BTreeSet<u32> = flagged.map(|(slot, _)| slot as u32).collect();
+        for (half, blocks) in &course.logs {
+            for (slot, entry) in stand.halves[*half][..*blocks].iter().flatten().flat_map(|block| &block.entries) {
+                if entry.is_beyond(self.geometry()) {
+                    return Err(format!("the log has a state that slot {slot} cannot hold"));
                 }
-                (header, page, false)
+                *slots.get_mut(*slot) = Slot::of_entry(entry, &self.io);
+                touched.insert(*slot);
             }
-            SlotContents::Lost { a, b } => {
-                tracing::error!(%disk, slot, %a, %b, "both header pages of a slot are bad; it stays out of use");
-                (SlotHeader::blank(), 0, true)
-            }
-        };
-        let mut entry = Slot::new(&header, page, &self.io);
-        if planted!(ForgetFence) && entry.state == SlotState::Fenced {
-            entry.state = SlotState::Open;
         }
-        if lost {
-            entry.set_lost();
-        }
-        if entry.state == SlotState::Free && !lost {
-            self.free.borrow_mut().insert(slot);
-        } else if !lost {
-            self.enter_extent(slot, &mut entry);
-        }
-        self.slots.borrow_mut().push(entry);
+        Ok(touched)
     }
 
-    fn enter_extent(&self, slot: u32, entry: &mut Slot) {
-        let volume: VolumeId = entry.volume;
-        let earlier = self.index.borrow().get(&volume).copied();
-        if let Some(earlier) = earlier {
-            // Never written by this engine; kept out of use, never erased.
-            tracing::error!(disk = %self.shared.id, %volume, slot, earlier, "two slots claim one volume; the first is used");
-            entry.set_lost();
-            return;
+    /// Writes the headers of a slot that say less than the table.
+    pub(super) async fn redo_headers(&self, slot: u32) -> Result<(), String> {
+        let entry = self.entry_of(slot);
+        if entry.lost {
+            return Ok(());
         }
-        self.index.borrow_mut().insert(volume, slot);
-        if let Some(live) = entry.live.as_mut() {
-            // A copy, too, must be begun anew: its header may be the older of two, the newer being unreadable.
-            live.no_appends = Some("it was open across a restart".to_owned());
+        let [a, b] = self.read_slot_headers(slot).await;
+        let behind = entry.pages_behind([&a, &b]).map_err(|why| format!("slot {slot}: {why}"))?;
+        let mut written = true;
+        for page in [entry.page, 1 - entry.page] {
+            if behind[usize::from(page)] {
+                // The log has it: the mount goes on, and whatever is asked of the slot tries again.
+                written &= self.write_header(slot, &entry, page).await.is_ok();
+            }
+        }
+        self.with_slot(slot, |at| at.set_behind(!written));
+        Ok(())
+    }
+
+    /// Index and free list, from the slots.
+    fn enter_slots(&self) {
+        let mut slots = self.slots.borrow_mut();
+        let mut free = self.free.borrow_mut();
+        for slot in 0..self.geometry().slots {
+            let at = slots.get_mut(slot);
+            if at.is_lost() {
+                continue;
+            }
+            if at.state == SlotState::Free {
+                // One that cannot be made to say so stays out of use.
+                if !at.is_behind() {
+                    free.insert(slot);
+                }
+                continue;
+            }
+            if planted!(ForgetFence) && at.state == SlotState::Fenced {
+                at.state = SlotState::Open;
+            }
+            if let Some(live) = at.live.as_mut() {
+                // A copy, too, must be begun anew: its header may be the older of two, the newer being unreadable.
+                live.no_appends = Some("it was open across a restart".to_owned());
+            }
+            let volume = at.volume;
+            if let Some(earlier) = slots.find(volume) {
+                // Never written by this engine; kept out of use, never erased.
+                tracing::error!(disk = %self.shared.id, %volume, slot, earlier, "two slots claim one volume; the first is used");
+                slots.get_mut(slot).set_lost(true);
+                continue;
+            }
+            slots.index(slot);
         }
     }
 

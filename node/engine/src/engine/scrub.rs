@@ -28,6 +28,8 @@ use crate::error::EngineError;
 use crate::findings::{Finding, Place, ScrubStep};
 use crate::slot_header::{SlotHeader, SlotHeaderError, SlotState};
 use crate::superblock::Superblock;
+use crate::table::ScrubCursor;
+use crate::table::entry::Entry;
 use extents::Reading;
 
 /// Most findings that one step reports; the next goes on from there.
@@ -36,18 +38,10 @@ const MAX_FINDINGS: usize = 256;
 /// Where the scrub stands.
 #[derive(Debug, Default)]
 pub(super) struct Scrub {
-    pub(super) cursor: Cursor,
+    /// The next slot (at 0 the areas before the slots come first), and what else outlives the process.
+    pub(super) cursor: ScrubCursor,
     /// The extent that is being read, and how far.
     reading: Option<Reading>,
-}
-
-/// The part of it that outlives the process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Cursor {
-    /// The next slot; at 0 the areas before the slots come first.
-    pub(super) slot: u32,
-    /// Rounds finished.
-    pub(super) round: u64,
 }
 
 /// Collects what one step does.
@@ -86,11 +80,14 @@ impl Engine {
                 finished_round = self.advance();
             }
         }
+        self.scrub.borrow_mut().cursor.found_total += step.found.len() as u64;
         for finding in &step.found {
             self.shared.counters.damaged();
             tracing::error!(disk = %self.shared.id, place = %finding.place, slot = finding.slot, volume = ?finding.volume,
                 offset = finding.offset, repaired = finding.repaired, what = finding.what, "scrub found damage");
         }
+        // What is lost of it by a crash is looked at again.
+        let _ = self.remember_facts(finished_round).await;
         Ok(ScrubStep { read_bytes: step.read_bytes, finished_round, found: step.found })
     }
 
@@ -102,7 +99,9 @@ impl Engine {
         if scrub.cursor.slot < self.geometry().slots {
             return false;
         }
-        scrub.cursor = Cursor { slot: 0, round: scrub.cursor.round + 1 };
+        let now = self.shared.uptime_s();
+        let (round, found_total) = (scrub.cursor.round + 1, scrub.cursor.found_total);
+        scrub.cursor = ScrubCursor { slot: 0, round, round_began_s: now, last_round_ended_s: now, found_total };
         true
     }
 
@@ -178,7 +177,12 @@ impl Engine {
     async fn scrub_headers(&self, slot: u32, step: &mut Step) -> bool {
         let lock = self.lock_of(slot);
         let _guard = lock.lock().await;
-        let (known, page, lost) = self.with_slot(slot, |slot| (slot.header(), slot.page, slot.is_lost()));
+        // A header that could not be written is no damage; the slot is looked at when it could.
+        if self.settle_slot(slot).await.is_err() {
+            return false;
+        }
+        let known = self.entry_of(slot);
+        let lost = known.lost;
         let mut bad = Vec::new();
         for at in [0, 1u8] {
             let read = self.scrub_read(self.geometry().header_offset(slot, at), PAGE_BYTES as u64, step).await;
@@ -189,21 +193,21 @@ impl Engine {
                 }
                 Err(_) => Err(SlotHeaderError::Unreadable),
             };
-            if let Some(what) = header_fault(&known, at == page, contents) {
+            if let Some(what) = header_fault(&known, at, contents) {
                 bad.push((at, what));
             }
         }
         // Taken or changed in the meantime (by somebody who holds another lock by now): the next round looks again.
-        let same = std::rc::Rc::ptr_eq(&lock, &self.lock_of(slot))
-            && self.with_slot(slot, |slot| slot.generation == known.generation);
+        let same = std::rc::Rc::ptr_eq(&lock, &self.lock_of(slot)) && self.entry_of(slot) == known;
         if !same {
             return false;
         }
-        let volume = (known.state != SlotState::Free).then_some(known.volume);
+        let volume = (known.header.state != SlotState::Free).then_some(known.header.volume);
         let mut found: Vec<Finding> = bad
-            .into_iter()
+            .iter()
             .map(|(at, what)| {
-                let offset = u64::from(at) * PAGE_BYTES as u64;
+                let what = what.clone();
+                let offset = u64::from(*at) * PAGE_BYTES as u64;
                 Finding { place: Place::SlotHeader, slot: Some(slot), volume, offset, what, repaired: false }
             })
             .collect();
@@ -211,31 +215,37 @@ impl Engine {
         if !lost && !found.is_empty() && self.shared.writable().is_ok() {
             // Nobody locks a free slot before taking it: it cannot be taken while its headers are written.
             let was_free = self.free.borrow_mut().remove(&slot);
-            if !was_free && known.state == SlotState::Free {
+            if !was_free && known.header.state == SlotState::Free {
                 return false;
             }
-            let repaired = self.rewrite_headers(slot, &known).await.is_ok();
+            // The home page first: the other may be all that is left of the state before.
+            for page in [known.page, 1 - known.page] {
+                if let Some(n) = bad.iter().position(|(at, _)| *at == page) {
+                    found[n].repaired = self.write_header(slot, &known, page).await.is_ok();
+                }
+            }
             if was_free {
                 self.free.borrow_mut().insert(slot);
             }
-            found.iter_mut().for_each(|finding| finding.repaired = repaired);
         }
         step.found.append(&mut found);
         !lost
     }
 }
 
-/// What is wrong with a header page, if anything is: `newest` says whether it is the one that `known` was read from or
-/// written to last.
-fn header_fault(known: &SlotHeader, newest: bool, found: Result<SlotHeader, SlotHeaderError>) -> Option<String> {
-    match found {
-        Ok(found) if newest && found != *known => Some("is not the header that was written last".to_owned()),
-        Ok(found) if !newest && found.generation >= known.generation => {
-            Some("is newer than the header that was written last".to_owned())
-        }
-        Ok(_) => None,
-        // A slot never used has none, and one whose first use failed has one.
-        Err(SlotHeaderError::Blank) if known.generation < 2 => None,
-        Err(error) => Some(error.to_string()),
+/// What is wrong with header page `at` of a slot of which the table says `known`, if anything is.
+fn header_fault(known: &Entry, at: u8, found: Result<SlotHeader, SlotHeaderError>) -> Option<String> {
+    let (home, fault) = (known.page == at, found.as_ref().err().copied());
+    let newer = |header: &SlotHeader| header.generation > known.header.generation;
+    if found.as_ref().is_ok_and(newer) {
+        return Some("is newer than the header that was written last".to_owned());
     }
+    if !known.page_is_behind(at, &found) {
+        return None;
+    }
+    Some(match fault {
+        Some(fault) => fault.to_string(),
+        None if home => "is not the header that was written last".to_owned(),
+        None => "is of an earlier use of the slot".to_owned(),
+    })
 }

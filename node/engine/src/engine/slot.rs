@@ -1,5 +1,4 @@
-//! A slot in memory: at most [`MAX_SLOT_BYTES_IN_MEMORY`] bytes, the index by volume included, for a disk has tens of
-//! thousands of them and a node a hundred disks. What only an extent that can still change needs is boxed apart.
+//! A slot in memory: small, for a disk has tens of thousands of them and a node a hundred disks. What only an extent that can still change needs is boxed apart.
 
 use std::rc::Rc;
 
@@ -9,11 +8,14 @@ use crate::error::ExtentState;
 use crate::reactor::{Io, TaskLock};
 use crate::slot_header::{SlotHeader, SlotState};
 use crate::status::{ExtentInfo, SlotCounts};
+use crate::table::entry::Entry;
 
 /// Both header pages are damaged, or another slot claims the same volume: kept out of use, never erased.
 const LOST: u8 = 1;
 /// The extent holds no records.
 const NO_RECORDS: u8 = 2;
+/// A change was decided that the header pages may not say.
+const BEHIND: u8 = 4;
 
 /// One slot. Its header's fields, packed; `header` puts them together again.
 pub(super) struct Slot {
@@ -33,7 +35,7 @@ pub(super) struct Slot {
     /// The header page (0 or 1) that holds the newest header.
     pub(super) page: u8,
     flags: u8,
-    /// Of every extent but those that are sealed for good.
+    /// Of every extent but those that are sealed and quiet.
     pub(super) live: Option<Box<Live>>,
 }
 
@@ -79,7 +81,7 @@ impl Live {
 }
 
 impl Slot {
-    /// A slot with `header` as found on `page`; `live` of an extent that needs it is made, and empty.
+    /// A slot with `header`, whose home is `page`; `live` of an extent that needs it is made, and empty.
     pub(super) fn new(header: &SlotHeader, page: u8, io: &Rc<Io>) -> Self {
         let mut slot = Self {
             volume: header.volume,
@@ -104,6 +106,19 @@ impl Slot {
         slot
     }
 
+    /// The slot that the table describes.
+    pub(super) fn of_entry(entry: &Entry, io: &Rc<Io>) -> Self {
+        let mut slot = Self::new(&entry.header, entry.page, io);
+        slot.set_flag(BEHIND, entry.behind);
+        slot.set_flag(LOST, entry.lost);
+        slot
+    }
+
+    /// What the table says of it.
+    pub(super) fn entry(&self) -> Entry {
+        Entry { header: self.header(), page: self.page, behind: self.is_behind(), lost: self.is_lost() }
+    }
+
     /// The header as it stands on the disk.
     pub(super) fn header(&self) -> SlotHeader {
         let trash = self.live.as_ref().and_then(|live| live.trash);
@@ -115,7 +130,8 @@ impl Slot {
             generation: self.generation,
             slot_generation: self.slot_generation,
             footer_offset: self.footer_offset,
-            volume: self.volume,
+            // A slot that is being taken, or let go, has the volume for the index only.
+            volume: if self.state == SlotState::Free { VolumeId([0; 16]) } else { self.volume },
             epoch: self.epoch,
             append_epoch: self.append_epoch,
             term: self.term,
@@ -160,8 +176,17 @@ impl Slot {
         self.flags & LOST != 0
     }
 
-    pub(super) fn set_lost(&mut self) {
-        self.set_flag(LOST, true);
+    pub(super) fn set_lost(&mut self, lost: bool) {
+        self.set_flag(LOST, lost);
+    }
+
+    /// Whether the headers must be written before anything else is done with it.
+    pub(super) fn is_behind(&self) -> bool {
+        self.flags & BEHIND != 0
+    }
+
+    pub(super) fn set_behind(&mut self, behind: bool) {
+        self.set_flag(BEHIND, behind);
     }
 
     fn set_flag(&mut self, flag: u8, on: bool) {

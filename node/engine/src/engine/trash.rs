@@ -110,6 +110,7 @@ impl Engine {
     /// See `Disk::erase_expired`.
     pub(crate) async fn erase_expired(&self, retention: Duration) -> Result<Vec<Erased>, EngineError> {
         self.shared.writable()?;
+        self.remember_facts(false).await?;
         let mut erased = Vec::new();
         for expired in self.expired(retention.as_secs() + u64::from(retention.subsec_nanos() > 0)) {
             match self.erase(&expired).await {
@@ -132,7 +133,7 @@ impl Engine {
             header.state == SlotState::Trashed && uptime.saturating_sub(header.trashed_at) >= retention_s
         };
         let slots = self.slots.borrow();
-        let trash = slots.iter().enumerate().filter(|(_, at)| at.state == SlotState::Trashed && !at.is_lost());
+        let trash = slots.list().iter().enumerate().filter(|(_, at)| at.state == SlotState::Trashed && !at.is_lost());
         let old = trash.map(|(slot, at)| (slot as u32, at.header())).filter(|(_, header)| is_old(header));
         let expired = old.map(|(slot, header)| {
             let SlotHeader { volume, slot_generation, order, .. } = header;
@@ -205,12 +206,16 @@ impl Engine {
         Ok(())
     }
 
-    /// After the mount: uptime and term go on from what the disk knows.
-    pub(super) fn resume_uptime_and_term(&self) {
+    /// After the mount: uptime, term and the scrub's place go on from what the disk knows.
+    pub(super) fn resume_facts(&self) {
+        let facts = self.table.facts.get();
         let slots = self.slots.borrow();
-        let headers = || slots.iter().filter(|at| at.state != SlotState::Free).map(|at| at.header());
-        self.shared.resume_uptime(headers().map(|header| header.trashed_at).max().unwrap_or(0));
-        self.highest_term.set(headers().map(|header| header.term).max().unwrap_or(0));
+        // After a rebuild the headers may know more.
+        let headers = || slots.list().iter().filter(|at| at.state != SlotState::Free).map(|at| at.header());
+        let trashed_at = headers().map(|header| header.trashed_at).max().unwrap_or(0);
+        self.shared.resume_uptime(trashed_at.max(facts.uptime_s));
+        self.highest_term.set(headers().map(|header| header.term).max().unwrap_or(0).max(facts.term));
+        self.scrub.borrow_mut().cursor = facts.scrub;
     }
 
     /// Refuses reads of records from the trash.

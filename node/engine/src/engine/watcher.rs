@@ -94,6 +94,7 @@ mod tests {
     use crate::mailbox::Lane;
     use crate::raw::simulated::{self, SharedSimDisk, SimulatedDisk};
     use crate::slot_header::{SlotHeader, SlotState};
+    use crate::table::entry::Entry;
 
     const VOLUME: VolumeId = VolumeId([7; 16]);
     const ORDER: [u8; 16] = [9; 16];
@@ -170,8 +171,9 @@ mod tests {
             .call(Lane::Control, move |engine| async move { engine.commit_slot(slot, SlotHeader::freed(1)).await });
         let error = drive(&mut disk, planted).unwrap_err();
         assert!(matches!(error, EngineError::EraseRefused { slot: refused, .. } if refused == slot), "{error}");
-        let planted = handle
-            .call(Lane::Control, move |engine| async move { engine.write_header(slot, &SlotHeader::freed(1)).await });
+        let free = Entry { header: SlotHeader::freed(1), ..Entry::blank() };
+        let planted =
+            handle.call(Lane::Control, move |engine| async move { engine.write_header(slot, &free, 0).await });
         assert!(matches!(drive(&mut disk, planted).unwrap_err(), EngineError::EraseRefused { .. }));
         assert_eq!((handle.status().erase_alarms, handle.status().counters.writes), (2, writes));
         let info = drive(&mut disk, handle.extent(VOLUME)).unwrap();

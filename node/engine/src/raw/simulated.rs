@@ -23,6 +23,7 @@ use crate::raw::{Done, RawDisk, Wait, Work};
 use crate::reactor::Reactor;
 use crate::shared::{Life, Timing};
 use crate::status::{IoPath, OpenOptions};
+use crate::table::checkpoint::{self, FRESH_GENERATION};
 use crate::thread::{Parts, accept_superblock, begin_mount, read_superblocks};
 
 /// A simulated disk that outlives the engines mounted on it.
@@ -95,6 +96,14 @@ pub fn format(disk: &SharedSimDisk, cell: CellId, slot_bytes: u64, rng: &mut Sim
     let size = disk.borrow().size();
     let geometry = Geometry::plan(size, slot_bytes).expect("the test chooses sizes that fit");
     let superblock = fresh_superblock(cell, geometry, rng.bytes(), 0, 512);
+    // As a file has it, whose log must not run out of space.
+    for area in [superblock.geometry.table_a, superblock.geometry.table_b, superblock.geometry.log] {
+        disk.borrow_mut().write_durable(area.offset, &vec![0; area.len as usize]);
+    }
+    let copy = superblock.geometry.table_copy(FRESH_GENERATION).offset;
+    for (at, page) in checkpoint::fresh(superblock.disk, superblock.geometry.slots) {
+        disk.borrow_mut().write_durable(copy + at, &page[..]);
+    }
     let page = superblock.encode();
     for area in [superblock.geometry.superblock_b, superblock.geometry.superblock_a] {
         disk.borrow_mut().write_durable(area.offset, &page[..]);
@@ -109,6 +118,29 @@ pub fn format(disk: &SharedSimDisk, cell: CellId, slot_bytes: u64, rng: &mut Sim
 pub fn slot_area(disk_bytes: u64, slot_bytes: u64) -> std::ops::Range<u64> {
     let area = Geometry::plan(disk_bytes, slot_bytes).expect("the test chooses sizes that fit").slot_area;
     area.offset..area.offset + area.len
+}
+
+/// Where the extent table stands on a disk of this size: the checkpoint of generation g in copy g % 2, its log in half
+/// g % 2. A new disk's generation is 1.
+#[derive(Debug, Clone)]
+pub struct TableAreas {
+    /// Copies A and B: a header page, then pages of entries.
+    pub copies: [std::ops::Range<u64>; 2],
+    /// Halves of the log.
+    pub halves: [std::ops::Range<u64>; 2],
+}
+
+/// The areas of the extent table.
+///
+/// # Panics
+/// As [`format`].
+pub fn table_areas(disk_bytes: u64, slot_bytes: u64) -> TableAreas {
+    let geometry = Geometry::plan(disk_bytes, slot_bytes).expect("the test chooses sizes that fit");
+    let range = |area: crate::geometry::Area| area.offset..area.offset + area.len;
+    TableAreas {
+        copies: [0, 1].map(|generation| range(geometry.table_copy(generation))),
+        halves: [0, 1].map(|generation| range(geometry.log_half(generation))),
+    }
 }
 
 /// An engine on a simulated disk, and its loop.

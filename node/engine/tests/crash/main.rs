@@ -42,7 +42,7 @@ fn nothing_acknowledged_is_lost_in_twenty_thousand_seeds_of_crashes() {
 }
 
 fn must_be_noticed(mutation: Mutation) {
-    let (seed, lost) = sweep(0..100, mutation).expect_err("a missing flush must be noticed");
+    let (seed, lost) = sweep(0..2000, mutation).expect_err("a missing flush must be noticed");
     println!("{mutation:?} noticed at seed {seed}: {}", &lost[..lost.len().min(200)]);
 }
 

@@ -187,6 +187,14 @@ impl Bench {
         self.run(|disk| async move { disk.read_record(volume, offset, len).await }).map(|bytes| bytes.to_vec())
     }
 
+    /// Flips a bit in the header of both copies of the extent table: the next mount rebuilds it from the slot headers.
+    pub fn harm_table(&mut self) {
+        let mut disk = self.disk.borrow_mut();
+        for copy in simulated::table_areas(disk.size(), Self::SLOT_BYTES).copies {
+            disk.flip_bit(copy.start + 60, 0);
+        }
+    }
+
     pub fn slot(&mut self, volume: VolumeId) -> u32 {
         self.run(|disk| async move { disk.extent(volume).await }).unwrap().slot
     }
