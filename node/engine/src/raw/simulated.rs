@@ -1,6 +1,8 @@
 //! The engine on the crash disk of `libs/sim`: same engine, same handle, no thread. Whoever holds the
 //! [`SimulatedDisk`] turns its loop by hand, one I/O completion at a time, and may stop between any two.
 
+mod filled;
+
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -25,6 +27,8 @@ use crate::shared::{Life, Timing};
 use crate::status::{IoPath, OpenOptions};
 use crate::table::checkpoint::{self, FRESH_GENERATION};
 use crate::thread::{Parts, accept_superblock, begin_mount, read_superblocks};
+
+pub use filled::filled;
 
 /// A simulated disk that outlives the engines mounted on it.
 pub type SharedSimDisk = Rc<RefCell<SimDisk>>;

@@ -135,6 +135,12 @@ impl Pages {
         Self { disk, generation, slots, next: 0, crc: crc32fast::Hasher::new() }
     }
 
+    /// From page `number` on, for whoever makes up single pages; `None` past the last.
+    pub(crate) fn starting_at(disk: DiskId, generation: u64, slots: u32, number: u32) -> Option<Self> {
+        let pages = Self { next: number, ..Self::new(disk, generation, slots) };
+        (u64::from(number) < table_pages(slots)).then_some(pages)
+    }
+
     /// Encodes the next page, with the entries that `entry_of` knows.
     pub(crate) fn encode_next(&mut self, entry_of: impl FnMut(u32) -> Entry) -> Box<[u8; PAGE_BYTES]> {
         let slots = self.next_slots();
