@@ -33,12 +33,22 @@ mod planting {
         ForgetFence,
         /// An extent is cut one page before its last batch ends.
         CutOnePageTooMany,
+        /// The log of the extent table goes on in its other half though the checkpoint that frees it is not durable.
+        ReuseLogTooEarly,
+        /// A block of the table's log is written over by the next.
+        RewriteLogBlock,
     }
 
     impl PlantedBug {
         /// All of them.
-        pub const ALL: [Self; 4] =
-            [Self::SkipFlush, Self::AcceptStaleRecord, Self::ForgetFence, Self::CutOnePageTooMany];
+        pub const ALL: [Self; 6] = [
+            Self::SkipFlush,
+            Self::AcceptStaleRecord,
+            Self::ForgetFence,
+            Self::CutOnePageTooMany,
+            Self::ReuseLogTooEarly,
+            Self::RewriteLogBlock,
+        ];
     }
 
     thread_local! {

@@ -160,6 +160,26 @@ fn a_harmed_table_is_rebuilt_from_the_headers_once_and_said_to_be() {
 }
 
 #[test]
+fn without_the_table_either_header_page_alone_says_whether_a_slot_is_in_use() {
+    for page in [0, 1] {
+        let mut bench = used(14);
+        bench.run(|disk| async move { disk.abort_copy(volume(5)).await }).unwrap();
+        bench.create(volume(6));
+        let (before, free) = (shown(&mut bench), status(&bench).free_slots);
+        for n in [4, 6] {
+            let range = header_page(&mut bench, n, page);
+            bench.disk.borrow_mut().flip_bit(range.start + 60, 0);
+        }
+        bench.harm_table();
+        bench.restart();
+        assert!(status(&bench).rebuilt);
+        assert_eq!((shown(&mut bench), status(&bench).free_slots), (before, free), "page {page}");
+        // The rebuild has written the bad ones again.
+        assert_eq!(scrub(&mut bench), 0);
+    }
+}
+
+#[test]
 fn a_blank_table_does_not_make_a_used_disk_look_empty() {
     let mut bench = used(5);
     let before = shown(&mut bench);

@@ -13,6 +13,10 @@ pub(super) struct Cached {
 }
 
 impl Cached {
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
     pub(super) fn new(offset: u64, bytes: Vec<u8>) -> Self {
         let live = vec![true; bytes.len() / SECTOR_BYTES];
         Self { offset, bytes, live }

@@ -333,6 +333,14 @@ impl SimDisk {
         self.flying.len()
     }
 
+    /// Whether a write that touches `range` is under way, or completed and not durable.
+    pub fn is_writing(&self, range: &Range<u64>) -> bool {
+        let touches = |at: u64, len: usize| at < range.end && range.start < at + len as u64;
+        let flying =
+            |flying: &Flying| matches!(&flying.op, SimOp::Write { offset, bytes, .. } if touches(*offset, bytes.len()));
+        self.flying.iter().any(flying) || self.cache.iter().any(|cached| touches(cached.offset, cached.len()))
+    }
+
     /// Starts an operation.
     pub fn submit(&mut self, id: u64, op: SimOp) {
         let stall = if self.fault_rng.chance(self.faults.stalls) { self.fault_rng.within(5..60) as u32 } else { 0 };

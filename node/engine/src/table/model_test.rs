@@ -295,6 +295,24 @@ fn when_the_newest_checkpoint_goes_bad_the_one_before_it_gives_the_same_state() 
 }
 
 #[test]
+fn the_checkpoint_before_a_bad_one_is_used_only_with_the_whole_log_between_them() {
+    for seed in 0..60 {
+        let mut history = clean(seed, 3 + seed % 4);
+        let newest = (history.place.generation % 2) as usize;
+        let before = CheckpointHeader::decode(&history.media.copies[1 - newest][0][..], DISK, 1 - newest as u64, SLOTS);
+        let after = CheckpointHeader::decode(&history.media.copies[newest][0][..], DISK, newest as u64, SLOTS);
+        let between = (after.unwrap().first_sequence - before.unwrap().first_sequence) as usize;
+        history.media.copies[newest][1][300] ^= 1;
+        if between > 0 {
+            let block = history.rng.index(between);
+            history.media.halves[1 - newest][block][200] ^= 1;
+            let why = history.replay().unwrap_err();
+            assert!(why.contains(&format!("log block {block} of checkpoint")), "{why}");
+        }
+    }
+}
+
+#[test]
 fn a_bit_flipped_in_any_block_of_the_log_is_answered_by_a_rebuild() {
     for seed in 0..100 {
         let mut history = clean(seed, 2);

@@ -70,6 +70,8 @@ pub struct Simulation {
     pub model: Model,
     summary: Summary,
     pub next_volume: u32,
+    /// A write to the extent table was cut or failed, now or earlier: a mount may have to rebuild it.
+    table_was_cut: bool,
 }
 
 /// Runs one seed; `Err` says what was lost.
@@ -84,6 +86,7 @@ pub fn run(seed: u64, mutation: Mutation) -> Result<Summary, String> {
         model: Model::new(),
         summary: Summary::default(),
         next_volume: 0,
+        table_was_cut: false,
     };
     while simulation.summary.operations < LEAST_OPERATIONS || simulation.summary.crashes < LEAST_CRASHES {
         simulation.life()?;
@@ -123,6 +126,9 @@ impl Simulation {
     fn crash(&mut self, mut engine: Option<SimulatedDisk>) {
         let kind = if self.ops.chance(700) { Crash::PowerLoss } else { Crash::ProcessKill };
         drop(engine.take());
+        let table = simulated::table_areas(DISK_BYTES, SLOT_BYTES);
+        let mut areas = table.copies.iter().chain(&table.halves);
+        self.table_was_cut |= areas.any(|area| self.disk.borrow().is_writing(area));
         self.disk.borrow_mut().crash(kind);
         self.summary.crashes += 1;
     }
@@ -141,6 +147,9 @@ impl Simulation {
             if !engine.is_mounted() {
                 self.crash(Some(engine));
                 continue;
+            }
+            if engine.handle().status().rebuilt && !self.table_was_cut {
+                return Err("the extent table was rebuilt, though no write of it was ever cut or failed".to_owned());
             }
             self.compare(&mut engine)?;
             if self.ops.chance(150) {
@@ -225,6 +234,7 @@ impl Simulation {
     fn life(&mut self) -> Result<(), String> {
         let mut engine = self.mount()?;
         let faults = self.faults();
+        self.table_was_cut |= faults.write_errors > 0;
         self.disk.borrow_mut().set_faults(faults);
         let span = if self.ops.chance(300) { 30 } else { 400 };
         let crash_at = self.disk.borrow().completed() + 1 + self.ops.below(span);
