@@ -18,7 +18,7 @@ use holdfast_libs_transport::tls::TlsFiles;
 use holdfast_libs_transport::{CallError, HttpClient, Role, ServiceTokens};
 use holdfast_libs_types::{AccountId, BlockHash, CellId, DiskId, VolumeId, WriteEpoch};
 use holdfast_node_client::NodeClient;
-use holdfast_node_server::DiskPath;
+use holdfast_node_server::{DiskPath, Memory, ScrubConfig, TrashConfig};
 use holdfast_volume_manager_catalog::{BlockIndex, ReplicationTable, Volume, VolumeState};
 use holdfast_volume_manager_client::{CellStatus, VolumeManagerClient};
 use holdfast_volume_manager_server::{Copies, Timing};
@@ -328,6 +328,11 @@ fn start_node(
         create_size_bytes: Some(options.slots * SLOT_BYTES + (8 << 20)),
         tls: tls.clone(),
         disks: vec![DiskPath { path: disk_file_of(dir, n) }],
+        profile: None,
+        watch_ms: 2000,
+        scrub: ScrubConfig::default(),
+        trash: TrashConfig::default(),
+        memory: Memory::default(),
     };
     Daemon::start(address, |listener, address, shutdown| {
         config.address = address;
