@@ -61,17 +61,10 @@ pub struct RecordRow {
     pub flags: u32,
 }
 
-/// What stands in the trailer beside checksums.
+/// A trailer that was found to belong to its extent: what the other parts are read by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Trailer {
-    pub(crate) disk: DiskId,
-    pub(crate) slot: u32,
-    pub(crate) slot_generation: u32,
-    pub(crate) volume: VolumeId,
-    pub(crate) append_epoch: WriteEpoch,
     pub(crate) length: u64,
-    pub(crate) digest: [u8; 32],
-    pub(crate) footer_offset: u64,
     pub(crate) has_records: bool,
     pub(crate) rows: u32,
     checksums_crc: u32,
@@ -193,25 +186,18 @@ impl Trailer {
         if page.u8(4) != VERSION {
             return Err(FooterError::Version(page.u8(4)));
         }
+        let place = (DiskId(page.array(8)), page.u32(24), page.u32(28), VolumeId(page.array(32)));
         let trailer = Self {
-            disk: DiskId(page.array(8)),
-            slot: page.u32(24),
-            slot_generation: page.u32(28),
-            volume: VolumeId(page.array(32)),
-            append_epoch: WriteEpoch(page.u64(48)),
             length: page.u64(56),
-            digest: page.array(64),
-            footer_offset: page.u64(96),
             has_records: page.u8(5) & NO_RECORDS == 0,
             rows: page.u32(108),
             checksums_crc: page.u32(112),
             rows_crc: page.u32(116),
         };
-        let place = (trailer.disk, trailer.slot, trailer.slot_generation, trailer.volume);
         let same = place == (of.disk, of.slot, of.slot_generation, of.volume)
             && trailer.length == of.length
-            && trailer.digest == *of.digest
-            && trailer.footer_offset == of.footer_offset
+            && page.array(64) == *of.digest
+            && page.u64(96) == of.footer_offset
             && u64::from(page.u32(104)) == of.length.div_ceil(CRC_SPAN_BYTES)
             && trailer.rows <= MAX_VOLUME_RECORDS;
         if same { Ok(trailer) } else { Err(FooterError::Elsewhere) }

@@ -244,16 +244,16 @@ impl SlotContents {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use holdfast_libs_types::{DiskId, PAGE_BYTES, VolumeId, WriteEpoch};
-    use proptest::prelude::{any, prop, prop_assert, prop_assert_eq, proptest};
+    use proptest::prelude::{Strategy, any, prop, prop_assert, prop_assert_eq, proptest};
 
     use super::{SlotContents, SlotHeader, SlotHeaderError, SlotState};
     use crate::geometry::Geometry;
 
     const DISK: DiskId = DiskId([0xd1; 16]);
 
-    fn sample() -> SlotHeader {
+    pub(crate) fn sample() -> SlotHeader {
         SlotHeader {
             state: SlotState::Trashed,
             no_records: true,
@@ -271,6 +271,30 @@ mod tests {
             trashed_at: 0x0102_0304,
             order: [0x77; 16],
         }
+    }
+
+    /// Any header at all.
+    pub(crate) fn headers() -> impl Strategy<Value = SlotHeader> {
+        let numbers = (any::<[u64; 6]>(), any::<[u32; 3]>(), any::<bool>());
+        (any::<[u8; 2]>(), numbers, any::<[[u8; 16]; 2]>(), any::<[u8; 32]>()).prop_map(
+            |(codes, (numbers, small, no_records), ids, digest)| SlotHeader {
+                state: SlotState::from_code(codes[0] % 6).unwrap(),
+                no_records,
+                state_before: SlotState::from_code(codes[1] % 6).unwrap(),
+                records: small[0],
+                generation: numbers[0],
+                slot_generation: small[1],
+                footer_offset: small[2],
+                volume: VolumeId(ids[0]),
+                epoch: WriteEpoch(numbers[1]),
+                append_epoch: WriteEpoch(numbers[2]),
+                term: numbers[3],
+                length: numbers[4],
+                digest,
+                trashed_at: numbers[5],
+                order: ids[1],
+            },
+        )
     }
 
     #[test]
@@ -345,30 +369,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_encoded_decodes(
-            states in any::<[u8; 2]>(), numbers in any::<[u64; 6]>(), small in any::<[u32; 3]>(),
-            ids in any::<[[u8; 16]; 3]>(), digest in any::<[u8; 32]>(), slot in any::<u32>(), no_records in any::<bool>()
-        ) {
-            let state = |code: u8| SlotState::from_code(code % 6).unwrap();
-            let header = SlotHeader {
-                state: state(states[0]),
-                no_records,
-                state_before: state(states[1]),
-                records: small[0],
-                generation: numbers[0],
-                slot_generation: small[1],
-                footer_offset: small[2],
-                volume: VolumeId(ids[0]),
-                epoch: WriteEpoch(numbers[1]),
-                append_epoch: WriteEpoch(numbers[2]),
-                term: numbers[3],
-                length: numbers[4],
-                digest,
-                trashed_at: numbers[5],
-                order: ids[1],
-            };
-            let page = header.encode(DiskId(ids[2]), slot);
-            prop_assert_eq!(SlotHeader::decode(&page[..], DiskId(ids[2]), slot), Ok(header));
+        fn what_was_encoded_decodes(header in headers(), disk in any::<[u8; 16]>(), slot in any::<u32>()) {
+            let page = header.encode(DiskId(disk), slot);
+            prop_assert_eq!(SlotHeader::decode(&page[..], DiskId(disk), slot), Ok(header));
         }
 
         #[test]

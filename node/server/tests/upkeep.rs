@@ -50,6 +50,18 @@ impl Setup {
         self.extent().await.unwrap()
     }
 
+    /// An order to put this extent into the trash.
+    fn trash_order(&self, extent: &ExtentInfo) -> TrashRequest {
+        TrashRequest {
+            disk: self.disk,
+            volume: VOLUME,
+            slot: u32::try_from(extent.slot).unwrap(),
+            slot_generation: u32::try_from(extent.slot_generation).unwrap(),
+            term: 1,
+            order: "0b".repeat(16),
+        }
+    }
+
     async fn extent(&self) -> Option<ExtentInfo> {
         self.node.client(Role::Admin).extents(self.disk).await.unwrap().pop()
     }
@@ -150,15 +162,7 @@ async fn the_records_of_a_sealed_extent_are_listed() {
 async fn an_extent_is_trashed_by_order_restored_and_kept_for_the_retention() {
     let setup = setup(|config| config.trash = TrashConfig { erase_every_ms: 20, ..TrashConfig::default() }).await;
     let leader = setup.node.client(Role::VolumeManager);
-    let extent = setup.sealed().await;
-    let order = TrashRequest {
-        disk: setup.disk,
-        volume: VOLUME,
-        slot: u32::try_from(extent.slot).unwrap(),
-        slot_generation: u32::try_from(extent.slot_generation).unwrap(),
-        term: 1,
-        order: "0b".repeat(16),
-    };
+    let order = setup.trash_order(&setup.sealed().await);
     let wrong = TrashRequest { slot_generation: order.slot_generation + 1, ..order.clone() };
     assert_eq!(code_of(leader.trash(&wrong).await), code::WRONG_ORDER);
     assert_eq!(code_of(leader.trash(&TrashRequest { order: "0b".to_owned(), ..order.clone() }).await), "bad_request");
@@ -183,15 +187,7 @@ async fn an_extent_is_trashed_by_order_restored_and_kept_for_the_retention() {
 async fn trash_is_erased_after_the_retention_and_counted() {
     let setup = setup(|config| config.trash = TrashConfig { retention_s: 0, erase_every_ms: 20 }).await;
     let leader = setup.node.client(Role::VolumeManager);
-    let extent = setup.sealed().await;
-    let order = TrashRequest {
-        disk: setup.disk,
-        volume: VOLUME,
-        slot: u32::try_from(extent.slot).unwrap(),
-        slot_generation: u32::try_from(extent.slot_generation).unwrap(),
-        term: 1,
-        order: "0b".repeat(16),
-    };
+    let order = setup.trash_order(&setup.sealed().await);
     leader.trash(&order).await.unwrap();
     let trash = eventually("it is erased", async || {
         leader.trash_of(setup.disk).await.ok().filter(|trash| trash.erased == 1 && trash.extents.is_empty())

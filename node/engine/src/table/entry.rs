@@ -139,63 +139,22 @@ impl Entry {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use holdfast_libs_types::{VolumeId, WriteEpoch};
     use proptest::prelude::{Strategy, any, prop_assert, prop_assert_eq, proptest};
 
     use super::{ENTRY_BYTES, Entry};
-    use crate::slot_header::{SlotHeader, SlotHeaderError, SlotState};
+    use crate::slot_header::{self, SlotHeader, SlotHeaderError, SlotState};
 
     pub(crate) fn sample() -> Entry {
-        Entry {
-            header: SlotHeader {
-                state: SlotState::Trashed,
-                no_records: true,
-                state_before: SlotState::Sealed,
-                records: 7,
-                generation: 9,
-                slot_generation: 2,
-                footer_offset: 17,
-                volume: VolumeId([0x22; 16]),
-                epoch: WriteEpoch(6),
-                append_epoch: WriteEpoch(5),
-                term: 12,
-                length: 0x10000,
-                digest: [0x5a; 32],
-                trashed_at: 0x0102_0304,
-                order: [0x77; 16],
-            },
-            page: 1,
-            behind: true,
-            lost: false,
-        }
+        Entry { header: slot_header::tests::sample(), page: 1, behind: true, lost: false }
     }
 
     pub(crate) fn entries() -> impl Strategy<Value = Entry> {
-        let numbers = (any::<[u64; 6]>(), any::<[u32; 3]>(), any::<[bool; 3]>());
-        (any::<[u8; 3]>(), numbers, any::<[[u8; 16]; 2]>(), any::<[u8; 32]>()).prop_map(
-            |(codes, (numbers, small, flags), ids, digest)| Entry {
-                header: SlotHeader {
-                    state: SlotState::from_code(codes[0] % 6).unwrap(),
-                    no_records: flags[0],
-                    state_before: SlotState::from_code(codes[1] % 6).unwrap(),
-                    records: small[0],
-                    generation: numbers[0],
-                    slot_generation: small[1],
-                    footer_offset: small[2],
-                    volume: VolumeId(ids[0]),
-                    epoch: WriteEpoch(numbers[1]),
-                    append_epoch: WriteEpoch(numbers[2]),
-                    term: numbers[3],
-                    length: numbers[4],
-                    digest,
-                    trashed_at: numbers[5],
-                    order: ids[1],
-                },
-                page: codes[2] % 2,
-                behind: flags[1],
-                lost: flags[2],
-            },
-        )
+        (slot_header::tests::headers(), 0..2u8, any::<[bool; 2]>()).prop_map(|(header, page, [behind, lost])| Entry {
+            header,
+            page,
+            behind,
+            lost,
+        })
     }
 
     #[test]
