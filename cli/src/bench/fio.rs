@@ -94,7 +94,14 @@ pub struct Outcome {
 /// When fio is not installed or fails.
 pub fn run(file: &Path, job: &Job) -> anyhow::Result<Outcome> {
     let output = Command::new("fio")
-        .args(["--name=bench", "--direct=1", "--ioengine=io_uring", "--output-format=json"])
+        .args([
+            "--name=bench",
+            "--direct=1",
+            "--ioengine=io_uring",
+            "--fixedbufs",
+            "--registerfiles",
+            "--output-format=json",
+        ])
         .arg(format!("--filename={}", file.display()))
         .args(job.options())
         .output()

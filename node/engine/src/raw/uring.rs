@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use io_uring::types::{Fd, Fixed, FsyncFlags, SubmitArgs, Timespec};
 use io_uring::{IoUring, opcode, squeue};
@@ -21,6 +22,14 @@ use crate::raw::{Done, RawDisk, Wait, Work};
 const WAKE_ID: u64 = u64::MAX;
 /// Asks the kernel to run completions even when none is waited for (DEFER_TASKRUN runs them only then).
 const ENTER_GETEVENTS: u32 = 1;
+
+/// Operations under way from which on completions are gathered: every wake of this thread and of those it answers
+/// costs more than a completion does.
+const GATHER_FROM: usize = 16;
+/// Of what is under way, the share (one in so many) that is waited for then, ...
+const GATHER_SHARE: usize = 4;
+/// ... and for how long at most.
+const GATHER_TIME: Duration = Duration::from_micros(100);
 
 pub(crate) struct UringDisk {
     ring: IoUring,
@@ -149,30 +158,40 @@ impl UringDisk {
         Ok(())
     }
 
+    /// Submits, and waits for a completion; with many operations under way, a little longer for more of them.
     fn enter(&mut self, wait: Wait) -> io::Result<()> {
+        let flying = self.depth - self.vacant.len();
+        if wait != Wait::No && flying >= GATHER_FROM {
+            let time = if let Wait::For(time) = wait { time.min(GATHER_TIME) } else { GATHER_TIME };
+            self.enter_for(flying / GATHER_SHARE, time)?;
+            if !self.ring.completion().is_empty() {
+                return Ok(());
+            }
+        }
+        match wait {
+            Wait::For(time) => self.enter_for(1, time),
+            Wait::No => self.enter_until(0),
+            Wait::Forever => self.enter_until(1),
+        }
+    }
+
+    /// Submits, and waits for `least` completions, at most for `time`.
+    fn enter_for(&mut self, least: usize, time: Duration) -> io::Result<()> {
+        let time = Timespec::from(time);
+        may_go_on(self.ring.submitter().submit_with_args(least, &SubmitArgs::new().timespec(&time)))
+    }
+
+    /// Submits, and waits for `least` completions.
+    fn enter_until(&mut self, least: u32) -> io::Result<()> {
         let pending = {
             let mut queue = self.ring.submission();
             queue.sync();
             queue.len()
         };
-        let entered = if let Wait::For(time) = wait {
-            let time = Timespec::from(time);
-            self.ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&time))
-        } else {
-            let least = u32::from(wait == Wait::Forever);
-            // SAFETY: no argument but numbers; the entries pushed are sound by the contract of `fill_queue`.
-            unsafe { self.ring.submitter().enter::<libc::sigset_t>(pending as u32, least, ENTER_GETEVENTS, None) }
-        };
-        match entered {
-            Ok(_) => Ok(()),
-            // The time is up; or interrupted, or the completion queue must be emptied first: the next turn goes on.
-            Err(error)
-                if matches!(error.raw_os_error(), Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN)) =>
-            {
-                Ok(())
-            }
-            Err(error) => Err(error),
-        }
+        // SAFETY: no argument but numbers; the entries pushed are sound by the contract of `fill_queue`.
+        may_go_on(unsafe {
+            self.ring.submitter().enter::<libc::sigset_t>(pending as u32, least, ENTER_GETEVENTS, None)
+        })
     }
 
     fn collect(&mut self, done: &mut Vec<Done>) {
@@ -186,6 +205,18 @@ impl UringDisk {
             self.vacant.push(index);
             done.push(finish(id, work, completion.result()));
         }
+    }
+}
+
+/// The end of an entry into the kernel after which the next turn goes on.
+fn may_go_on(entered: io::Result<usize>) -> io::Result<()> {
+    match entered {
+        Ok(_) => Ok(()),
+        // The time is up; or interrupted, or the completion queue must be emptied first.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN)) => {
+            Ok(())
+        }
+        Err(error) => Err(error),
     }
 }
 
