@@ -1,9 +1,9 @@
 //! The rules of a zoned disk, host managed SMR or ZNS: sequential zones are written only at their write pointer, only so
-//! many of them may be open, and only a reset makes room again.
+//! many of them may be open, and only a reset makes room again. What stands above the write pointer cannot be read.
 //!
 //! Sources: ZBC/ZAC and the NVMe Zoned Namespace command set, as the kernel shows them (`linux/blkzoned.h`,
 //! `Documentation/filesystems/zonefs`): a write elsewhere fails with EIO, one beyond the capacity too, one too many open
-//! zones with ETOOMANYREFS.
+//! zones with ETOOMANYREFS. Whether reads above the write pointer fail differs from drive to drive; here they do.
 
 use std::ops::Range;
 
@@ -23,6 +23,17 @@ pub struct ZoneLayout {
     pub max_open: u32,
 }
 
+/// What a zone is good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ZoneHealth {
+    /// Everything.
+    Good,
+    /// It can be read, and neither written nor reset.
+    ReadOnly,
+    /// Nothing.
+    Offline,
+}
+
 /// What a report tells of one zone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ZoneState {
@@ -34,6 +45,8 @@ pub struct ZoneState {
     pub write_pointer: u64,
     /// Whether it must be written in sequence.
     pub sequential: bool,
+    /// Whether it still works.
+    pub health: ZoneHealth,
 }
 
 impl ZoneState {
@@ -41,7 +54,8 @@ impl ZoneState {
         self.start + self.capacity
     }
 
-    fn is_open(&self) -> bool {
+    /// Whether it counts against the limit: neither empty nor full.
+    pub fn is_open(&self) -> bool {
         self.sequential && self.write_pointer > self.start && self.write_pointer < self.end()
     }
 }
@@ -64,7 +78,7 @@ impl Zones {
             let sequential = n >= u64::from(layout.conventional);
             let start = n * layout.zone_bytes;
             let capacity = if sequential { layout.capacity_bytes } else { layout.zone_bytes };
-            ZoneState { start, capacity, write_pointer: start, sequential }
+            ZoneState { start, capacity, write_pointer: start, sequential, health: ZoneHealth::Good }
         };
         Self { layout, zones: (0..disk_bytes / layout.zone_bytes).map(zone).collect() }
     }
@@ -92,6 +106,9 @@ impl Zones {
         let open = self.zones.iter().filter(|zone| zone.is_open()).count();
         let max_open = self.layout.max_open as usize;
         let zone = *self.at(offset);
+        if zone.health != ZoneHealth::Good {
+            return Err(EIO);
+        }
         if !zone.sequential {
             return if offset + len <= zone.end() { Ok(()) } else { Err(EIO) };
         }
@@ -117,28 +134,60 @@ impl Zones {
         self.at(offset).sequential
     }
 
+    /// Whether a range can be read.
+    pub fn can_read(&self, range: Range<u64>) -> bool {
+        let size = self.layout.zone_bytes;
+        let zones = self.zones.iter().skip((range.start / size) as usize);
+        zones.take_while(|zone| zone.start < range.end).all(|zone| {
+            let end = range.end.min(zone.start + size);
+            zone.health != ZoneHealth::Offline && (!zone.sequential || end <= zone.write_pointer)
+        })
+    }
+
+    /// Makes the zone at `offset` work less well.
+    pub fn set_health(&mut self, offset: u64, health: ZoneHealth) {
+        self.at(offset).health = health;
+    }
+
     /// Empties the zones of a range; the errno when it is not whole zones.
     ///
     /// # Errors
-    /// EIO for a range that does not start and end with a zone, or that has a conventional one.
+    /// As [`Zones::whole`].
     pub fn reset(&mut self, range: Range<u64>) -> Result<(), i32> {
+        self.whole(range)?.iter_mut().for_each(|zone| zone.write_pointer = zone.start);
+        Ok(())
+    }
+
+    /// Makes the zones of a range full, whatever was written of them.
+    ///
+    /// # Errors
+    /// As [`Zones::whole`].
+    pub fn finish(&mut self, range: Range<u64>) -> Result<(), i32> {
+        self.whole(range)?.iter_mut().for_each(|zone| zone.write_pointer = zone.end());
+        Ok(())
+    }
+
+    /// The zones of a range that may be changed as wholes.
+    ///
+    /// # Errors
+    /// EIO for a range that does not start and end with a zone, or that has one that is conventional, or not good.
+    fn whole(&mut self, range: Range<u64>) -> Result<&mut [ZoneState], i32> {
         let size = self.layout.zone_bytes;
         if !range.start.is_multiple_of(size) || !range.end.is_multiple_of(size) {
             return Err(EIO);
         }
         let zones = (range.start / size) as usize..(range.end / size) as usize;
         let zones = self.zones.get_mut(zones).ok_or(EIO)?;
-        if zones.iter().any(|zone| !zone.sequential) {
+        if zones.iter().any(|zone| !zone.sequential || zone.health != ZoneHealth::Good) {
             return Err(EIO);
         }
-        zones.iter_mut().for_each(|zone| zone.write_pointer = zone.start);
-        Ok(())
+        Ok(zones)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{EIO, ETOOMANYREFS, ZoneLayout, Zones};
+    use super::{EIO, ETOOMANYREFS, ZoneHealth, ZoneLayout, Zones};
     use crate::disk::{Crash, SimAnswer, SimDisk, SimOp};
     use crate::streams::Streams;
 
@@ -198,6 +247,30 @@ mod tests {
         let mut zones = zones(0);
         assert_eq!(zones.reset(ZONE..ZONE + 4096), Err(EIO));
         assert_eq!(zones.reset(7 * ZONE..9 * ZONE), Err(EIO));
+    }
+
+    #[test]
+    fn a_finished_zone_is_full_and_no_longer_open() {
+        let mut zones = zones(1);
+        assert_eq!(write(&mut zones, ZONE, 4096), Ok(()));
+        assert_eq!(write(&mut zones, 2 * ZONE, 4096), Err(ETOOMANYREFS));
+        assert_eq!(zones.finish(ZONE..2 * ZONE), Ok(()));
+        assert_eq!(write(&mut zones, ZONE + 4096, 4096), Err(EIO));
+        assert_eq!(write(&mut zones, 2 * ZONE, 4096), Ok(()));
+        assert_eq!(zones.finish(0..ZONE), Err(EIO));
+    }
+
+    #[test]
+    fn only_what_was_written_can_be_read_and_nothing_of_a_zone_that_is_offline() {
+        let mut zones = zones(0);
+        assert_eq!(write(&mut zones, ZONE, 8192), Ok(()));
+        assert!(zones.can_read(0..ZONE + 8192) && zones.can_read(ZONE + 4096..ZONE + 8192));
+        assert!(!zones.can_read(ZONE + 4096..ZONE + 8193) && !zones.can_read(2 * ZONE..2 * ZONE + 1));
+        zones.set_health(ZONE, ZoneHealth::ReadOnly);
+        assert!(zones.can_read(ZONE..ZONE + 4096));
+        assert_eq!((write(&mut zones, ZONE + 8192, 4096), zones.reset(ZONE..2 * ZONE)), (Err(EIO), Err(EIO)));
+        zones.set_health(ZONE, ZoneHealth::Offline);
+        assert!(!zones.can_read(ZONE..ZONE + 4096));
     }
 
     #[test]

@@ -64,6 +64,7 @@ pub(super) struct FaultState {
     /// Sectors, by number.
     latent: BTreeSet<u64>,
     pub(super) misdirect_next: Option<u64>,
+    pub(super) zones_stay: bool,
     /// The errno that everything answers.
     pub(super) dead: Option<i32>,
     /// Completions left until it dies, and with what.

@@ -18,6 +18,7 @@
 //!
 //! **Errors**
 //! - A write may fail with EIO after any subset of its sectors was written, or be short.
+//! - A reset or a finish of zones may fail with EIO, and was not done ([`SimDisk::keep_zones`]: all of them).
 //! - A read may fail with EIO, for once or for a range for good ([`SimDisk::make_unreadable`]).
 //! - **Latent sector errors** ([`SimDisk::make_latent`], [`Faults::latent_errors_per_million`]): reads that touch the
 //!   sectors fail with EIO until they are written again.
@@ -41,7 +42,8 @@
 //! only the memory of what is written to it.
 //!
 //! **Zones** ([`SimDisk::set_zones`]): a zoned disk keeps the rules of [`crate::zones`]. Of a write in a sequential zone
-//! that is torn, a run of sectors from its front reaches the media, and the write pointer stands behind it.
+//! that is torn, a run of sectors from its front reaches the media, and the write pointer stands behind it. Zones that a
+//! crash finds being reset or finished are, or are not.
 //!
 //! Not modelled: sectors that are torn within, and a device that claims durability it does not have. The latter can be
 //! shown by [`SimDisk::ignore_dsync`], which treats chosen writes as if their DSYNC flag had been forgotten, and
@@ -64,7 +66,7 @@ use service::Service;
 pub use service::{Request, ServiceTime};
 
 use crate::streams::{SimRng, Streams};
-use crate::zones::{ZoneLayout, ZoneState, Zones};
+use crate::zones::{ZoneHealth, ZoneLayout, ZoneState, Zones};
 
 /// The unit of writing, bytes.
 pub const SECTOR_BYTES: usize = 512;
@@ -112,6 +114,13 @@ pub enum SimOp {
     },
     /// Empty whole zones of a zoned disk.
     ResetZones {
+        /// First byte.
+        offset: u64,
+        /// Bytes.
+        len: u64,
+    },
+    /// Make whole zones of a zoned disk full.
+    FinishZones {
         /// First byte.
         offset: u64,
         /// Bytes.
@@ -205,6 +214,23 @@ impl SimDisk {
     /// Makes it a zoned disk, all zones empty.
     pub fn set_zones(&mut self, layout: ZoneLayout) {
         self.zones = Some(Zones::new(layout, self.size));
+    }
+
+    /// Zones can be neither reset nor finished from now on, or can be again.
+    pub fn keep_zones(&mut self, keep: bool) {
+        self.fault_state.zones_stay = keep;
+    }
+
+    /// Makes the zone at `offset` of a zoned disk work less well.
+    pub fn set_zone_health(&mut self, offset: u64, health: ZoneHealth) {
+        if let Some(zones) = &mut self.zones {
+            zones.set_health(offset, health);
+        }
+    }
+
+    /// How its zones lie; `None` of a disk without.
+    pub fn zone_layout(&self) -> Option<ZoneLayout> {
+        self.zones.as_ref().map(Zones::layout)
     }
 
     /// The zones of a zoned disk, in order; none of another.
@@ -348,9 +374,10 @@ impl SimDisk {
             SimOp::Read { offset, len } => (*offset, *len, true),
             SimOp::Write { offset, bytes, .. } => (*offset, bytes.len(), false),
             SimOp::Flush => (0, 0, false),
-            SimOp::Allocate { offset, .. } | SimOp::Discard { offset, .. } | SimOp::ResetZones { offset, .. } => {
-                (*offset, 0, false)
-            }
+            SimOp::Allocate { offset, .. }
+            | SimOp::Discard { offset, .. }
+            | SimOp::ResetZones { offset, .. }
+            | SimOp::FinishZones { offset, .. } => (*offset, 0, false),
         };
         let queued = self.flying.len();
         let due = self.service.due(Request { at: self.service.now, offset, len, is_read, queued });
@@ -424,7 +451,13 @@ impl SimDisk {
                 self.cache.push(Cached::new(offset, vec![0; len as usize]));
                 SimAnswer::Done(0)
             }
+            SimOp::ResetZones { .. } | SimOp::FinishZones { .. }
+                if self.fault_state.zones_stay || self.fault_rng.chance(self.faults.write_errors) =>
+            {
+                SimAnswer::Error(EIO)
+            }
             SimOp::ResetZones { offset, len } => self.reset_zones(offset, len),
+            SimOp::FinishZones { offset, len } => self.finish_zones(offset, len),
         }
     }
 
@@ -434,6 +467,13 @@ impl SimDisk {
                 self.media.blank(offset / PAGE_BYTES..(offset + len) / PAGE_BYTES);
                 SimAnswer::Done(0)
             }
+            Err(code) => SimAnswer::Error(code),
+        }
+    }
+
+    fn finish_zones(&mut self, offset: u64, len: u64) -> SimAnswer {
+        match self.zones.as_mut().map_or(Err(EIO), |zones| zones.finish(offset..offset + len)) {
+            Ok(()) => SimAnswer::Done(0),
             Err(code) => SimAnswer::Error(code),
         }
     }
@@ -468,7 +508,8 @@ impl SimDisk {
 
     fn read(&mut self, offset: u64, len: usize) -> SimAnswer {
         let end = offset + len as u64;
-        if self.fault_state.cannot_read(offset, end) || self.fault_rng.chance(self.faults.read_errors) {
+        let above = self.zones.as_ref().is_some_and(|zones| !zones.can_read(offset..end.min(self.size)));
+        if above || self.fault_state.cannot_read(offset, end) || self.fault_rng.chance(self.faults.read_errors) {
             return SimAnswer::Error(EIO);
         }
         let mut len = len.min(self.size.saturating_sub(offset) as usize);
@@ -568,6 +609,12 @@ impl SimDisk {
             match op {
                 SimOp::Write { offset, bytes, .. } => self.land(offset, bytes, crash),
                 SimOp::Discard { offset, len } => self.land(offset, vec![0; len as usize], crash),
+                SimOp::ResetZones { offset, len } if self.crash_rng.chance(500) => {
+                    self.reset_zones(offset, len);
+                }
+                SimOp::FinishZones { offset, len } if self.crash_rng.chance(500) => {
+                    self.finish_zones(offset, len);
+                }
                 _ => {}
             }
         }
