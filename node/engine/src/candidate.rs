@@ -12,8 +12,9 @@ use holdfast_libs_types::{CellId, DiskId, PAGE_BYTES};
 
 use crate::error::FormatError;
 use crate::foreign::{EDGE_BYTES, Edges, Signature};
-use crate::format::{open_for_format, plan, write_disk};
-use crate::raw::file::DiskFile;
+use crate::format::{open_for_format, plan_on, write_disk};
+use crate::raw::file::{DiskFile, DiskZones};
+use crate::raw::zones::Condition;
 use crate::slot_header::{SlotContents, SlotHeader, SlotHeaderError, SlotState};
 use crate::status::FormatOptions;
 use crate::superblock::{Superblock, SuperblockError};
@@ -26,6 +27,7 @@ pub struct Candidate {
     file: DiskFile,
     options: FormatOptions,
     size_bytes: u64,
+    zones: Option<DiskZones>,
 }
 
 /// What stands on a candidate. Reading it changes nothing.
@@ -35,7 +37,8 @@ pub struct Survey {
     pub holdfast: Option<FoundDisk>,
     /// Magics of partition tables, file systems, arrays, pools.
     pub signatures: Vec<Signature>,
-    /// The first byte that is not zero in the first or last 2 MiB.
+    /// The first byte that is not zero in the first or last 2 MiB; of a zoned disk also the start of the first zone that
+    /// something was written to.
     pub data_at: Option<u64>,
 }
 
@@ -86,10 +89,11 @@ impl Candidate {
     pub fn open(path: &Path, options: FormatOptions) -> Result<Self, FormatError> {
         let file = open_for_format(path, &options)?;
         let size_bytes = file.size().map_err(|source| FormatError::io(path, "reading its size", source))?;
+        let zones = file.zones().map_err(|source| FormatError::io(path, "asking for its zones", source))?;
         if options.size_bytes.is_none() || file.is_block_device {
-            plan(path, size_bytes, options.slot_bytes)?;
+            plan_on(path, zones.as_ref(), size_bytes, options.slot_bytes)?;
         }
-        Ok(Self { path: path.to_owned(), file, options, size_bytes })
+        Ok(Self { path: path.to_owned(), file, options, size_bytes, zones })
     }
 
     /// Its size before it is formatted, bytes.
@@ -107,10 +111,26 @@ impl Candidate {
         let len = EDGE_BYTES.min(self.size_bytes);
         let (mut head, mut tail) = (vec![0; len as usize], vec![0; len as usize]);
         plain.read_exact_at(&mut head, 0).map_err(io)?;
-        plain.read_exact_at(&mut tail, self.size_bytes - len).map_err(io)?;
+        if self.can_read_from(self.size_bytes - len) {
+            plain.read_exact_at(&mut tail, self.size_bytes - len).map_err(io)?;
+        }
         let edges = Edges { head: &head, tail: &tail, size: self.size_bytes };
         let holdfast = self.holdfast().map_err(io)?;
-        Ok(Survey { holdfast, signatures: edges.signatures(), data_at: edges.first_data() })
+        let data_at = edges.first_data().or_else(|| self.first_written_zone());
+        Ok(Survey { holdfast, signatures: edges.signatures(), data_at })
+    }
+
+    /// Whether all from `offset` on was written, or can be read though it was not. A zoned disk may refuse to read what
+    /// was not written, and nothing stands there.
+    fn can_read_from(&self, offset: u64) -> bool {
+        let zones = self.zones.iter().flat_map(|zones| &zones.zones);
+        zones.filter(|zone| zone.start + zone.len > offset).all(|zone| zone.written == zone.len)
+    }
+
+    fn first_written_zone(&self) -> Option<u64> {
+        let mut zones = self.zones.iter().flat_map(|zones| &zones.zones);
+        let written = zones.find(|zone| matches!(zone.condition, Condition::Partial | Condition::Full));
+        written.map(|zone| zone.start)
     }
 
     /// Writes the disk.
@@ -120,6 +140,8 @@ impl Candidate {
     pub fn format(self, consent: Consent) -> Result<Formatted, FormatError> {
         match consent {
             Consent::OnlyIfBlank => self.survey()?.refuse(&self.path)?,
+            // Formatting resets all zones of a zoned one.
+            Consent::EraseAll if self.zones.is_some() => {}
             Consent::EraseAll => {
                 self.erase_the_end().map_err(|source| FormatError::io(&self.path, "erasing its end", source))?;
             }

@@ -345,6 +345,18 @@ pub enum FormatError {
         /// The most it may hold.
         max: u64,
     },
+    /// A zoned disk has too few conventional zones, as disks with sequential zones only have none.
+    #[error(
+        "{path} is a zoned disk with {have} bytes in conventional zones at its front; what is written in place needs {need}; disks with sequential zones only (as many ZNS drives are) cannot be used yet"
+    )]
+    NoConventional {
+        /// The device.
+        path: String,
+        /// Bytes in conventional zones.
+        have: u64,
+        /// Bytes needed.
+        need: u64,
+    },
     /// In use by another process.
     #[error("{path} is in use: open in another process, or mounted")]
     InUse {

@@ -10,8 +10,9 @@ use holdfast_libs_types::{CellId, DiskId, PAGE_BYTES};
 use crate::buffer::AlignedBuf;
 use crate::candidate::{Candidate, Consent};
 use crate::error::FormatError;
-use crate::geometry::{Area, Geometry, MAX_SLOT_BYTES, MAX_SLOTS, MIN_SLOT_BYTES, PlanError, SLOT_HEADER_BYTES};
-use crate::raw::file::{DiskFile, FileError};
+use crate::geometry::{Geometry, MAX_SLOT_BYTES, MAX_SLOTS, MIN_SLOT_BYTES, PlanError};
+use crate::raw::file::{DiskFile, DiskZones, FileError};
+use crate::raw::zones::shape;
 use crate::status::FormatOptions;
 use crate::superblock::Superblock;
 use crate::table::checkpoint::{self, FRESH_GENERATION};
@@ -45,12 +46,16 @@ pub(crate) fn write_disk(path: &Path, file: &DiskFile, options: &FormatOptions) 
     let io = |what| move |source| FormatError::io(path, what, source);
     let before = file.size().map_err(io("reading its size"))?;
     let size = before.max(options.size_bytes.filter(|_| !file.is_block_device).unwrap_or(0));
-    let geometry = plan(path, size, options.slot_bytes)?;
+    let zones = file.zones().map_err(io("asking for its zones"))?;
+    let geometry = plan_on(path, zones.as_ref(), size, options.slot_bytes)?;
     if size > before {
         file.grow(size).map_err(io("setting its size"))?;
     }
     if before > 0 {
         zero_areas(file, &geometry).map_err(io("zeroing its areas"))?;
+    }
+    if let Some(zones) = &zones {
+        file.reset_zones(&zones.zones).map_err(io("resetting its zones"))?;
     }
     let media = if file.is_block_device { MEDIA_UNKNOWN } else { MEDIA_FILE };
     let superblock = fresh_superblock(options.cell, geometry, rand::random(), media, file.logical_block_bytes());
@@ -83,30 +88,45 @@ pub(crate) fn fresh_superblock(
         previous_nonce: [0; 16],
         proposed: None,
         media,
-        zone_model: 0,
         logical_block_bytes,
-        zone_bytes: 0,
         geometry,
         // A clock before 1970 says nothing; the field is for people.
         formatted_at: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
     }
 }
 
+/// Lays out a device or file that is there, by its zones if it has some.
+pub(crate) fn plan_on(
+    path: &Path,
+    zones: Option<&DiskZones>,
+    have: u64,
+    slot_bytes: u64,
+) -> Result<Geometry, FormatError> {
+    let Some(DiskZones { limits, zones }) = zones else { return plan(path, have, slot_bytes) };
+    let shape =
+        shape(zones, *limits).map_err(|why| FormatError::io(path, "laying out its zones", io::Error::other(why)))?;
+    Geometry::plan_zoned(shape, slot_bytes).map_err(|error| refusal(path, have, slot_bytes, error))
+}
+
 pub(crate) fn plan(path: &Path, have: u64, slot_bytes: u64) -> Result<Geometry, FormatError> {
+    Geometry::plan(have, slot_bytes).map_err(|error| refusal(path, have, slot_bytes, error))
+}
+
+fn refusal(path: &Path, have: u64, slot_bytes: u64, error: PlanError) -> FormatError {
     let path = || path.display().to_string();
-    Geometry::plan(have, slot_bytes).map_err(|error| match error {
+    match error {
         PlanError::SlotSize => FormatError::SlotSize { slot_bytes, min: MIN_SLOT_BYTES, max: MAX_SLOT_BYTES },
         PlanError::TooSmall { need } => FormatError::TooSmall { path: path(), have, need, slot_bytes },
         PlanError::TooManySlots { slots } => FormatError::TooManySlots { path: path(), slots, max: MAX_SLOTS },
-    })
+        PlanError::Conventional { have, need } => FormatError::NoConventional { path: path(), have, need },
+    }
 }
 
 /// Zeroes everything that is read before it is written: all areas but the slots' data.
 fn zero_areas(file: &DiskFile, geometry: &Geometry) -> io::Result<()> {
     let fixed =
         [geometry.superblock_a, geometry.superblock_b, geometry.table_a, geometry.table_b, geometry.log, geometry.keys];
-    let headers = (0..geometry.slots).map(|slot| Area { offset: geometry.slot_offset(slot), len: SLOT_HEADER_BYTES });
-    for area in fixed.into_iter().chain(headers) {
+    for area in fixed.into_iter().chain(geometry.header_areas()) {
         let mut done = 0;
         while done < area.len {
             let len = ZERO_CHUNK_BYTES.min(area.len - done);

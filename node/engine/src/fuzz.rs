@@ -7,6 +7,7 @@ use crate::footer::{Footer, FooterOf, FooterShape, RecordRow, Trailer};
 use crate::foreign::Edges;
 use crate::format::fresh_superblock;
 use crate::geometry::Geometry;
+use crate::geometry::zoned::ZoneShape;
 use crate::page::PAGE_CRC_AT;
 use crate::slot_header::{SlotContents, SlotHeader, SlotState};
 use crate::superblock::Superblock;
@@ -57,7 +58,11 @@ pub fn repair_pages(bytes: &mut [u8]) {
 
 fn superblocks() -> Vec<Vec<u8>> {
     let plans = [(8 << 30, 64 << 20), (20_000_000_000_000, 1 << 30), (64 << 20, 1 << 20)];
-    let blocks = plans.into_iter().filter_map(|(disk, slot)| Geometry::plan(disk, slot).ok()).map(|geometry| {
+    let shape =
+        ZoneShape { zone_bytes: 256 << 20, capacity_bytes: 252 << 20, conventional: 2, sequential: 80, limit: 128 };
+    let zoned = Geometry::plan_zoned(shape, 1 << 30).ok();
+    let plain = plans.into_iter().filter_map(|(disk, slot)| Geometry::plan(disk, slot).ok());
+    let blocks = plain.chain(zoned).map(|geometry| {
         let fresh = fresh_superblock(CellId([0xce; 16]), geometry, DISK.0, 1, 512);
         Superblock { proposed: Some((4, [7; 16])), ..fresh }.encode().to_vec()
     });
@@ -72,7 +77,9 @@ fn superblock(bytes: &[u8]) -> Result<(), String> {
     let geometry = &found.geometry;
     for slot in [0, geometry.slots / 2, geometry.slots - 1] {
         assert!(geometry.header_offset(slot, 1) + PAGE <= geometry.disk_bytes);
-        assert!(geometry.data_offset(slot) + geometry.data_bytes <= geometry.disk_bytes);
+        let last = geometry.data_run(slot, geometry.room_bytes() - 1);
+        assert!(last.len == 1 && last.at < geometry.slot_offset(slot) + geometry.slot_stride());
+        assert!(geometry.slot_offset(slot) + geometry.slot_stride() <= geometry.disk_bytes);
     }
     let _ = (geometry.volume_capacity_bytes(), found.identity());
     Ok(())

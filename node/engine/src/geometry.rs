@@ -4,8 +4,14 @@
 //! superblock A | superblock B | extent table A | extent table B | table log (two halves) | key area | slots…
 //! slot: header page A | header page B | data | footer reserve
 //! ```
+//! On a zoned disk the header pages of all slots stand behind the key area, with everything else that is written in
+//! place, in conventional zones; a slot is data and footer reserve, in whole sequential zones (`geometry/zoned.rs`).
+
+pub(crate) mod zoned;
 
 use holdfast_libs_types::{MAX_VOLUME_RECORDS, PAGE_BYTES};
+
+use zoned::SlotZones;
 
 const PAGE: u64 = PAGE_BYTES as u64;
 const MIB: u64 = 1 << 20;
@@ -71,14 +77,32 @@ pub(crate) struct Geometry {
     pub(crate) slot_area: Area,
     pub(crate) data_bytes: u64,
     pub(crate) footer_bytes: u64,
+    /// How slots stand in the zones of a zoned disk.
+    pub(crate) zones: Option<SlotZones>,
+}
+
+/// Bytes of a slot's data and footer that stand one behind the other on the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Run {
+    pub(crate) at: u64,
+    pub(crate) len: u64,
 }
 
 /// Why no disk can be laid out.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum PlanError {
     SlotSize,
-    TooSmall { need: u64 },
-    TooManySlots { slots: u64 },
+    TooSmall {
+        need: u64,
+    },
+    TooManySlots {
+        slots: u64,
+    },
+    /// Bytes in conventional zones at the front of a zoned disk, and how many its slots need.
+    Conventional {
+        have: u64,
+        need: u64,
+    },
 }
 
 /// Pages of entries in one copy of the extent table; its header page comes before them.
@@ -100,12 +124,15 @@ fn footer_reserve(slot_bytes: u64) -> u64 {
     page_crcs + (rows * RECORD_ROW_BYTES).next_multiple_of(PAGE) + TRAILER_BYTES
 }
 
+fn check_slot_bytes(slot_bytes: u64) -> Result<(), PlanError> {
+    let fits = (MIN_SLOT_BYTES..=MAX_SLOT_BYTES).contains(&slot_bytes) && slot_bytes.is_multiple_of(CRC_SPAN_BYTES);
+    if fits { Ok(()) } else { Err(PlanError::SlotSize) }
+}
+
 impl Geometry {
     /// Lays out a disk of `disk_bytes` with as many slots of `slot_bytes` as fit.
     pub(crate) fn plan(disk_bytes: u64, slot_bytes: u64) -> Result<Self, PlanError> {
-        if !(MIN_SLOT_BYTES..=MAX_SLOT_BYTES).contains(&slot_bytes) || !slot_bytes.is_multiple_of(CRC_SPAN_BYTES) {
-            return Err(PlanError::SlotSize);
-        }
+        check_slot_bytes(slot_bytes)?;
         let mut slots = disk_bytes / slot_bytes;
         if slots > MAX_SLOTS {
             return Err(PlanError::TooManySlots { slots });
@@ -151,6 +178,7 @@ impl Geometry {
             slot_area: Area { offset, len: slot_count * slot_bytes },
             data_bytes: slot_bytes - SLOT_HEADER_BYTES - footer_bytes,
             footer_bytes,
+            zones: None,
         }
     }
 
@@ -163,10 +191,10 @@ impl Geometry {
             ("extent table B", self.table_b),
             ("table log", self.log),
             ("key area", self.keys),
-            ("slots", self.slot_area),
         ];
+        let headers = self.zones.as_ref().map(|zones| ("slot headers", zones.headers));
         let mut before = 0;
-        for (name, area) in areas {
+        for (name, area) in areas.into_iter().chain(headers).chain([("slots", self.slot_area)]) {
             let end = area.end().ok_or_else(|| format!("{name} has no end"))?;
             if area.offset < before || end > self.disk_bytes || !area.offset.is_multiple_of(PAGE) || area.len < PAGE {
                 return Err(format!("{name} at {}+{} does not fit", area.offset, area.len));
@@ -179,7 +207,10 @@ impl Geometry {
         if self.slots == 0 || u64::from(self.slots) > MAX_SLOTS {
             return Err(format!("{} slots are not allowed", self.slots));
         }
-        if self.slot_area.len != u64::from(self.slots) * self.slot_bytes {
+        if let Some(zones) = &self.zones {
+            zones.check(self)?;
+        }
+        if self.slot_area.len != u64::from(self.slots) * self.slot_stride() {
             return Err("the slots do not fill their area".to_owned());
         }
         let parts = self.data_bytes.checked_add(self.footer_bytes).and_then(|n| n.checked_add(SLOT_HEADER_BYTES));
@@ -216,19 +247,55 @@ impl Geometry {
         self.data_bytes
     }
 
+    /// From one slot's start to the next, bytes.
+    pub(crate) fn slot_stride(&self) -> u64 {
+        self.zones.as_ref().map_or(self.slot_bytes, SlotZones::slot_stride)
+    }
+
     /// Where a slot starts.
     pub(crate) fn slot_offset(&self, slot: u32) -> u64 {
-        self.slot_area.offset + u64::from(slot) * self.slot_bytes
+        self.slot_area.offset + u64::from(slot) * self.slot_stride()
     }
 
     /// Where header page A (0) or B (1) of a slot stands.
     pub(crate) fn header_offset(&self, slot: u32, page: u8) -> u64 {
-        self.slot_offset(slot) + u64::from(page) * PAGE
+        let headers = match &self.zones {
+            Some(zones) => zones.headers.offset + u64::from(slot) * SLOT_HEADER_BYTES,
+            None => self.slot_offset(slot),
+        };
+        headers + u64::from(page) * PAGE
     }
 
-    /// Where the data of a slot starts.
-    pub(crate) fn data_offset(&self, slot: u32) -> u64 {
-        self.slot_offset(slot) + SLOT_HEADER_BYTES
+    /// Where the header pages of all slots stand.
+    pub(crate) fn header_areas(&self) -> impl Iterator<Item = Area> {
+        let together = self.zones.as_ref().map(|zones| zones.headers);
+        let each = if together.is_some() { 0 } else { self.slots };
+        let each = (0..each).map(|slot| Area { offset: self.header_offset(slot, 0), len: SLOT_HEADER_BYTES });
+        together.into_iter().chain(each)
+    }
+
+    /// Bytes of data and footer that a slot has room for.
+    pub(crate) fn room_bytes(&self) -> u64 {
+        self.data_bytes + self.footer_bytes
+    }
+
+    /// Where byte `offset` of a slot's data (and, behind it, footer) stands, and how many of those after it follow it
+    /// on the disk.
+    pub(crate) fn data_run(&self, slot: u32, offset: u64) -> Run {
+        let start = self.slot_offset(slot);
+        let left = self.room_bytes().saturating_sub(offset);
+        match &self.zones {
+            Some(zones) => {
+                let run = zones.run(offset);
+                Run { at: start + run.at, len: run.len.min(left) }
+            }
+            None => Run { at: start + SLOT_HEADER_BYTES + offset, len: left },
+        }
+    }
+
+    /// Whether `offset` is in an area that every extent depends on.
+    pub(crate) fn is_in_areas(&self, offset: u64) -> bool {
+        offset < self.keys.offset + self.keys.len
     }
 }
 

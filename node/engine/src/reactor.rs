@@ -143,7 +143,13 @@ impl Io {
         let direction = match work {
             Work::Read { .. } => Some(Direction::Read),
             Work::Write { .. } => Some(Direction::Write),
-            Work::Allocate { .. } | Work::Deallocate { .. } | Work::Flush | Work::Identify => None,
+            Work::Allocate { .. }
+            | Work::Deallocate { .. }
+            | Work::ResetZones { .. }
+            | Work::FinishZones { .. }
+            | Work::ReportZones { .. }
+            | Work::Flush
+            | Work::Identify => None,
         };
         let op = Op { state: OpState::Pending(None), direction, submitted: None };
         let key = self.ops.borrow_mut().insert(op);

@@ -243,6 +243,10 @@ pub struct DiskStatus {
     pub free_slots: u32,
     /// Slots kept out of use because both of their header pages are damaged.
     pub lost_slots: u32,
+    /// Of a zoned disk: slots that hold a partly written disk zone.
+    pub open_zones: u32,
+    /// Most slots that may; 0: any number.
+    pub open_zones_limit: u32,
     /// Bytes of data one extent can hold.
     pub volume_capacity_bytes: u64,
     /// Registrations so far that the catalog confirmed.
@@ -279,6 +283,13 @@ pub struct DiskStatus {
     pub rebuilt: bool,
     /// Bytes of buffers in use.
     pub buffer_bytes: usize,
+}
+
+impl DiskStatus {
+    /// Whether no extent can be created: all slots are in use, or a zoned disk has as many zones open as it can.
+    pub fn is_full(&self) -> bool {
+        self.free_slots == 0 || self.open_zones_limit > 0 && self.open_zones >= self.open_zones_limit
+    }
 }
 
 /// One extent on the disk.

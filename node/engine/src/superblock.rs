@@ -14,20 +14,24 @@
 //!     96     8  incarnation proposed and not yet confirmed (0: none)
 //!    104    16  nonce of the proposed incarnation
 //!    120     1  media (0 unknown, 1 file, 2 flash, 3 rotating)
-//!    121     1  disk zone model (0 none, 1 host aware, 2 host managed)
+//!    121     1  disk zone model (0 none, 2 host managed)
 //!    122     2  zero
 //!    124     4  logical block size, bytes
 //!    128     8  size of a disk zone, bytes (0: none)
 //!    136     8  size of the disk, bytes
 //!    144     8  slot size, bytes
 //!    152     4  number of slots
-//!    156     4  bytes of the two header pages of a slot (8192)
+//!    156     4  bytes at a slot's start that its two header pages take (8192; 0 on a zoned disk)
 //!    160     8  data bytes of a slot
 //!    168     8  footer reserve of a slot, bytes
 //!    176   112  seven areas, each offset (8) and length (8): superblock A, superblock B, extent table A,
 //!               extent table B, table log, key area, slots
 //!    288     8  time of formatting, seconds since 1970
-//!    296  3796  zero
+//!    296    16  slot headers of a zoned disk, offset (8) and length (8); 0 on any other, as the rest
+//!    312     8  capacity of a disk zone, bytes
+//!    320     4  disk zones of a slot
+//!    324     4  most disk zones that may be partly written at a time (0: any number)
+//!    328  3764  zero
 //!   4092     4  CRC-32 (IEEE) of bytes 0..4092
 //! ```
 //! All integers are little-endian. Magic, version and the checksum's place are the same in every version, so that a
@@ -35,6 +39,7 @@
 
 use holdfast_libs_types::{CellId, DiskId, PAGE_BYTES};
 
+use crate::geometry::zoned::SlotZones;
 use crate::geometry::{Area, Geometry, SLOT_HEADER_BYTES};
 use crate::page::{MOST_COUNT, PageFault, PageReader, PageWriter};
 use crate::status::Incarnation;
@@ -43,6 +48,8 @@ const MAGIC: &[u8; 8] = b"HOLDFAST";
 /// The version this program writes, and the newest it reads.
 pub(crate) const FORMAT_VERSION: u32 = 2;
 const AREAS_AT: usize = 176;
+const ZONE_MODEL_NONE: u8 = 0;
+const ZONE_MODEL_HOST_MANAGED: u8 = 2;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Superblock {
@@ -55,9 +62,7 @@ pub(crate) struct Superblock {
     /// Number and nonce of the proposal that waits for the catalog.
     pub(crate) proposed: Option<(u64, [u8; 16])>,
     pub(crate) media: u8,
-    pub(crate) zone_model: u8,
     pub(crate) logical_block_bytes: u32,
-    pub(crate) zone_bytes: u64,
     pub(crate) geometry: Geometry,
     pub(crate) formatted_at: u64,
 }
@@ -91,6 +96,10 @@ impl From<PageFault> for SuperblockError {
     }
 }
 
+fn header_bytes_in_slot(zone_model: u8) -> u32 {
+    if zone_model == ZONE_MODEL_NONE { SLOT_HEADER_BYTES as u32 } else { 0 }
+}
+
 impl Superblock {
     pub(crate) fn encode(&self) -> Box<[u8; PAGE_BYTES]> {
         let geometry = &self.geometry;
@@ -108,13 +117,13 @@ impl Superblock {
             page.put_u64(96, *incarnation);
             page.put(104, nonce);
         }
-        page.put(120, &[self.media, self.zone_model]);
+        let zone_model = if geometry.zones.is_some() { ZONE_MODEL_HOST_MANAGED } else { ZONE_MODEL_NONE };
+        page.put(120, &[self.media, zone_model]);
         page.put_u32(124, self.logical_block_bytes);
-        page.put_u64(128, self.zone_bytes);
         page.put_u64(136, geometry.disk_bytes);
         page.put_u64(144, geometry.slot_bytes);
         page.put_u32(152, geometry.slots);
-        page.put_u32(156, SLOT_HEADER_BYTES as u32);
+        page.put_u32(156, header_bytes_in_slot(zone_model));
         page.put_u64(160, geometry.data_bytes);
         page.put_u64(168, geometry.footer_bytes);
         let areas = [
@@ -131,6 +140,14 @@ impl Superblock {
             page.put_u64(AREAS_AT + 16 * n + 8, area.len);
         }
         page.put_u64(288, self.formatted_at);
+        if let Some(zones) = &geometry.zones {
+            page.put_u64(128, zones.zone_bytes);
+            page.put_u64(296, zones.headers.offset);
+            page.put_u64(304, zones.headers.len);
+            page.put_u64(312, zones.capacity_bytes);
+            page.put_u32(320, zones.zones);
+            page.put_u32(324, zones.limit);
+        }
         page.finish()
     }
 
@@ -140,7 +157,11 @@ impl Superblock {
         if version != FORMAT_VERSION {
             return Err(SuperblockError::Version(version));
         }
-        if page.u32(12) as usize != PAGE_BYTES || u64::from(page.u32(156)) != SLOT_HEADER_BYTES {
+        let zone_model = page.u8(121);
+        if !matches!(zone_model, ZONE_MODEL_NONE | ZONE_MODEL_HOST_MANAGED) {
+            return Err(SuperblockError::Geometry(format!("zone model {zone_model} is unknown")));
+        }
+        if page.u32(12) as usize != PAGE_BYTES || page.u32(156) != header_bytes_in_slot(zone_model) {
             return Err(SuperblockError::Geometry("page or header size is unknown".to_owned()));
         }
         let area = |n: usize| Area { offset: page.u64(AREAS_AT + 16 * n), len: page.u64(AREAS_AT + 16 * n + 8) };
@@ -157,6 +178,13 @@ impl Superblock {
             slot_area: area(6),
             data_bytes: page.u64(160),
             footer_bytes: page.u64(168),
+            zones: (zone_model == ZONE_MODEL_HOST_MANAGED).then(|| SlotZones {
+                headers: Area { offset: page.u64(296), len: page.u64(304) },
+                zone_bytes: page.u64(128),
+                capacity_bytes: page.u64(312),
+                zones: page.u32(320),
+                limit: page.u32(324),
+            }),
         };
         geometry.check().map_err(SuperblockError::Geometry)?;
         let proposed = page.u64(96);
@@ -172,9 +200,7 @@ impl Superblock {
             previous_nonce: page.array(80),
             proposed: (proposed > 0).then(|| (proposed, page.array(104))),
             media: page.u8(120),
-            zone_model: page.u8(121),
             logical_block_bytes: page.u32(124),
-            zone_bytes: page.u64(128),
             geometry,
             formatted_at: page.u64(288),
         })
@@ -218,6 +244,7 @@ mod tests {
 
     use super::{Superblock, SuperblockError};
     use crate::geometry::Geometry;
+    use crate::geometry::zoned::ZoneShape;
 
     pub(crate) fn sample() -> Superblock {
         Superblock {
@@ -229,9 +256,7 @@ mod tests {
             previous_nonce: [0x0b; 16],
             proposed: Some((4, [0x0c; 16])),
             media: 1,
-            zone_model: 0,
             logical_block_bytes: 512,
-            zone_bytes: 0,
             geometry: Geometry::plan(8 << 30, 64 << 20).unwrap(),
             formatted_at: 0x6000_0000,
         }
@@ -277,6 +302,21 @@ mod tests {
         assert!(page[296..4092].iter().all(|byte| *byte == 0));
         assert_eq!(hex(&page[4092..]), "3707ba66");
         assert_eq!(Superblock::decode(&page[..]), Ok(sample()));
+    }
+
+    #[test]
+    fn golden_bytes_of_what_a_superblock_says_of_zones() {
+        let shape =
+            ZoneShape { zone_bytes: 256 << 20, capacity_bytes: 252 << 20, conventional: 2, sequential: 80, limit: 128 };
+        let geometry = Geometry::plan_zoned(shape, 1 << 30).unwrap();
+        let zoned = Superblock { geometry, ..sample() };
+        let page = zoned.encode();
+        assert_eq!(hex(&page[120..132]), "010200000002000000000010");
+        assert_eq!(hex(&page[156..160]), "00000000");
+        let golden = concat!("0000640000000000", "0000020000000000", "0000c00f00000000", "05000000", "80000000");
+        assert_eq!(hex(&page[296..328]), golden);
+        assert!(page[328..4092].iter().all(|byte| *byte == 0));
+        assert_eq!(Superblock::decode(&page[..]), Ok(zoned));
     }
 
     fn hex(bytes: &[u8]) -> String {

@@ -97,6 +97,7 @@ impl Parts {
             counters: Counters::default(),
             free_slots: AtomicU32::new(0),
             lost_slots: AtomicU32::new(0),
+            open_zones: AtomicU32::new(0),
             incarnation: AtomicU64::new(superblock.incarnation),
             mount_read_bytes: AtomicU64::new(0),
             rebuilt: AtomicBool::new(false),

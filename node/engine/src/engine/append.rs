@@ -66,8 +66,7 @@ impl Engine {
         }
         // The disk's state may have changed while this append waited for its turn.
         self.shared.writable()?;
-        let at = self.geometry().data_offset(slot) + batch.offset;
-        let written = self.write("appending", at, batch.bytes).await;
+        let written = self.write_data("appending", slot, batch.offset, batch.bytes).await;
         self.with_slot(slot, |slot| {
             let Some(live) = slot.live.as_mut() else { return };
             match &written {
@@ -125,10 +124,9 @@ impl Engine {
     /// A repeat is right only when the very same bytes stand on the disk.
     async fn compare(&self, slot: u32, batch: &AppendBatch) -> Result<(), EngineError> {
         let len = batch.bytes.len();
-        let at = self.geometry().data_offset(slot) + batch.offset;
         let buffer = self.shared.buffer(len)?;
         let there = self
-            .read_pages(at, len, buffer)
+            .read_data(slot, batch.offset, len, buffer)
             .await
             .map_err(|error| self.unreadable(slot, batch.volume, batch.offset, error))?;
         if *there == *batch.bytes {

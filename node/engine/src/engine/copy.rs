@@ -6,6 +6,7 @@ use holdfast_libs_types::{PAGE_BYTES, VolumeId, WriteEpoch};
 use super::Engine;
 use crate::buffer::AlignedBuf;
 use crate::error::EngineError;
+use crate::footer::FooterShape;
 use crate::reactor::TaskLockGuard;
 use crate::slot_header::{SlotHeader, SlotState};
 
@@ -46,23 +47,32 @@ impl Engine {
         }
         // Also when nothing differs: an earlier attempt may have got only one page written.
         self.commit_slot(slot, SlotHeader { slot_generation: old.slot_generation, ..header }).await?;
-        self.with_slot(slot, |slot| {
-            if let Some(live) = slot.live.as_mut() {
-                live.no_appends = None;
-            }
-        });
+        self.set_copied(slot, 0, Some("it could not be begun anew".to_owned()));
+        self.restart_data(slot).await?;
+        self.set_copied(slot, 0, None);
         Ok(())
     }
 
-    /// Writes a part of a copy.
+    /// How much of a copy is written, and why no more may be.
+    fn set_copied(&self, slot: u32, end: u64, no_more: Option<String>) {
+        self.with_slot(slot, |slot| {
+            if let Some(live) = slot.live.as_mut() {
+                (live.tail, live.no_appends) = (end, no_more);
+            }
+        });
+    }
+
+    /// Writes a part of a copy: the next.
     pub(crate) async fn copy_write(&self, volume: VolumeId, offset: u64, part: AlignedBuf) -> Result<(), EngineError> {
         self.shared.writable()?;
         let (slot, _guard, header) = self.lock_copy(volume).await?;
         // A header that could not be written may stand on the disk all the same and say "sealed": what it vouches
         // for must not be written over before a newer one says "copying" again.
-        if let Some(reason) = self.with_slot(slot, |slot| slot.live.as_ref().and_then(|live| live.no_appends.clone())) {
-            return Err(EngineError::NoAppends { volume, reason });
-        }
+        let copied = self.with_slot(slot, |slot| slot.live.as_ref().map(|live| (live.tail, live.no_appends.clone())));
+        let tail = match copied.unwrap_or_default() {
+            (_, Some(reason)) => return Err(EngineError::NoAppends { volume, reason }),
+            (tail, None) => tail,
+        };
         let len = part.len() as u64;
         if !offset.is_multiple_of(PAGE) || !len.is_multiple_of(PAGE) || len == 0 {
             return Err(EngineError::InvalidArgument(format!("a part of {len} bytes at {offset} is not whole pages")));
@@ -70,8 +80,15 @@ impl Engine {
         if offset.checked_add(len).is_none_or(|end| end > header.length) {
             return Err(EngineError::OutOfRange { offset, len, end: header.length });
         }
-        self.write("writing a copy", self.geometry().data_offset(slot) + offset, part).await?;
-        Ok(())
+        if offset != tail {
+            return Err(EngineError::NotTail { tail });
+        }
+        let written = self.write_data("writing a copy", slot, offset, part).await;
+        match &written {
+            Ok(()) => self.set_copied(slot, offset + len, None),
+            Err(error) => self.set_copied(slot, tail, Some(format!("a write to it failed: {error}"))),
+        }
+        written
     }
 
     /// Verifies a copy and makes it a sealed extent.
@@ -83,6 +100,10 @@ impl Engine {
             return self.refuse_damaged(slot);
         }
         self.require_copying(slot, &header)?;
+        let tail = self.with_slot(slot, |slot| slot.live.as_ref().map_or(0, |live| live.tail));
+        if tail < header.length {
+            return Err(EngineError::TooShort { tail, length: header.length });
+        }
         let built = {
             let _alone = self.scan_lock.lock().await;
             self.build_footer(slot, volume, header.length).await
@@ -94,16 +115,19 @@ impl Engine {
         }
         let append_epoch = footer.append_epoch().unwrap_or(header.append_epoch);
         let footer = footer.finish();
+        let footer_bytes = FooterShape::of(header.length, footer.row_count()).len();
+        let footer_at = self.footer_place(slot, volume, header.length, footer_bytes).await?;
         let sealed = SlotHeader {
             state: SlotState::Sealed,
             append_epoch,
             no_records: footer.rows.is_none(),
             records: footer.row_count(),
-            footer_offset: (header.length / PAGE) as u32,
+            footer_offset: (footer_at / PAGE) as u32,
             ..header
         };
         self.write_footer(slot, &sealed, &footer).await?;
         self.commit_slot(slot, sealed).await?;
+        self.end_writing(slot).await;
         self.with_slot(slot, |slot| slot.live = None);
         Ok(())
     }

@@ -27,9 +27,7 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let of = self.footer_of(slot, sealed);
         let bytes = footer.encode(&of);
-        let at = self.geometry().data_offset(slot) + of.footer_offset;
-        self.write("writing a footer", at, AlignedBuf::copy_of(&bytes)).await?;
-        Ok(())
+        self.write_data("writing a footer", slot, of.footer_offset, AlignedBuf::copy_of(&bytes)).await
     }
 
     /// Reads `[0, length)` once; its SHA-256, and its footer in the making.
@@ -97,8 +95,8 @@ impl Engine {
         if len == 0 {
             return Ok(AlignedBuf::with_capacity(0));
         }
-        let at = self.geometry().data_offset(slot) + of.footer_offset + skip;
-        self.read_pages(at, len as usize, AlignedBuf::with_capacity(len as usize)).await.map_err(|error| {
+        let buffer = AlignedBuf::with_capacity(len as usize);
+        self.read_data(slot, of.footer_offset + skip, len as usize, buffer).await.map_err(|error| {
             self.damaged(slot, of.volume, of.footer_offset + skip, format!("its footer cannot be read: {error}"))
         })
     }

@@ -21,9 +21,11 @@ mod scrub;
 mod seal;
 mod slot;
 mod slots;
+mod space;
 mod table;
 mod trash;
 mod watcher;
+mod zones;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap};
@@ -61,6 +63,10 @@ pub(crate) struct Engine {
     slots: RefCell<Slots>,
     table: Table,
     free: RefCell<BTreeSet<u32>>,
+    /// Slots that hold a partly written disk zone, or may come to.
+    open_zones: RefCell<BTreeSet<u32>>,
+    /// Slots that cannot be written, or emptied: not offered when they are free.
+    out_of_use: RefCell<BTreeSet<u32>>,
     superblock: RefCell<Superblock>,
     /// The copy of the superblock (0 or 1) that is known to be valid and newest.
     superblock_home: Cell<usize>,
@@ -98,6 +104,8 @@ impl Engine {
             io,
             slots: RefCell::new(Slots::new()),
             free: RefCell::new(BTreeSet::new()),
+            open_zones: RefCell::new(BTreeSet::new()),
+            out_of_use: RefCell::new(BTreeSet::new()),
             superblock: RefCell::new(superblock),
             warrants: RefCell::new(HashMap::new()),
             highest_term: Cell::new(0),
@@ -186,13 +194,14 @@ impl Engine {
         });
         self.slots.borrow_mut().index(slot);
         self.count_free();
-        if let Err(error) = self.allocate_slot(slot).await {
+        if let Err(error) = self.take_space(slot).await {
             self.release(slot, volume);
             return Err(error);
         }
         let taken = self.commit_slot(slot, SlotHeader { slot_generation, ..header }).await;
         let undone = taken.is_err() && self.with_slot(slot, |at| at.state == SlotState::Free);
         if undone && self.shared.writable().is_ok() {
+            self.forget_open(slot);
             self.release(slot, volume);
         }
         taken
@@ -202,23 +211,15 @@ impl Engine {
     fn release(&self, slot: u32, volume: VolumeId) {
         self.slots.borrow_mut().unindex(volume);
         self.with_slot(slot, |at| (at.live, at.volume) = (None, VolumeId([0; 16])));
-        self.free.borrow_mut().insert(slot);
-        self.count_free();
+        self.offer(slot);
     }
 
-    async fn allocate_slot(&self, slot: u32) -> Result<(), EngineError> {
-        let geometry = self.geometry();
-        let (offset, len) = (geometry.slot_offset(slot), geometry.slot_bytes);
-        match self.io.start(offset, Work::Allocate { len }).await {
-            (Ok(_), _) => Ok(()),
-            (Err(source), _) => Err(match source.raw_os_error() {
-                Some(libc::ENOSPC | libc::EDQUOT) => EngineError::NoSpace {
-                    disk: self.shared.id,
-                    detail: format!("the file system under {} is full", self.shared.path.display()),
-                },
-                _ => self.write_failed(source, "taking a slot's space", 1),
-            }),
+    /// A free slot can be taken.
+    fn offer(&self, slot: u32) {
+        if !self.out_of_use.borrow().contains(&slot) {
+            self.free.borrow_mut().insert(slot);
         }
+        self.count_free();
     }
 
     /// Tells the status how many slots are in which state.
@@ -254,7 +255,7 @@ impl Engine {
                 Ok(put) => std::io::Error::new(std::io::ErrorKind::WriteZero, format!("wrote {put} of {len} bytes")),
                 Err(error) => error,
             };
-            let place = if offset < self.geometry().slot_area.offset { Place::Area } else { Place::Slot };
+            let place = if self.geometry().is_in_areas(offset) { Place::Area } else { Place::Slot };
             match back {
                 Some(back) if self.judge_write(&error, place, attempt).action == Action::Retry => buffer = back,
                 _ => return Err(self.write_failed_at(place, error, what, attempt)),

@@ -55,6 +55,7 @@ impl Engine {
         self.look_at_lost_slots().await;
         self.enter_slots();
         self.resume_facts();
+        self.look_at_space().await?;
         let used = self.slots.borrow().indexed();
         for slot in used {
             if self.with_slot(slot, |slot| slot.live.is_some() && !slot.header().has_length()) {
@@ -63,7 +64,7 @@ impl Engine {
         }
         self.checkpoint_after_mount().await;
         let lost = self.slots.borrow().list().iter().filter(|slot| slot.is_lost()).count();
-        self.shared.lost_slots.store(lost as u32, Ordering::Relaxed);
+        self.shared.lost_slots.fetch_add(lost as u32, Ordering::Relaxed);
         self.count_free();
         self.count_slots();
         let read = self.shared.counters.read_bytes() + SUPERBLOCK_BYTES;
@@ -214,17 +215,22 @@ impl Engine {
 
     /// Finds where the valid batches of an extent end, and what stands behind them.
     async fn find_tail(&self, slot: u32) {
-        let capacity = self.geometry().volume_capacity_bytes();
-        let scan = self.scan_batches(slot, capacity, None).await;
+        let written = match self.written(slot).await {
+            Ok(written) => written,
+            Err(error) => return self.tail_is_unknown(slot, &format!("damaged: {error}")),
+        };
+        let scan = self.scan_batches(slot, written.end, None).await;
         let tail = scan.tail - if planted!(CutOnePageTooMany) { scan.tail.min(PAGE_BYTES as u64) } else { 0 };
         let what = match scan.stop {
-            Stop::Limit => None,
+            Stop::Limit => (written.torn > 0).then(|| format!("{} bytes of a page were written", written.torn)),
             Stop::Blank => Some("nothing stands there".to_owned()),
             Stop::Bad { detail } | Stop::Unreadable { detail } => Some(detail),
-            Stop::Spans { end } => Some(format!("a batch claims to end at {end}, beyond the extent")),
+            Stop::Spans { end } => {
+                Some(format!("a batch claims to end at {end}, and what was written ends at {}", written.end))
+            }
         };
         let behind = match &what {
-            Some(_) => self.last_batch_behind(slot, tail).await,
+            Some(_) => self.last_batch_behind(slot, tail, written.end).await,
             None => None,
         };
         let blank = what.as_deref() == Some("nothing stands there");
@@ -246,5 +252,16 @@ impl Engine {
         if let Some(note) = note {
             tracing::warn!(disk = %self.shared.id, %volume, slot, %note, "extent does not end cleanly");
         }
+    }
+
+    /// The disk does not tell how far an extent was written.
+    fn tail_is_unknown(&self, slot: u32, note: &str) {
+        let volume = self.with_slot(slot, |at| {
+            if let Some(live) = at.live.as_mut() {
+                (live.damaged, live.note) = (true, Some(note.to_owned()));
+            }
+            at.volume
+        });
+        tracing::error!(disk = %self.shared.id, %volume, slot, note, "extent is damaged");
     }
 }

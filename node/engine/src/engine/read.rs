@@ -45,7 +45,7 @@ impl Engine {
         let span = (stop.next_multiple_of(PAGE) - first_page) as usize;
         let buffer = self.shared.buffer(span)?;
         let pages = self
-            .read_pages(self.geometry().data_offset(slot) + first_page, span, buffer)
+            .read_data(slot, first_page, span, buffer)
             .await
             .map_err(|error| self.unreadable(slot, volume, offset, error))?;
         // It may have been erased meanwhile, and its slot may be another extent's by now.

@@ -66,7 +66,7 @@ struct Current {
 /// Reads an extent in order, some chunks ahead.
 struct Chunks<'a> {
     engine: &'a Engine,
-    base: u64,
+    slot: u32,
     next: u64,
     limit: u64,
     /// Reads in flight at most.
@@ -76,17 +76,17 @@ struct Chunks<'a> {
 
 impl<'a> Chunks<'a> {
     fn new(engine: &'a Engine, slot: u32, start: u64, limit: u64) -> Self {
-        let base = engine.geometry().data_offset(slot);
-        Self { engine, base, next: start, limit, ahead: READ_AHEAD, flying: std::collections::VecDeque::new() }
+        Self { engine, slot, next: start, limit, ahead: READ_AHEAD, flying: std::collections::VecDeque::new() }
     }
 
     /// The next chunk with its offset; `None` at the limit. An unreadable chunk is an error, and the one after it
     /// can still be asked for.
     async fn next(&mut self) -> Option<(u64, std::io::Result<AlignedBuf>)> {
         while self.flying.len() < self.ahead && self.next < self.limit {
-            let len = CHUNK_BYTES.min(self.limit - self.next) as usize;
+            let run = self.engine.geometry().data_run(self.slot, self.next);
+            let len = CHUNK_BYTES.min(self.limit - self.next).min(run.len) as usize;
             let buffer = AlignedBuf::with_capacity(len);
-            let future = self.engine.io.start(self.base + self.next, Work::Read { buffer, len });
+            let future = self.engine.io.start(run.at, Work::Read { buffer, len });
             self.flying.push_back((self.next, len, future));
             self.next += len as u64;
         }
@@ -99,7 +99,7 @@ impl<'a> Chunks<'a> {
             // The slow path tries again and draws the consequences.
             (_, buffer) => {
                 let buffer = buffer.unwrap_or_else(|| AlignedBuf::with_capacity(len));
-                self.engine.read_pages(self.base + offset, len, buffer).await
+                self.engine.read_data(self.slot, offset, len, buffer).await
             }
         };
         Some((offset, chunk))
@@ -146,12 +146,11 @@ impl Engine {
         scan
     }
 
-    /// Looks behind a bad batch for headers of later batches; returns the end of the last one.
-    pub(super) async fn last_batch_behind(&self, slot: u32, bad: u64) -> Option<u64> {
+    /// Looks behind a bad batch, up to `limit`, for headers of later batches; returns the end of the last one.
+    pub(super) async fn last_batch_behind(&self, slot: u32, bad: u64, limit: u64) -> Option<u64> {
         let (volume, epoch) = self.with_slot(slot, |slot| (slot.volume, slot.append_epoch));
-        let capacity = self.geometry().volume_capacity_bytes();
         let mut last = None;
-        let mut chunks = Chunks::new(self, slot, bad + PAGE_BYTES as u64, capacity);
+        let mut chunks = Chunks::new(self, slot, bad + PAGE_BYTES as u64, limit);
         while let Some((offset, chunk)) = chunks.next().await {
             let Ok(chunk) = chunk else { continue };
             for (n, page) in chunk.chunks(PAGE_BYTES).enumerate() {
@@ -159,7 +158,7 @@ impl Engine {
                 if let Ok(header) = BatchHeader::decode(page)
                     && (header.volume, header.epoch, header.offset) == (volume, epoch, at)
                 {
-                    last = Some((at + u64::from(header.batch_len)).min(capacity));
+                    last = Some((at + u64::from(header.batch_len)).min(limit));
                 }
             }
         }

@@ -110,6 +110,16 @@ impl Engine {
         self.read_twice(offset, len as usize).await
     }
 
+    /// As `read_twice`, of a slot's data.
+    async fn scrub_read_data(&self, slot: u32, offset: u64, len: u64, step: &mut Step) -> std::io::Result<AlignedBuf> {
+        step.read(len);
+        let len = len as usize;
+        match self.read_data(slot, offset, len, AlignedBuf::with_capacity(len)).await {
+            Err(_) => self.read_data(slot, offset, len, AlignedBuf::with_capacity(len)).await,
+            read => read,
+        }
+    }
+
     async fn scrub_superblocks(&self, step: &mut Step) {
         let _guard = self.superblock_lock.lock().await;
         let expected = self.superblock.borrow().clone();

@@ -17,7 +17,6 @@ use super::Engine;
 use super::copy::hex;
 use super::watcher::Warrant;
 use crate::error::{EngineError, ExtentState};
-use crate::raw::Work;
 use crate::slot_header::{SlotHeader, SlotState};
 use crate::status::{Erased, TrashOrder};
 
@@ -159,23 +158,6 @@ impl Engine {
         tracing::info!(disk = %self.shared.id, %volume, slot, order = %hex(&order), "extent is erased");
         self.give_up_space(slot).await;
         Ok(Some(Erased { volume, slot, slot_generation, order }))
-    }
-
-    /// Gives the space of a slot back to the file system, or tells the device that it is not needed. Called at once,
-    /// without awaiting anything, when the slot became free; nobody can take it until this is done.
-    pub(super) async fn give_up_space(&self, slot: u32) {
-        if !self.free.borrow_mut().remove(&slot) {
-            return;
-        }
-        self.count_free();
-        let (start, data) = (self.geometry().slot_offset(slot), self.geometry().data_offset(slot));
-        let work = Work::Deallocate { len: self.geometry().slot_bytes - (data - start) };
-        if let (Err(error), _) = self.io.start(data, work).await {
-            // The slot is free all the same; its space is taken again with it.
-            tracing::warn!(disk = %self.shared.id, slot, %error, "the space of a free slot could not be given back");
-        }
-        self.free.borrow_mut().insert(slot);
-        self.count_free();
     }
 
     /// The header of `slot`, where a volume stands, if the order's slot and slot generation name the same extent.

@@ -66,14 +66,28 @@ impl Engine {
     pub(super) fn watch_change(&self, slot: u32, after: &SlotHeader) -> Result<(), EngineError> {
         let before = self.with_slot(slot, |at| at.header());
         let warrant = self.warrants.borrow().get(&slot).copied();
-        judge(&before, after, warrant.as_ref(), self.shared.uptime_s()).map_err(|detail| {
-            self.shared.erase_alarms.fetch_add(1, Ordering::Relaxed);
-            tracing::error!(
-                disk = %self.shared.id, slot, volume = %before.volume, detail,
-                "ALARM: an erase that nobody ordered was refused; restart this node and report it, its memory or program is at fault"
-            );
-            EngineError::EraseRefused { disk: self.shared.id, slot, detail }
-        })
+        judge(&before, after, warrant.as_ref(), self.shared.uptime_s()).map_err(|detail| self.raise_alarm(slot, detail))
+    }
+
+    /// Refuses to empty the disk zones of a slot that holds, by the table, more than an unfinished copy.
+    pub(super) fn watch_reset(&self, slot: u32) -> Result<(), EngineError> {
+        let (state, is_lost) = self.with_slot(slot, |at| (at.state, at.is_lost()));
+        let behind = self.entry_of(slot).behind;
+        if !is_lost && !behind && matches!(state, SlotState::Free | SlotState::Copying) {
+            return Ok(());
+        }
+        let state = if is_lost { "unknown".to_owned() } else { format!("{state:?}") };
+        Err(self.raise_alarm(slot, format!("its disk zones would be reset, and what it holds is {state}")))
+    }
+
+    fn raise_alarm(&self, slot: u32, detail: String) -> EngineError {
+        self.shared.erase_alarms.fetch_add(1, Ordering::Relaxed);
+        let volume = self.with_slot(slot, |at| at.volume);
+        tracing::error!(
+            disk = %self.shared.id, slot, %volume, detail,
+            "ALARM: an erase that nobody ordered was refused; restart this node and report it, its memory or program is at fault"
+        );
+        EngineError::EraseRefused { disk: self.shared.id, slot, detail }
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::buffer::AlignedBuf;
+use crate::raw::zones::{self, Condition, Zone, ZoneLimits};
 
 /// How long a file that is in use is waited for: the kernel lets go of the rings of a killed process, and of the
 /// files they hold, only after the process is gone, so that its successor can come too early.
@@ -34,11 +35,26 @@ pub(crate) const PUNCH: i32 = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_
 /// Whether the device with this number (or the disk that it is a partition of) knows discards. One that does not may
 /// still be able to write zeros by itself, which takes a spinning disk seconds for a slot and is of no use.
 fn knows_discard(device: u64) -> bool {
-    let device = format!("/sys/dev/block/{}:{}", libc::major(device), libc::minor(device));
-    ["queue", "../queue"].iter().any(|queue| {
-        let most = std::fs::read_to_string(format!("{device}/{queue}/discard_max_bytes"));
+    queues(device).iter().any(|queue| {
+        let most = std::fs::read_to_string(queue.join("discard_max_bytes"));
         most.is_ok_and(|most| most.trim().parse::<u64>().is_ok_and(|most| most > 0))
     })
+}
+
+/// Where the kernel shows the attributes of a device's queue: its own, or that of the disk that it is a partition of.
+fn queues(device: u64) -> [PathBuf; 2] {
+    let device = PathBuf::from(format!("/sys/dev/block/{}:{}", libc::major(device), libc::minor(device)));
+    ["queue", "../queue"].map(|queue| device.join(queue))
+}
+
+/// Zones that one report asks for.
+const REPORT_ZONES: usize = 4096;
+
+/// The zones of a host-managed device.
+#[derive(Debug)]
+pub(crate) struct DiskZones {
+    pub(crate) limits: ZoneLimits,
+    pub(crate) zones: Vec<Zone>,
 }
 
 #[derive(Debug)]
@@ -209,6 +225,40 @@ impl DiskFile {
             // SAFETY: the request takes no argument and touches no memory of ours.
             unsafe { libc::ioctl(self.fd(), BLKRRPART) };
         }
+    }
+
+    /// The zones of a host-managed device; `None` of whatever can be written anywhere.
+    pub(crate) fn zones(&self) -> io::Result<Option<DiskZones>> {
+        if !self.is_block_device {
+            return Ok(None);
+        }
+        let device = self.file.metadata()?.rdev();
+        let Some(queue) = queues(device).into_iter().find(|queue| queue.exists()) else { return Ok(None) };
+        let Some(limits) = zones::limits(&queue)? else { return Ok(None) };
+        let size = self.size()?;
+        let mut found: Vec<Zone> = Vec::new();
+        let mut end = 0;
+        while end < size {
+            let mut bytes = vec![0; zones::report_bytes(REPORT_ZONES)];
+            zones::report(self.fd(), end, &mut bytes)?;
+            let some = zones::decode_report(&bytes).map_err(io::Error::other)?;
+            let next = some.last().map_or(0, |zone| zone.start + zone.len);
+            if next <= end {
+                return Err(io::Error::other(format!("it reports no zones from byte {end} on")));
+            }
+            found.extend(some);
+            end = next;
+        }
+        Ok(Some(DiskZones { limits, zones: found }))
+    }
+
+    /// Empties every sequential zone that holds anything.
+    pub(crate) fn reset_zones(&self, zones: &[Zone]) -> io::Result<()> {
+        let holds = |zone: &&Zone| matches!(zone.condition, Condition::Partial | Condition::Full);
+        for zone in zones.iter().filter(holds) {
+            zones::reset(self.fd(), &(zone.start..zone.start + zone.len))?;
+        }
+        Ok(())
     }
 
     /// Sets the length of a regular file.

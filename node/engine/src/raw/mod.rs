@@ -7,10 +7,12 @@
 //! (O_DIRECT and RWF_DSYNC); a buffer belongs to the implementation from `submit` until its completion is handed
 //! out; completions come in any order.
 
+mod aside;
 pub(crate) mod file;
 pub mod simulated;
 pub(crate) mod threads;
 pub(crate) mod uring;
+pub(crate) mod zones;
 
 use std::io;
 use std::time::Duration;
@@ -32,6 +34,13 @@ pub(crate) enum Work {
     Deallocate { len: u64 },
     /// Make durable what an earlier process may have left in the device's cache.
     Flush,
+    /// Empty the whole zones in `len` bytes of a zoned disk.
+    ResetZones { len: u64 },
+    /// Make the whole zones in `len` bytes of a zoned disk full.
+    FinishZones { len: u64 },
+    /// Fill `buffer` with `len` bytes, which its capacity covers: a report of as many zones as go into that (see
+    /// [`zones`]).
+    ReportZones { buffer: AlignedBuf, len: usize },
     /// Check that the path still names the file that is open, at its full size.
     Identify,
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use holdfast_libs_sim::disk::{SimAnswer, SimDisk, SimOp};
 use holdfast_libs_sim::streams::SimRng;
+use holdfast_libs_sim::zones::{ZoneHealth, ZoneState};
 use holdfast_libs_types::{CellId, DiskId, PAGE_BYTES};
 
 use crate::buffer::{AlignedBuf, BufferPool};
@@ -19,8 +20,10 @@ use crate::clock::{Clock, SimulatedClock};
 use crate::disk::Disk;
 use crate::error::OpenError;
 use crate::format::fresh_superblock;
-use crate::geometry::Geometry;
+use crate::geometry::zoned::ZoneShape;
+use crate::geometry::{Geometry, SLOT_HEADER_BYTES};
 use crate::mailbox::{Mailbox, Wake};
+use crate::raw::zones::{Condition, Zone, encode_report, report_bytes};
 use crate::raw::{Done, RawDisk, Wait, Work};
 use crate::reactor::Reactor;
 use crate::shared::{Life, Timing};
@@ -36,8 +39,44 @@ pub type SharedSimDisk = Rc<RefCell<SimDisk>>;
 struct SimDevice {
     disk: SharedSimDisk,
     buffers: HashMap<u64, Option<AlignedBuf>>,
+    /// Reports of zones under way: from which byte on, and bytes of the report.
+    reports: HashMap<u64, (u64, usize)>,
     depth: usize,
     clock: Arc<dyn Clock>,
+}
+
+impl SimDevice {
+    /// As the kernel would write it.
+    fn report(&self, offset: u64, len: usize) -> Vec<u8> {
+        let disk = self.disk.borrow();
+        let Some(layout) = disk.zone_layout() else { return vec![0; len] };
+        let most = (0..).find(|zones| report_bytes(zones + 1) > len).unwrap_or(0);
+        let from = disk.zone_report().iter().skip((offset / layout.zone_bytes) as usize);
+        let zones: Vec<Zone> = from
+            .take(most)
+            .map(|zone| Zone {
+                start: zone.start,
+                len: layout.zone_bytes,
+                capacity: zone.capacity,
+                written: zone.write_pointer - zone.start,
+                condition: condition(zone),
+            })
+            .collect();
+        let mut bytes = encode_report(&zones);
+        bytes.resize(len, 0);
+        bytes
+    }
+}
+
+fn condition(zone: &ZoneState) -> Condition {
+    match zone.health {
+        ZoneHealth::ReadOnly => Condition::ReadOnly,
+        ZoneHealth::Offline => Condition::Offline,
+        ZoneHealth::Good if !zone.sequential => Condition::Conventional,
+        ZoneHealth::Good if zone.is_open() => Condition::Partial,
+        ZoneHealth::Good if zone.write_pointer == zone.start => Condition::Empty,
+        ZoneHealth::Good => Condition::Full,
+    }
 }
 
 impl RawDisk for SimDevice {
@@ -49,6 +88,12 @@ impl RawDisk for SimDevice {
             Work::Deallocate { len } => (SimOp::Discard { offset, len }, None),
             Work::Flush => (SimOp::Flush, None),
             Work::Identify => (SimOp::Read { offset: 0, len: 0 }, None),
+            Work::ResetZones { len } => (SimOp::ResetZones { offset, len }, None),
+            Work::FinishZones { len } => (SimOp::FinishZones { offset, len }, None),
+            Work::ReportZones { buffer, len } => {
+                self.reports.insert(id, (offset, len));
+                (SimOp::Read { offset: 0, len: 0 }, Some(buffer))
+            }
         };
         self.buffers.insert(id, buffer);
         let mut disk = self.disk.borrow_mut();
@@ -64,8 +109,10 @@ impl RawDisk for SimDevice {
         };
         let Some((id, answer)) = completed else { return Ok(()) };
         let mut buffer = self.buffers.remove(&id).flatten();
+        let report = self.reports.remove(&id).map(|(offset, len)| self.report(offset, len));
         let result = match answer {
             SimAnswer::Read(bytes) => {
+                let bytes = report.unwrap_or(bytes);
                 if let Some(buffer) = buffer.as_mut() {
                     buffer.clear();
                     buffer.extend_from_slice(&bytes).map_err(std::io::Error::other)?;
@@ -92,13 +139,31 @@ impl RawDisk for SimDevice {
     }
 }
 
-/// Formats a simulated disk; ids come from `rng`.
+/// How a disk is laid out, plain or zoned.
+fn geometry_of(disk: &SimDisk, slot_bytes: u64) -> Geometry {
+    let planned = match disk.zone_layout() {
+        None => Geometry::plan(disk.size(), slot_bytes),
+        Some(layout) => {
+            let conventional = layout.conventional;
+            let shape = ZoneShape {
+                zone_bytes: layout.zone_bytes,
+                capacity_bytes: layout.capacity_bytes,
+                conventional,
+                sequential: (disk.size() / layout.zone_bytes) as u32 - conventional,
+                limit: layout.max_open,
+            };
+            Geometry::plan_zoned(shape, slot_bytes)
+        }
+    };
+    planned.expect("the test chooses sizes that fit")
+}
+
+/// Formats a simulated disk, zoned or not; ids come from `rng`.
 ///
 /// # Panics
 /// When the disk is too small for one slot: the test's numbers are wrong then.
 pub fn format(disk: &SharedSimDisk, cell: CellId, slot_bytes: u64, rng: &mut SimRng) -> DiskId {
-    let size = disk.borrow().size();
-    let geometry = Geometry::plan(size, slot_bytes).expect("the test chooses sizes that fit");
+    let geometry = geometry_of(&disk.borrow(), slot_bytes);
     let superblock = fresh_superblock(cell, geometry, rng.bytes(), 0, 512);
     // As a file has it, whose log must not run out of space.
     for area in [superblock.geometry.table_a, superblock.geometry.table_b, superblock.geometry.log] {
@@ -139,7 +204,18 @@ pub struct TableAreas {
 /// # Panics
 /// As [`format`].
 pub fn table_areas(disk_bytes: u64, slot_bytes: u64) -> TableAreas {
-    let geometry = Geometry::plan(disk_bytes, slot_bytes).expect("the test chooses sizes that fit");
+    areas(&Geometry::plan(disk_bytes, slot_bytes).expect("the test chooses sizes that fit"))
+}
+
+/// The areas of the extent table of this disk, zoned or not.
+///
+/// # Panics
+/// As [`format`].
+pub fn table_areas_on(disk: &SharedSimDisk, slot_bytes: u64) -> TableAreas {
+    areas(&geometry_of(&disk.borrow(), slot_bytes))
+}
+
+fn areas(geometry: &Geometry) -> TableAreas {
     let range = |area: crate::geometry::Area| area.offset..area.offset + area.len;
     TableAreas {
         copies: [0, 1].map(|generation| range(geometry.table_copy(generation))),
@@ -192,7 +268,8 @@ impl SimulatedDisk {
         };
         let shared = parts.shared(IoPath::Simulated);
         let depth = options.queue_depth as usize;
-        let device = SimDevice { disk: disk.clone(), buffers: HashMap::new(), depth, clock };
+        let (buffers, reports) = (HashMap::new(), HashMap::new());
+        let device = SimDevice { disk: disk.clone(), buffers, reports, depth, clock };
         let geometry = parts.superblock.0.geometry.clone();
         let nonces = RefCell::new(move || rng.bytes());
         let entropy = Box::new(move || (nonces.borrow_mut())());
@@ -239,10 +316,16 @@ impl SimulatedDisk {
         self.reactor.is_idle()
     }
 
-    /// Byte range on the disk of a slot's data.
+    /// Byte range on the disk of a slot's data; on a zoned disk, what stands of it in the slot's first zone.
     pub fn data_range(&self, slot: u32) -> std::ops::Range<u64> {
-        let start = self.geometry.data_offset(slot);
-        start..start + self.geometry.data_bytes
+        let run = self.geometry.data_run(slot, 0);
+        run.at..run.at + run.len.min(self.geometry.data_bytes)
+    }
+
+    /// Byte range on the disk of a slot's two header pages.
+    pub fn header_range(&self, slot: u32) -> std::ops::Range<u64> {
+        let start = self.geometry.header_offset(slot, 0);
+        start..start + SLOT_HEADER_BYTES
     }
 }
 

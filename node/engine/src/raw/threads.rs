@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 
 use crate::mailbox::Wake;
 use crate::raw::file::DiskFile;
-use crate::raw::{Done, RawDisk, Wait, Work};
+use crate::raw::{Done, RawDisk, Wait, Work, zones};
 
 /// Most threads of one disk.
 const MAX_WORKERS: u32 = 8;
@@ -17,10 +17,10 @@ enum Event {
     Wake,
 }
 
-struct Job {
-    id: u64,
-    offset: u64,
-    work: Work,
+pub(super) struct Job {
+    pub(super) id: u64,
+    pub(super) offset: u64,
+    pub(super) work: Work,
 }
 
 pub(crate) struct ThreadsDisk {
@@ -64,7 +64,8 @@ fn work_loop(queue: &Mutex<Receiver<Job>>, events: &Sender<Event>, file: &DiskFi
     }
 }
 
-fn run(Job { id, offset, work }: Job, file: &DiskFile, disk_bytes: u64) -> Done {
+/// Does it, and waits for its end.
+pub(super) fn run(Job { id, offset, work }: Job, file: &DiskFile, disk_bytes: u64) -> Done {
     let (result, buffer) = match work {
         Work::Read { mut buffer, len } => {
             let result = file.pread(&mut buffer, len, offset);
@@ -77,6 +78,17 @@ fn run(Job { id, offset, work }: Job, file: &DiskFile, disk_bytes: u64) -> Done 
         Work::Write { buffer } => (file.pwrite_durable(&buffer, offset), Some(buffer)),
         Work::Allocate { len } => (file.allocate(offset, len).map(|()| 0), None),
         Work::Deallocate { len } => (file.deallocate(offset, len).map(|()| 0), None),
+        Work::ResetZones { len } => (zones::reset(file.fd(), &(offset..offset + len)).map(|()| 0), None),
+        Work::FinishZones { len } => (zones::finish(file.fd(), &(offset..offset + len)).map(|()| 0), None),
+        Work::ReportZones { mut buffer, len } => {
+            let mut bytes = vec![0; len];
+            let result = zones::report(file.fd(), offset, &mut bytes).and_then(|()| {
+                buffer.clear();
+                buffer.extend_from_slice(&bytes).map_err(io::Error::other)?;
+                Ok(len)
+            });
+            (result, Some(buffer))
+        }
         Work::Flush => (file.file().sync_data().map(|()| 0), None),
         Work::Identify => (file.identify(disk_bytes).map(|()| 0), None),
     };

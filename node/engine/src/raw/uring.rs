@@ -15,7 +15,9 @@ use io_uring::{IoUring, opcode, squeue};
 
 use crate::buffer::BufferPool;
 use crate::mailbox::Wake;
+use crate::raw::aside::Aside;
 use crate::raw::file::{DiskFile, PUNCH};
+use crate::raw::threads::Job;
 use crate::raw::{Done, RawDisk, Wait, Work};
 
 /// `user_data` of the read of the event counter that wakes the thread.
@@ -44,6 +46,8 @@ pub(crate) struct UringDisk {
     vacant: Vec<usize>,
     /// Done without the kernel.
     settled: Vec<Done>,
+    /// Done elsewhere: what the ring cannot do.
+    aside: Aside,
     event: Arc<OwnedFd>,
     event_value: Box<u64>,
     event_armed: bool,
@@ -79,6 +83,7 @@ impl UringDisk {
             flying: (0..depth).map(|_| None).collect(),
             vacant: (0..depth as usize).rev().collect(),
             settled: Vec::new(),
+            aside: Aside::default(),
             event: Arc::new(event),
             event_value: Box::new(0),
             event_armed: false,
@@ -113,7 +118,10 @@ impl UringDisk {
             Work::Allocate { len } => opcode::Fallocate::new(file, *len).offset(offset).build(),
             Work::Deallocate { len } => opcode::Fallocate::new(file, *len).offset(offset).mode(PUNCH).build(),
             Work::Flush => opcode::Fsync::new(file).flags(FsyncFlags::DATASYNC).build(),
-            Work::Identify => opcode::Nop::new().build(),
+            // Settled without the kernel's queue, see `fill_queue`.
+            Work::Identify | Work::ResetZones { .. } | Work::FinishZones { .. } | Work::ReportZones { .. } => {
+                opcode::Nop::new().build()
+            }
         };
         entry.user_data(index as u64)
     }
@@ -135,6 +143,12 @@ impl UringDisk {
                     self.vacant.push(index);
                     let result = self.file.identify(self.disk_bytes).map(|()| 0);
                     self.settled.push(Done { id, result, buffer: None });
+                    continue;
+                }
+                Work::ResetZones { .. } | Work::FinishZones { .. } | Work::ReportZones { .. } => {
+                    self.vacant.push(index);
+                    let wake = self.wake();
+                    self.aside.start(Job { id, offset, work }, self.file.clone(), self.disk_bytes, wake);
                     continue;
                 }
                 Work::Allocate { .. } if self.file.is_block_device => {
@@ -246,15 +260,18 @@ fn finish(id: u64, work: Work, result: i32) -> Done {
             }
             Done { id, result, buffer: Some(buffer) }
         }
-        Work::Write { buffer } => Done { id, result, buffer: Some(buffer) },
+        Work::Write { buffer } | Work::ReportZones { buffer, .. } => Done { id, result, buffer: Some(buffer) },
         Work::Allocate { .. } | Work::Deallocate { .. }
             if result.as_ref().is_err_and(|e| e.raw_os_error() == Some(libc::EOPNOTSUPP)) =>
         {
             Done { id, result: Ok(0), buffer: None }
         }
-        Work::Allocate { .. } | Work::Deallocate { .. } | Work::Flush | Work::Identify => {
-            Done { id, result, buffer: None }
-        }
+        Work::Allocate { .. }
+        | Work::Deallocate { .. }
+        | Work::ResetZones { .. }
+        | Work::FinishZones { .. }
+        | Work::Flush
+        | Work::Identify => Done { id, result, buffer: None },
     }
 }
 
@@ -267,12 +284,13 @@ impl RawDisk for UringDisk {
         self.fill_queue()?;
         self.enter(if self.settled.is_empty() { wait } else { Wait::No })?;
         done.append(&mut self.settled);
+        self.aside.collect(done);
         self.collect(done);
         Ok(())
     }
 
     fn in_flight(&self) -> usize {
-        self.waiting.len() + self.settled.len() + (self.depth - self.vacant.len())
+        self.waiting.len() + self.settled.len() + self.aside.under_way() + (self.depth - self.vacant.len())
     }
 
     fn depth(&self) -> usize {
@@ -341,6 +359,29 @@ mod tests {
                 disk.poll(Wait::For(Duration::from_secs(3600)), &mut done).unwrap();
             }
             assert_eq!(done[0].id, 7);
+        }
+    }
+
+    #[test]
+    fn what_the_ring_cannot_do_ends_as_well_and_gives_its_buffer_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = Arc::new(DiskFile::open(&dir.path().join("file"), true).ok().unwrap());
+        let uring = UringDisk::new(file.clone(), 0, BufferPool::new(0, 1 << 20), 1).unwrap();
+        let threads = ThreadsDisk::new(&file, 0, 1).unwrap();
+        let disks: [Box<dyn RawDisk>; 2] = [Box::new(uring), Box::new(threads)];
+        for mut disk in disks {
+            let mut done = Vec::new();
+            disk.submit(1, 0, Work::ReportZones { buffer: AlignedBuf::with_capacity(4096), len: 4096 });
+            disk.submit(2, 0, Work::ResetZones { len: 4096 });
+            disk.submit(3, 0, Work::FinishZones { len: 4096 });
+            assert_eq!(disk.in_flight(), 3);
+            while done.len() < 3 {
+                disk.poll(Wait::For(Duration::from_secs(3600)), &mut done).unwrap();
+            }
+            assert_eq!(disk.in_flight(), 0);
+            // A file has no zones.
+            assert!(done.iter().all(|one| one.result.as_ref().unwrap_err().raw_os_error() == Some(libc::ENOTTY)));
+            assert!(done.iter().all(|one| one.buffer.is_some() == (one.id == 1)));
         }
     }
 

@@ -9,6 +9,7 @@ use std::task::{Context, Poll, Waker};
 
 use holdfast_libs_sim::disk::{Crash, Faults, SimDisk};
 use holdfast_libs_sim::streams::{SimRng, Streams};
+use holdfast_libs_sim::zones::ZoneLayout;
 use holdfast_node_engine::simulated::{self, SharedSimDisk, SimulatedDisk};
 use holdfast_node_engine::{EngineError, Finding, Place};
 
@@ -19,7 +20,11 @@ use crate::operations::EPOCH;
 use crate::support::{CELL, aligned, batch, drive};
 
 pub const SLOT_BYTES: u64 = 256 * 1024;
+/// Every so many seeds the disk is a zoned one.
+const ZONED_EVERY: u64 = 4;
 const DISK_BYTES: u64 = 16 << 20;
+/// Of a zoned disk: room for everything but the slots' data.
+const CONVENTIONAL_BYTES: u64 = 7 << 20;
 const LEAST_OPERATIONS: u64 = 200;
 const LEAST_CRASHES: u64 = 3;
 const MOST_OUTSTANDING: usize = 5;
@@ -37,6 +42,19 @@ pub enum Mutation {
     /// One of the engine's own.
     #[cfg(feature = "planted-bugs")]
     Planted(holdfast_node_engine::PlantedBug),
+}
+
+impl Mutation {
+    fn is_planted(self) -> bool {
+        !matches!(
+            self,
+            Self::None
+                | Self::DataWithoutDsync
+                | Self::HeadersWithoutDsync
+                | Self::AreasWithoutDsync
+                | Self::MountWithoutFlush
+        )
+    }
 }
 
 #[derive(Debug, Default)]
@@ -78,6 +96,11 @@ pub struct Simulation {
 pub fn run(seed: u64, mutation: Mutation) -> Result<Summary, String> {
     let streams = Streams::new(seed);
     let disk: SharedSimDisk = Rc::new(RefCell::new(SimDisk::new(DISK_BYTES, &streams)));
+    // The cache of a sequential zone is not simulated: nothing that is written there forgets that it was durable.
+    let can_be_zoned = matches!(mutation, Mutation::None) || mutation.is_planted();
+    if can_be_zoned && seed % ZONED_EVERY == ZONED_EVERY - 1 {
+        disk.borrow_mut().set_zones(zones(&mut streams.stream("zones")));
+    }
     simulated::format(&disk, CELL, SLOT_BYTES, &mut streams.stream("format"));
     mutate(&disk, mutation);
     let mut simulation = Simulation {
@@ -95,6 +118,18 @@ pub fn run(seed: u64, mutation: Mutation) -> Result<Summary, String> {
     simulation.scrub_rounds(&mut engine)?;
     simulation.go_on(&mut engine)?;
     Ok(simulation.summary)
+}
+
+/// One zone or several for a slot, with and without a hole behind each, and more or less open at a time.
+fn zones(rng: &mut SimRng) -> ZoneLayout {
+    let (zone_bytes, capacity_bytes) = match rng.below(4) {
+        0 => (SLOT_BYTES, SLOT_BYTES),
+        1 => (2 * SLOT_BYTES, SLOT_BYTES - 8192),
+        2 => (SLOT_BYTES / 4, SLOT_BYTES / 4),
+        _ => (SLOT_BYTES / 4, SLOT_BYTES / 4 - 8192),
+    };
+    let max_open = if rng.chance(300) { 0 } else { 3 + rng.below(10) as u32 };
+    ZoneLayout { zone_bytes, capacity_bytes, conventional: (CONVENTIONAL_BYTES / zone_bytes) as u32, max_open }
 }
 
 fn mutate(disk: &SharedSimDisk, mutation: Mutation) {
@@ -126,7 +161,7 @@ impl Simulation {
     fn crash(&mut self, mut engine: Option<SimulatedDisk>) {
         let kind = if self.ops.chance(700) { Crash::PowerLoss } else { Crash::ProcessKill };
         drop(engine.take());
-        let table = simulated::table_areas(DISK_BYTES, SLOT_BYTES);
+        let table = simulated::table_areas_on(&self.disk, SLOT_BYTES);
         let mut areas = table.copies.iter().chain(&table.halves);
         self.table_was_cut |= areas.any(|area| self.disk.borrow().is_writing(area));
         self.disk.borrow_mut().crash(kind);
@@ -216,7 +251,7 @@ impl Simulation {
         let id = self.fresh_volume();
         match drive(engine, disk.create_extent(id, EPOCH)) {
             Ok(()) => {}
-            Err(EngineError::NoSpace { .. }) if disk.status().free_slots == 0 => return Ok(()),
+            Err(EngineError::NoSpace { .. }) if disk.status().is_full() => return Ok(()),
             Err(error) => return Err(format!("takes no new extent: {error}")),
         }
         let (bytes, records) = batch(id, EPOCH, 0, 0, &[vec![1; 3000], vec![2; 5000]]);

@@ -59,7 +59,7 @@ impl Engine {
                 return false;
             }
             let len = READ_BYTES.min(header.length - reading.next);
-            let read = self.scrub_read(self.geometry().data_offset(slot) + reading.next, len, step).await;
+            let read = self.scrub_read_data(slot, reading.next, len, step).await;
             if !self.is_still(slot, header) {
                 return true;
             }
@@ -124,7 +124,7 @@ impl Engine {
                     return;
                 }
                 let footer = builder.finish();
-                let fits = footer.row_count() == header.records;
+                let fits = footer.row_count() == header.records && self.can_rewrite_data();
                 finding.repaired =
                     fits && self.shared.writable().is_ok() && self.write_footer(slot, header, &footer).await.is_ok();
                 if !finding.repaired {
@@ -226,7 +226,7 @@ fn bad_spans(read: std::io::Result<AlignedBuf>, start: u64, checksums: &[u32]) -
 
 impl Slot {
     /// Shows it as damaged. Its records are served as before: each has checksums of its own.
-    fn mark_damaged(&mut self, note: &str, io: &std::rc::Rc<crate::reactor::Io>) {
+    pub(in crate::engine) fn mark_damaged(&mut self, note: &str, io: &std::rc::Rc<crate::reactor::Io>) {
         let length = self.length;
         let live =
             self.live.get_or_insert_with(|| Box::new(Live { tail: length, readable_end: length, ..Live::empty(io) }));
