@@ -5,6 +5,7 @@
 
 mod model;
 mod operations;
+mod removal;
 mod simulation;
 #[path = "../support/mod.rs"]
 mod support;
@@ -33,6 +34,7 @@ fn nothing_acknowledged_is_lost_in_twenty_thousand_seeds_of_crashes() {
             if count >= 100 {
                 assert!(summary.acknowledged_appends > 20 * count && summary.seals > count && summary.copies > count);
                 assert!(summary.scrubbed_bytes > 100_000 * count);
+                assert!(summary.trashed > count && summary.restored > count / 2 && summary.erased > count / 4);
             }
         }
         Err((seed, lost)) => panic!(

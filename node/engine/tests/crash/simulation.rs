@@ -65,6 +65,9 @@ pub struct Summary {
     pub seals: u64,
     pub copies: u64,
     pub scrubbed_bytes: u64,
+    pub trashed: u64,
+    pub restored: u64,
+    pub erased: u64,
 }
 
 impl std::ops::AddAssign for Summary {
@@ -75,6 +78,9 @@ impl std::ops::AddAssign for Summary {
         self.seals += one.seals;
         self.copies += one.copies;
         self.scrubbed_bytes += one.scrubbed_bytes;
+        self.trashed += one.trashed;
+        self.restored += one.restored;
+        self.erased += one.erased;
     }
 }
 
