@@ -297,6 +297,7 @@ impl Simulation {
             let result = disk.scrub_step(most).await;
             observe(move |_, summary| {
                 let Ok(step) = result else { return Ok(()) };
+                summary.scrubs += 1;
                 summary.scrubbed_bytes += step.read_bytes;
                 let unreadable = |finding: &Finding| finding.what.contains("cannot be read");
                 match step.found.into_iter().find(|finding| finding.place == Place::Data && !unreadable(finding)) {
