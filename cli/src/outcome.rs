@@ -23,10 +23,21 @@ pub fn usage(message: impl Into<String>) -> anyhow::Error {
     Usage(message.into()).into()
 }
 
+/// An error with its causes, each cause once: many errors name theirs in their own words.
+pub fn told(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
 /// Prints an error with its causes and picks the exit code.
 pub fn report(result: anyhow::Result<()>) -> ExitCode {
     let Err(error) = result else { return ExitCode::SUCCESS };
-    eprintln!("holdfast: {error:#}");
+    eprintln!("holdfast: {}", told(&error));
     if error.downcast_ref::<Usage>().is_some() {
         return USAGE.into();
     }
@@ -34,4 +45,27 @@ pub fn report(result: anyhow::Result<()>) -> ExitCode {
         matches!(cause.downcast_ref::<CallError>(), Some(CallError::Unreachable { .. } | CallError::Timeout { .. }))
     });
     if unreachable { UNREACHABLE.into() } else { FAILED.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context as _;
+
+    use super::told;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{path}: cannot be read: {source}; check its rights")]
+    struct NamesItsCause {
+        path: &'static str,
+        source: std::io::Error,
+    }
+
+    #[test]
+    fn each_cause_is_told_once() {
+        let missing = || std::io::Error::from(std::io::ErrorKind::NotFound);
+        let once = anyhow::Error::new(NamesItsCause { path: "node.toml", source: missing() });
+        assert_eq!(told(&once), "node.toml: cannot be read: entity not found; check its rights");
+        let deeper = Err::<(), _>(missing()).context("opening the file").context("starting").unwrap_err();
+        assert_eq!(told(&deeper), "starting: opening the file: entity not found");
+    }
 }

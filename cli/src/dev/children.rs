@@ -162,7 +162,7 @@ impl Children {
                 Ended::Restarted
             }
             Err(error) => {
-                eprintln!("holdfast dev: {} cannot be started again: {error:#}", spec.name);
+                eprintln!("holdfast dev: {} cannot be started again: {}", spec.name, crate::outcome::told(&error));
                 Ended::LeftDead
             }
         }

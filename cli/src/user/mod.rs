@@ -63,7 +63,7 @@ pub fn status(options: &StatusOptions) -> anyhow::Result<()> {
         });
         clients.push(answer.unwrap_or_else(|error| {
             json!({
-                "folder": folder, "state": "stopped", "reason": format!("{error:#}"), "pending": 0, "conflicts": 0,
+                "folder": folder, "state": "stopped", "reason": crate::outcome::told(&error), "pending": 0, "conflicts": 0,
                 "not_synced": 0, "block_bytes_sent": 0, "block_bytes_received": 0,
             })
         }));
