@@ -50,6 +50,9 @@ pub struct Config {
     /// The trash.
     #[serde(default)]
     pub trash: TrashConfig,
+    /// The disks' own view of their health.
+    #[serde(default)]
+    pub smart: SmartConfig,
     /// Memory for buffers.
     #[serde(default)]
     pub memory: Memory,
@@ -87,6 +90,14 @@ pub struct TrashConfig {
     pub erase_every_ms: u64,
 }
 
+/// The `[smart]` section: disks are asked through `smartctl`, where that is installed.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SmartConfig {
+    /// How often each disk is asked, milliseconds. 0: never.
+    pub every_ms: u64,
+}
+
 /// The `[memory]` section: what all disks of the node share.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -113,6 +124,12 @@ impl Default for ScrubConfig {
 impl Default for TrashConfig {
     fn default() -> Self {
         Self { retention_s: 24 * 3600, erase_every_ms: 10 * 60 * 1000 }
+    }
+}
+
+impl Default for SmartConfig {
+    fn default() -> Self {
+        Self { every_ms: 3600 * 1000 }
     }
 }
 

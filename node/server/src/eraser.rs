@@ -4,8 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use holdfast_node_engine::EngineError;
-
 use crate::config::TrashConfig;
 use crate::disks::OpenDisk;
 
@@ -25,17 +23,9 @@ async fn forever(disk: &OpenDisk, config: &TrashConfig) {
         loop {
             match disk.engine().erase_expired(retention).await {
                 Ok(erased) if erased.is_empty() => break,
+                // The engine has told each, and raised the alarm where one was refused.
                 Ok(erased) => {
-                    for one in &erased {
-                        let order = hex::encode(one.order);
-                        tracing::info!(disk = %disk.id(), volume = %one.volume, slot = one.slot, order, "extent erased");
-                    }
                     disk.erased.fetch_add(erased.len() as u64, Ordering::Relaxed);
-                }
-                Err(error @ EngineError::EraseRefused { .. }) => {
-                    tracing::error!(disk = %disk.id(), path = %disk.path.display(), %error,
-                        "an erase that nobody ordered was stopped; keep this disk for an investigation");
-                    break;
                 }
                 // The disk is out of writing, busy or hangs; whoever finds that says so. The trash waits.
                 Err(error) => {

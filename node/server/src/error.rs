@@ -28,9 +28,6 @@ pub enum ServerError {
     /// The profile cannot be used.
     #[error("`profile`: {0}")]
     Profile(#[from] holdfast_hw_profiles::HardwareError),
-    /// A disk of another cell: a sign that the configuration or the cabling is wrong, so nothing is served.
-    #[error("{0}; correct `cell` or take the disk out of the configuration")]
-    ForeignDisk(String),
     /// Not one of the configured disks can be used.
     #[error("none of the configured disks can be used: {0}")]
     NoUsableDisk(String),

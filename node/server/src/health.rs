@@ -41,8 +41,11 @@ fn judge(disks: &Disks, registered: bool) -> Health {
             }
             (DiskState::Healthy, None) => serving += 1,
         }
-        if let Some(suspect) = &status.suspect {
+        if let Some(suspect) = disk.suspect() {
             reasons.push(format!("{name} is suspected to be failing: {suspect}"));
+        }
+        for breach in disk.smart.answer().breaches {
+            reasons.push(format!("{name} tells of itself (SMART): {breach}"));
         }
         if status.erase_alarms > 0 {
             reasons.push(format!("{name}: {} erasures that nobody ordered were stopped", status.erase_alarms));
@@ -57,6 +60,7 @@ fn judge(disks: &Disks, registered: bool) -> Health {
     reasons.extend(disks.gone().into_iter().map(|gone| format!("disk {} is gone: {}", gone.status.id, gone.reason)));
     let unusable = disks.unusable().into_iter().filter(|disk| disk.cause != Cause::Unformatted);
     reasons.extend(unusable.map(|disk| disk.reason));
+    reasons.extend(disks.fewer_than_expected());
     if !registered {
         reasons.push("the volume manager does not answer".to_owned());
     }

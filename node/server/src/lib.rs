@@ -9,6 +9,7 @@
 //! - `trash`, `eraser`: removal by order, and its end after the retention
 //! - `upkeep`: the operator's calls about disks
 //! - `registration`: incarnations and heartbeats
+//! - `machine`, `smart`: kernel settings of disks, and what disks say of their own health
 //! - `memory`: how the node's buffers are divided over its disks
 //! - `health`, `metrics`: what an operator and their monitoring look at
 
@@ -23,12 +24,14 @@ mod error;
 mod extents;
 mod health;
 mod keyring;
+mod machine;
 mod memory;
 mod metrics;
 mod refusal;
 mod registration;
 mod routes;
 mod scrub;
+mod smart;
 mod trash;
 mod upkeep;
 
@@ -42,8 +45,9 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-pub use config::{Config, DiskPath, Memory, ScrubConfig, TrashConfig};
+pub use config::{Config, DiskPath, Memory, ScrubConfig, SmartConfig, TrashConfig};
 pub use error::ServerError;
+pub use machine::Machine;
 
 use crate::copy::Copies;
 use crate::disks::{Disks, Watcher};
@@ -80,12 +84,25 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Serv
 /// # Errors
 /// See [`run`].
 pub async fn run_on(listener: TcpListener, config: Config, shutdown: CancellationToken) -> Result<(), ServerError> {
+    run_on_machine(listener, Machine::this(), config, shutdown).await
+}
+
+/// As [`run_on`], with the devices of `machine`.
+///
+/// # Errors
+/// See [`run`].
+pub async fn run_on_machine(
+    listener: TcpListener,
+    machine: Machine,
+    config: Config,
+    shutdown: CancellationToken,
+) -> Result<(), ServerError> {
     let secret = holdfast_libs_crypto::key_from_hex(&config.cell_secret).map_err(|_| ServerError::CellSecret)?;
     let tokens = ServiceTokens::new(&secret);
     let server_tls = config.tls.server()?;
     let http = HttpClient::new(&config.tls.client()?, Some(&tokens.token(Role::Node)));
     let instance = InstanceId(holdfast_libs_crypto::random().map_err(|_| ServerError::Random)?);
-    let watcher = Watcher::start(&config).await?;
+    let watcher = Watcher::start(&config, machine).await?;
     let volume_manager = VolumeManagerClient::new(http.clone(), config.volume_manager.clone());
     let node = Arc::new(Node {
         name: NodeId(config.node.clone()),

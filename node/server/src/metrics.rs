@@ -133,6 +133,7 @@ pub(crate) async fn metrics(State(node): State<Arc<Node>>) -> impl IntoResponse 
     gauges(&mut registry, &readings);
     slots(&mut registry, &readings);
     io_errors(&mut registry, &readings);
+    smart(&mut registry, &readings);
     registry.register_collector(Box::new(IoLatencies(latencies)));
     whole_node(&mut registry, &node);
     ([(CONTENT_TYPE, METRICS_CONTENT_TYPE)], render_metrics(&registry))
@@ -185,8 +186,11 @@ fn gauges(registry: &mut Registry, readings: &[Reading]) {
     gauge("disk_in_flight", "Operations not yet answered", |disk| disk.status.in_flight as u64);
     gauge("disk_queue_depth", "I/Os that the disk works on", |disk| disk.status.queue_depth as u64);
     gauge("disk_buffer_bytes", "Bytes of buffers in use", |disk| disk.status.buffer_bytes as u64);
-    gauge("disk_suspect", "1 while the disk is far slower than it was", |disk| {
-        u64::from(disk.status.suspect.is_some())
+    gauge("disk_suspect", "1 while the disk is far slower than it was, or than its profile allows", |disk| {
+        u64::from(disk.disk.suspect().is_some())
+    });
+    gauge("disk_smart_breaches", "Figures that the disk tells of itself and that are past their limits", |disk| {
+        disk.disk.smart.answer().breaches.len() as u64
     });
     gauge("disk_uptime_seconds", "Seconds the disk was mounted in all its life", |disk| disk.status.uptime_s);
     gauge("disk_table_rebuilt", "1 when this mount rebuilt the extent table from the slot headers", |disk| {
@@ -246,6 +250,28 @@ fn io_errors(registry: &mut Registry, readings: &[Reading]) {
     registry.register("disk_io_errors", "I/O errors by direction and kind", family);
 }
 
+/// What the disks tell; a figure that a disk does not tell is absent.
+fn smart(registry: &mut Registry, readings: &[Reading]) {
+    let family = Family::<OfDiskAnd, Gauge<u64, AtomicU64>>::default();
+    for reading in readings {
+        let Some(health) = reading.disk.smart.answer().health else { continue };
+        let figures = [
+            ("failing", health.passed.map(|passed| u64::from(!passed))),
+            ("reallocated_sectors", health.reallocated_sectors),
+            ("pending_sectors", health.pending_sectors),
+            ("uncorrectable_sectors", health.uncorrectable_sectors),
+            ("media_errors", health.media_errors),
+            ("percentage_used", health.percentage_used),
+            ("temperature_celsius", health.temperature_celsius),
+            ("critical_warning", health.critical_warning),
+        ];
+        for (figure, value) in figures.into_iter().filter_map(|(figure, value)| Some((figure, value?))) {
+            family.get_or_create(&[("disk", reading.id.clone()), ("figure", figure.to_owned())]).set(value);
+        }
+    }
+    registry.register("disk_smart", "What the disk tells of its own health (SMART), by figure", family);
+}
+
 /// The engine's own histograms: from the handing over of an I/O to its completion.
 #[derive(Debug)]
 struct IoLatencies(Vec<(String, LatencySnapshot)>);
@@ -259,7 +285,7 @@ impl Collector for IoLatencies {
                 let labels = [("disk", disk.as_str()), ("direction", direction)];
                 let counts = histogram.buckets.iter().enumerate();
                 let bounds = counts.map(|(n, count)| {
-                    let bound = LatencyHistogram::bound_us(n).map_or(f64::MAX, |us| us as f64 / 1e6);
+                    let bound = LatencyHistogram::bound_us(n).map_or(f64::INFINITY, |us| us as f64 / 1e6);
                     (bound, *count)
                 });
                 let buckets: Vec<(f64, u64)> = bounds.collect();
@@ -283,6 +309,7 @@ fn whole_node(registry: &mut Registry, node: &Node) {
         registry.register(name, help, gauge);
     };
     gauge("disks_open", "Disks in use", node.disks.open().len() as u64);
+    gauge("disks_expected", "Disks that the profile expects; 0 without one", node.disks.expected() as u64);
     gauge("disks_gone", "Disks that were in use since the start and vanished", node.disks.gone().len() as u64);
     gauge("registered", "1 while the volume manager answers", u64::from(node.registered.load(Ordering::Relaxed)));
     let unusable = Family::<[(&'static str, &'static str); 1], Gauge<u64, AtomicU64>>::default();

@@ -31,7 +31,6 @@ pub(crate) async fn trash(
     let TrashRequest { volume, slot, slot_generation, term, .. } = request;
     let order = TrashOrder { volume, slot, slot_generation, term, order };
     disk.answer(Operation::Trash, disk.engine().trash(order)).await?;
-    tracing::info!(disk = %disk.id(), %volume, slot, slot_generation, order = request.order, "extent is in the trash");
     Ok(Json(json!({})))
 }
 
@@ -44,7 +43,6 @@ pub(crate) async fn restore(
     node.heed(term)?;
     let disk = node.disks.get(disk)?;
     disk.answer(Operation::Trash, disk.engine().restore(volume, slot, slot_generation, term)).await?;
-    tracing::info!(disk = %disk.id(), %volume, slot, slot_generation, "extent is out of the trash again");
     Ok(Json(json!({})))
 }
 

@@ -186,6 +186,40 @@ async fn a_disk_of_another_cell_that_is_put_in_is_reported_and_stops_nothing() {
 }
 
 #[tokio::test]
+async fn a_disk_with_slots_of_another_size_is_reported_and_left_as_it_is() {
+    let setup = setup().await;
+    let options = FormatOptions { cell: CELL, slot_bytes: SLOT_BYTES / 2, size_bytes: Some(DISK_BYTES) };
+    holdfast_node_engine::format(&setup.at("other"), &options).unwrap();
+    std::fs::rename(setup.at("other"), setup.at("bay-2")).unwrap();
+    let told = setup.told_unusable(&setup.at("bay-2")).await;
+    let sizes = [SLOT_BYTES / 2, SLOT_BYTES].map(|size| size.to_string());
+    assert!(told.cause == "unusable" && sizes.iter().all(|size| told.reason.contains(size)), "{told:?}");
+    assert_eq!(setup.disks().await.iter().filter(|disk| disk.disk.is_some()).count(), 1);
+    eventually("nobody holds it", async || {
+        let any = FormatOptions { cell: CELL, slot_bytes: SLOT_BYTES, size_bytes: None };
+        holdfast_node_engine::Candidate::open(&setup.at("bay-2"), any).ok().map(|_| ())
+    })
+    .await;
+    setup.node.stop().await;
+}
+
+#[tokio::test]
+async fn a_configured_device_that_is_not_there_is_reported_and_no_file_takes_its_place() {
+    let dir = folder();
+    let tls = certificates(dir.path());
+    let volume_manager = VolumeManager::start(&tls).await;
+    let device = PathBuf::from(format!("/dev/holdfast-test-{}", std::process::id()));
+    let mut with_device = config(dir.path(), &tls, "node-1", 1, &volume_manager.address);
+    with_device.disks.push(DiskPath { path: device.clone() });
+    let node = TestNode::start(with_device).await;
+    let disks = node.client(Role::Admin).status().await.unwrap().disks;
+    let made = std::fs::remove_file(&device).is_ok();
+    assert!(!made && disks[0].disk.is_some() && disks[1].disk.is_none(), "{disks:?}");
+    assert!(disks[1].reason.as_ref().is_some_and(|reason| reason.contains("does not exist")), "{disks:?}");
+    node.stop().await;
+}
+
+#[tokio::test]
 async fn a_disk_that_was_refused_for_the_moment_is_opened_anew_and_writable_once_it_is_believed() {
     let setup = setup().await;
     let disk = setup.node.disk().await;

@@ -4,11 +4,14 @@
 
 mod support;
 
+use std::time::Duration;
+
 use holdfast_libs_transport::Role;
 use holdfast_libs_types::{CellId, VolumeId, WriteEpoch};
-use holdfast_node_client::{CreateExtent, DiskState, code};
+use holdfast_node_client::{CreateExtent, DiskState, HealthState, code};
+use holdfast_node_engine::FormatOptions;
 use holdfast_node_server::{Config, DiskPath, ServerError, run};
-use support::{DISK_BYTES, TestNode, VolumeManager, certificates, config, eventually, folder};
+use support::{DISK_BYTES, SLOT_BYTES, TestNode, VolumeManager, certificates, config, eventually, folder, http};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -123,7 +126,7 @@ async fn start_error(config: Config) -> ServerError {
 }
 
 #[tokio::test]
-async fn a_disk_of_another_cell_or_one_too_small_ends_the_start_with_its_path() {
+async fn a_node_without_one_usable_disk_does_not_start_and_says_why_for_each() {
     let dir = folder();
     let tls = certificates(dir.path());
     let volume_manager = VolumeManager::start(&tls).await;
@@ -131,8 +134,11 @@ async fn a_disk_of_another_cell_or_one_too_small_ends_the_start_with_its_path() 
     TestNode::start(good.clone()).await.stop().await;
 
     let foreign = start_error(Config { cell: CellId([1; 16]), ..good.clone() }).await;
-    assert!(matches!(foreign, ServerError::ForeignDisk(_)), "{foreign}");
-    assert!(foreign.to_string().contains("node-1-disk-0"), "{foreign}");
+    assert!(matches!(foreign, ServerError::NoUsableDisk(_)), "{foreign}");
+    assert!(
+        foreign.to_string().contains("node-1-disk-0") && foreign.to_string().contains("belongs to cell"),
+        "{foreign}"
+    );
 
     let small = dir.path().join("small");
     std::fs::write(&small, [0; 5000]).unwrap();
@@ -148,17 +154,41 @@ async fn a_disk_of_another_cell_or_one_too_small_ends_the_start_with_its_path() 
 }
 
 #[tokio::test]
-async fn a_disk_that_cannot_be_opened_does_not_keep_the_others_from_serving() {
+async fn disks_that_cannot_be_used_are_told_everywhere_and_do_not_keep_the_others_from_serving() {
     let dir = folder();
     let tls = certificates(dir.path());
     let volume_manager = VolumeManager::start(&tls).await;
-    let mut mixed = config(dir.path(), &tls, "node-1", 2, &volume_manager.address);
-    std::fs::write(&mixed.disks[0].path, [0; 5000]).unwrap();
-    mixed.disks.swap(0, 1);
+    let mut mixed = config(dir.path(), &tls, "node-1", 4, &volume_manager.address);
+    let path = |n: usize| mixed.disks[n].path.clone();
+    let foreign = FormatOptions { cell: CellId([1; 16]), slot_bytes: SLOT_BYTES, size_bytes: Some(DISK_BYTES) };
+    holdfast_node_engine::format(&path(0), &foreign).unwrap();
+    std::fs::write(path(1), [0; 5000]).unwrap();
+    std::fs::create_dir(path(2)).unwrap();
+    mixed.disks.swap(0, 3);
     let node = TestNode::start(mixed).await;
-    let disks = node.client(Role::Admin).status().await.unwrap().disks;
-    assert_eq!((disks[0].state.clone(), disks[1].state.clone()), (DiskState::Healthy, DiskState::Failed));
-    assert!(disks[1].disk.is_none() && disks[1].reason.as_ref().is_some_and(|reason| reason.contains("small")));
+    let admin = node.client(Role::Admin);
+    let disks = admin.status().await.unwrap().disks;
+    let states: Vec<DiskState> = disks.iter().map(|disk| disk.state.clone()).collect();
+    assert_eq!(states, [DiskState::Healthy, DiskState::Failed, DiskState::Failed, DiskState::Failed], "{disks:?}");
+    let told = eventually("the volume manager is told", async || {
+        volume_manager.heard.lock().unwrap().heartbeats.last().map(|heartbeat| heartbeat.unusable.clone())
+    })
+    .await;
+    let health = admin.health().await.unwrap();
+    for (n, why) in [(0, "belongs to cell"), (1, "small"), (2, "directory")] {
+        let name = format!("node-1-disk-{n}");
+        let tells = |reason: &str| reason.contains(&name) && reason.contains(why);
+        assert!(disks.iter().any(|disk| disk.reason.as_deref().is_some_and(tells)), "{n}: {disks:?}");
+        assert!(told.iter().any(|disk| disk.path.ends_with(&name) && tells(&disk.reason)), "{n}: {told:?}");
+        assert!(health.reasons.iter().any(|reason| tells(reason)), "{n}: {health:?}");
+    }
+    assert_eq!(health.state, HealthState::Degraded);
+    let url = format!("{}/metrics", node.address);
+    let metrics = http(&node.tls, Some(Role::Admin)).get(&url, 1 << 20, Duration::from_secs(10)).await.unwrap();
+    let metrics = String::from_utf8(metrics.to_vec()).unwrap();
+    for line in ["disks_open 1", "disks_unusable{cause=\"foreign\"} 1", "disks_unusable{cause=\"unusable\"} 2"] {
+        assert!(metrics.contains(&format!("holdfast_node_{line}\n")), "{metrics}");
+    }
     node.stop().await;
 }
 

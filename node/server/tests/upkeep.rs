@@ -4,6 +4,8 @@
 
 mod support;
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_libs_transport::{CallError, Role};
@@ -12,8 +14,8 @@ use holdfast_node_client::{
     CreateExtent, ExtentInfo, ExtentState, FenceRequest, HealthState, RestoreRequest, ScrubOrder, ScrubState,
     SealRequest, TrashRequest, code,
 };
-use holdfast_node_server::{Config, ScrubConfig, TrashConfig};
-use support::{TestNode, VolumeManager, batch, certificates, config, eventually, folder, http};
+use holdfast_node_server::{Config, DiskPath, Machine, ScrubConfig, TrashConfig};
+use support::{Recorded, TestNode, VolumeManager, batch, certificates, config, eventually, folder, http};
 use tempfile::TempDir;
 
 const VOLUME: VolumeId = VolumeId([5; 16]);
@@ -32,7 +34,8 @@ async fn setup(change: impl FnOnce(&mut Config)) -> Setup {
     let volume_manager = VolumeManager::start(&tls).await;
     let mut config = config(dir.path(), &tls, "node-1", 1, &volume_manager.address);
     change(&mut config);
-    let node = TestNode::start(config).await;
+    let smartctl = Recorded { installed: true, ..Recorded::default() };
+    let node = TestNode::start_on(Machine::new(dir.path(), Arc::new(smartctl)), config).await;
     let disk = node.disk().await;
     Setup { node, disk, _dir: dir }
 }
@@ -199,26 +202,106 @@ async fn trash_is_erased_after_the_retention_and_counted() {
     setup.node.stop().await;
 }
 
-#[tokio::test]
-async fn every_documented_metric_is_served_and_none_else() {
+/// A node with every kind of metric in its answer.
+async fn setup_with_all_metrics() -> Setup {
     let setup = setup(|config| {
-        let missing = config.disks[0].path.with_file_name("bay");
-        std::fs::write(&missing, [0; 10_000]).unwrap();
-        config.disks.push(holdfast_node_server::DiskPath { path: missing });
+        let folder = config.disks[0].path.parent().unwrap().join("dev");
+        std::fs::create_dir(&folder).unwrap();
+        let unusable = folder.join("small");
+        std::fs::write(&unusable, [0; 10_000]).unwrap();
+        config.disks = [folder.join("sdx"), unusable].map(|path| DiskPath { path }).to_vec();
     })
     .await;
     setup.sealed().await;
     let read = setup.node.client(Role::Frontend).read_record(setup.disk, VolumeId([9; 16]), 0, 100, DEADLINE).await;
     assert_eq!(code_of(read), code::UNKNOWN_VOLUME);
+    eventually("the disk was asked", async || setup.metrics().await.contains("disk_smart{").then_some(())).await;
+    setup
+}
+
+#[tokio::test]
+async fn every_documented_metric_is_served_and_none_else() {
+    let setup = setup_with_all_metrics().await;
     let document = include_str!("../../../docs/metrics.md");
-    let documented: std::collections::BTreeSet<&str> =
+    let documented: BTreeSet<&str> =
         document.lines().filter_map(|line| line.strip_prefix("| `holdfast_node_")?.split('`').next()).collect();
     let text = setup.metrics().await;
-    let served: std::collections::BTreeSet<&str> =
+    let served: BTreeSet<&str> =
         text.lines().filter_map(|line| line.strip_prefix("# TYPE holdfast_node_")?.split(' ').next()).collect();
     assert_eq!(served, documented);
     for name in &served {
         assert!(text.lines().any(|line| line.starts_with(&format!("holdfast_node_{name}"))), "no value of {name}");
+    }
+    setup.node.stop().await;
+}
+
+/// A sample's name, labels as they stand, and value.
+fn sample(line: &str) -> (&str, &str, f64) {
+    let (series, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("no value: {line}"));
+    let (name, labels) = series.split_once('{').map_or((series, ""), |(name, labels)| {
+        (name, labels.strip_suffix('}').unwrap_or_else(|| panic!("labels do not end: {line}")))
+    });
+    let plain = |text: &str| {
+        !text.is_empty()
+            && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+            && !text.starts_with(char::is_numeric)
+    };
+    assert!(plain(name), "{line}");
+    for label in labels.split(',').filter(|label| !label.is_empty()) {
+        let (key, value) = label.split_once('=').unwrap_or_else(|| panic!("{line}"));
+        let inside = value.strip_prefix('"').and_then(|value| value.strip_suffix('"'));
+        assert!(plain(key) && inside.is_some_and(|value| !value.contains(['"', '\\', '\n'])), "{line}");
+    }
+    (name, labels, value.parse().unwrap_or_else(|_| panic!("no number: {line}")))
+}
+
+/// Buckets rise, end at infinity, and there they are all that was counted.
+fn check_histogram(name: &str, buckets: &[(f64, f64)], count: f64) {
+    assert!(buckets.is_sorted_by(|a, b| a.0 < b.0 && a.1 <= b.1), "{name}: {buckets:?}");
+    assert_eq!(buckets.last(), Some(&(f64::INFINITY, count)), "{name}");
+}
+
+#[tokio::test]
+async fn all_metrics_are_valid_by_the_text_format() {
+    let setup = setup_with_all_metrics().await;
+    let text = setup.metrics().await;
+    let body = text.strip_suffix("# EOF\n").expect("the end is marked");
+    let mut kinds: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut helped = BTreeSet::new();
+    let mut seen = BTreeSet::new();
+    let mut histograms: BTreeMap<String, (Vec<(f64, f64)>, f64)> = BTreeMap::new();
+    let mut family = "";
+    for line in body.lines() {
+        if let Some(help) = line.strip_prefix("# HELP ") {
+            let (name, text) = help.split_once(' ').unwrap_or_else(|| panic!("no text: {line}"));
+            assert!(text.len() > 5 && helped.insert(name), "{line}");
+        } else if let Some(kind) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = kind.split_once(' ').unwrap();
+            assert!(helped.contains(name) && kinds.insert(name, kind).is_none(), "{line}");
+            family = name;
+        } else {
+            let (name, labels, value) = sample(line);
+            assert!(value.is_finite() && value >= 0.0 && seen.insert((name, labels)), "{line}");
+            let part = name.strip_prefix(family).unwrap_or_else(|| panic!("not of {family}: {line}"));
+            match (kinds[family], part) {
+                ("counter", "_total") | ("gauge", "") | ("histogram", "_sum") => {}
+                ("histogram", "_count") => {
+                    histograms.entry(format!("{family}{{{labels}}}")).or_default().1 = value;
+                }
+                ("histogram", "_bucket") => {
+                    let (bound, others): (Vec<&str>, Vec<&str>) =
+                        labels.split(',').partition(|label| label.starts_with("le="));
+                    let bound = bound[0].trim_start_matches("le=").trim_matches('"').parse().unwrap();
+                    let of = histograms.entry(format!("{family}{{{}}}", others.join(","))).or_default();
+                    of.0.push((bound, value));
+                }
+                (kind, _) => panic!("a {kind} has no such sample: {line}"),
+            }
+        }
+    }
+    assert!(histograms.len() > 8, "{histograms:?}");
+    for (name, (buckets, count)) in &histograms {
+        check_histogram(name, buckets, *count);
     }
     setup.node.stop().await;
 }

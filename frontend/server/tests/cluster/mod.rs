@@ -18,7 +18,7 @@ use holdfast_libs_transport::tls::TlsFiles;
 use holdfast_libs_transport::{CallError, HttpClient, Role, ServiceTokens};
 use holdfast_libs_types::{AccountId, BlockHash, CellId, DiskId, VolumeId, WriteEpoch};
 use holdfast_node_client::NodeClient;
-use holdfast_node_server::{DiskPath, Memory, ScrubConfig, TrashConfig};
+use holdfast_node_server::{DiskPath, Memory, ScrubConfig, SmartConfig, TrashConfig};
 use holdfast_volume_manager_catalog::{BlockIndex, ReplicationTable, Volume, VolumeState};
 use holdfast_volume_manager_client::{CellStatus, VolumeManagerClient};
 use holdfast_volume_manager_server::{Copies, Timing};
@@ -332,6 +332,7 @@ fn start_node(
         watch_ms: 2000,
         scrub: ScrubConfig::default(),
         trash: TrashConfig::default(),
+        smart: SmartConfig::default(),
         memory: Memory::default(),
     };
     Daemon::start(address, |listener, address, shutdown| {

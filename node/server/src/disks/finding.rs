@@ -55,8 +55,6 @@ pub(crate) struct Found {
     pub path: PathBuf,
     /// `None` when it does not exist: only what was configured by its very name is told then.
     pub identity: Option<FileIdentity>,
-    /// Configured by its very name, not by a pattern.
-    pub named: bool,
 }
 
 /// All of them, in the order of the configuration; what has several names is told once.
@@ -74,7 +72,7 @@ pub(crate) fn find(wanted: &[Wanted]) -> Vec<Found> {
             };
             let usable = named || std::fs::metadata(&path).is_ok_and(|found| is_disk(&found.file_type()));
             if fresh && usable {
-                found.push(Found { path, identity, named });
+                found.push(Found { path, identity });
             }
         }
     }

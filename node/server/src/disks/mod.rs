@@ -3,16 +3,20 @@
 //!
 //! - `finding`: which files and devices the configuration means
 //! - `watch`: opens what came, closes what vanished
+//! - `opening`: opens one, or says why not
 //! - `open_disk`, `answers`: a disk in use, its share of the node, and what happens when it does not answer
+//! - `faults`: what is logged of a disk's faults, and how often
 //!
 //! Invariants:
 //! - One disk id is in use once; a second one is refused and reported, the first goes on.
 //! - Nothing here waits for a disk while the lock is held, and no handle is dropped on the async runtime.
-//! - Nothing is formatted, but for missing files at the start when `create_size_bytes` is set.
+//! - Nothing is formatted, but for missing files at the start when `create_size_bytes` is set; never among devices.
 
 mod answers;
+mod faults;
 mod finding;
 mod open_disk;
+mod opening;
 #[cfg(test)]
 mod stalls;
 mod watch;
@@ -84,8 +88,6 @@ pub(crate) struct Unusable {
     pub path: PathBuf,
     pub cause: Cause,
     pub reason: String,
-    /// Configured by its very name.
-    pub named: bool,
 }
 
 #[derive(Debug, Default)]
@@ -93,6 +95,8 @@ struct Set {
     open: Vec<Arc<OpenDisk>>,
     gone: Vec<GoneDisk>,
     unusable: Vec<Unusable>,
+    expected: usize,
+    fewer_than_expected: Option<String>,
 }
 
 /// All disks of the node.
@@ -139,7 +143,17 @@ impl Disks {
         self.set().unusable.clone()
     }
 
-    /// The same, as the volume manager is told.
+    /// How many disks the profile expects; 0 without one.
+    pub(crate) fn expected(&self) -> usize {
+        self.set().expected
+    }
+
+    /// That fewer disks are in use than the profile expects.
+    pub(crate) fn fewer_than_expected(&self) -> Option<String> {
+        self.set().fewer_than_expected.clone()
+    }
+
+    /// Those that cannot be used, as the volume manager is told.
     pub(crate) fn unusable_reports(&self) -> Vec<UnusableDisk> {
         let report = |disk: &Unusable| UnusableDisk {
             path: disk.path.display().to_string(),

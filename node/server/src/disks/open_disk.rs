@@ -3,9 +3,10 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use holdfast_hw_profiles::profile::Limits;
 use holdfast_libs_transport::ApiError;
 use holdfast_libs_types::DiskId;
 use holdfast_node_client::code;
@@ -16,12 +17,15 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::Disks;
 use super::answers::{Answers, Unanswered};
+use super::faults::{Faults, Line};
 use super::finding::FileIdentity;
 use crate::memory::Share;
 use crate::metrics::{Operation, OperationMetrics};
 use crate::refusal::refusal;
 use crate::scrub::Scrub;
+use crate::smart::Smart;
 
 /// Copies onto one disk at once.
 const COPIES: usize = 2;
@@ -47,6 +51,11 @@ pub(crate) struct OpenDisk {
     pub opened: Instant,
     /// Extents erased from its trash.
     pub erased: AtomicU64,
+    /// What the profile allows of its like.
+    pub limits: Limits,
+    /// Its own view of its health.
+    pub smart: Smart,
+    faults: Mutex<Faults>,
     metrics: OperationMetrics,
     /// When to open it anew, because it was not believed and may be by then.
     reopen_at: Mutex<Option<Instant>>,
@@ -62,15 +71,15 @@ pub(crate) struct OpenDisk {
 }
 
 impl OpenDisk {
-    /// `closing` tracks handles that are being dropped.
+    /// `disks` counts what it does and tracks its handle while that is dropped.
     pub(crate) fn new(
         handle: Disk,
         path: PathBuf,
         identity: FileIdentity,
         share: Share,
         scrub: Scrub,
-        metrics: OperationMetrics,
-        closing: TaskTracker,
+        limits: Limits,
+        disks: &Disks,
     ) -> Self {
         Self {
             path,
@@ -82,14 +91,17 @@ impl OpenDisk {
             share,
             opened: Instant::now(),
             erased: AtomicU64::new(0),
-            metrics,
+            limits,
+            smart: Smart::default(),
+            faults: Mutex::new(Faults::new(limits)),
+            metrics: disks.metrics.of(handle.id()),
             reopen_at: Mutex::new(None),
             checking: AtomicBool::new(false),
             was_stalled: AtomicBool::new(false),
             stalls: AtomicU64::new(0),
             answers: Answers::default(),
             handle: Some(handle),
-            closing,
+            closing: disks.closing.clone(),
         }
     }
 
@@ -146,6 +158,28 @@ impl OpenDisk {
         unanswered.or_else(|| self.engine().status().stalled)
     }
 
+    /// Why the disk is suspected to be failing, if it is: far slower than it was, or than its profile allows.
+    pub(crate) fn suspect(&self) -> Option<String> {
+        self.engine().status().suspect.or_else(|| self.faults().slow())
+    }
+
+    fn faults(&self) -> MutexGuard<'_, Faults> {
+        self.faults.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Logs what an operator should know of faults that are new.
+    fn tell_faults(&self) {
+        let lines = self.faults().observe(&self.engine().status(), tokio::time::Instant::now());
+        let (disk, path) = (self.id(), self.path.display());
+        for line in lines {
+            match line {
+                Line::Error(text) => tracing::error!(%disk, %path, "{text}"),
+                Line::Warning(text) => tracing::warn!(%disk, %path, "{text}"),
+                Line::Over(text) => tracing::info!(%disk, %path, "{text}"),
+            }
+        }
+    }
+
     /// How often it was found to stall since it was opened.
     pub(crate) fn stalls(&self) -> u64 {
         self.stalls.load(Ordering::Relaxed)
@@ -154,6 +188,7 @@ impl OpenDisk {
     /// Looks whether the disk is still the one that was opened, unless that is being looked at; also finds out that a
     /// disk answers again. What is found shows in the status.
     pub(crate) async fn check(&self) {
+        self.tell_faults();
         let stalled = self.stalled().is_some();
         if stalled && !self.was_stalled.swap(stalled, Ordering::Relaxed) {
             self.stalls.fetch_add(1, Ordering::Relaxed);

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use holdfast_hw_profiles::profile::Limits;
 use holdfast_libs_sim::disk::SimDisk;
 use holdfast_libs_sim::streams::{SimRng, Streams};
 use holdfast_libs_transport::tls::TlsFiles;
@@ -26,7 +27,6 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::task::LocalSet;
 use tokio::time::{Instant, sleep, sleep_until};
-use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use super::answers::DEADLINE;
@@ -221,6 +221,7 @@ fn config(dir: &std::path::Path) -> Config {
         profile: None,
         scrub: ScrubConfig { enabled: false, ..ScrubConfig::default() },
         trash: crate::TrashConfig::default(),
+        smart: crate::SmartConfig::default(),
         // Little, so that one disk could take it all.
         memory: Memory { append_bytes: 64 << 20, ..Memory::default() },
     }
@@ -264,7 +265,7 @@ async fn drive(mut disks: Vec<SimulatedDisk>, clock: Arc<SimulatedClock>, start:
 async fn run(hang: Hang) -> Vec<Seen> {
     let dir = tempfile::tempdir().unwrap();
     let config = config(dir.path());
-    let watcher = Watcher::new(&config).unwrap();
+    let watcher = Watcher::new(&config, crate::Machine::this()).unwrap();
     let disks: Arc<Disks> = watcher.disks();
     let clock = Arc::new(SimulatedClock::new());
     let share = share(&config.memory, DISKS, crate::memory::Share::default());
@@ -273,10 +274,9 @@ async fn run(hang: Hang) -> Vec<Seen> {
         (0..DISKS).map(|n| disk(n as u64, n == 0 && hang == Hang::Device, &clock, &options)).collect();
     for engine in &engines {
         let handle = engine.handle().clone();
-        let metrics = disks.metrics.of(handle.id());
         let path = PathBuf::from("simulated");
         let scrub = Scrub::new(&config.scrub);
-        let open = OpenDisk::new(handle, path, FileIdentity::NONE, share, scrub, metrics, TaskTracker::new());
+        let open = OpenDisk::new(handle, path, FileIdentity::NONE, share, scrub, Limits::default(), &disks);
         disks.insert(Arc::new(open));
     }
     let ids = engines.iter().map(|engine| engine.handle().id()).collect();

@@ -7,17 +7,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use holdfast_hw_profiles::profile::Settings;
-use holdfast_hw_profiles::{settings, shipped};
-use holdfast_libs_types::CellId;
-use holdfast_node_engine::{Disk, FormatOptions, OpenError, OpenOptions};
+use holdfast_hw_profiles::profile::Profile;
+use holdfast_hw_profiles::shipped;
+use holdfast_node_engine::{Disk, OpenOptions};
 use tokio::task::JoinSet;
 
 use super::finding::{FileIdentity, Found, Wanted, find, unstable, wanted};
+use super::opening::Opening;
 use super::{Cause, Disks, GoneDisk, OpenDisk, Unusable};
 use crate::memory::{Share, share};
 use crate::scrub::{self, Scrub};
-use crate::{Config, ServerError, eraser};
+use crate::{Config, Machine, ServerError, eraser, smart};
 
 /// How long the first look waits for disks that are being opened. One that takes longer, or hangs, is taken in later.
 const FIRST_WAIT: Duration = Duration::from_secs(60);
@@ -59,22 +59,23 @@ struct Opened {
 /// Keeps the set of disks what the configuration and the machine say it is.
 pub(crate) struct Watcher {
     config: Config,
+    machine: Machine,
     wanted: Vec<Wanted>,
-    settings: Option<Settings>,
+    profile: Option<Profile>,
     disks: Arc<Disks>,
     tried: HashMap<PathBuf, Tried>,
     opening: JoinSet<Opened>,
-    /// Paths that are being opened, what memory is set aside for each, and whether it was configured by name.
-    under_way: HashMap<PathBuf, (Share, bool)>,
+    /// Paths that are being opened, and what memory is set aside for each.
+    under_way: HashMap<PathBuf, Share>,
 }
 
 impl Watcher {
     /// The watcher of a node that starts, after its first look.
     ///
     /// # Errors
-    /// `NoDisks`, `ForeignDisk`, `NoUsableDisk`: only what was configured by name ends the start.
-    pub(crate) async fn start(config: &Config) -> Result<Self, ServerError> {
-        let mut watcher = Self::new(config)?;
+    /// `NoDisks`, `Profile`; `NoUsableDisk` when not one disk can be used and all were configured by their very names.
+    pub(crate) async fn start(config: &Config, machine: Machine) -> Result<Self, ServerError> {
+        let mut watcher = Self::new(config, machine)?;
         watcher.look(Look::First).await;
         watcher.judge_start().await
     }
@@ -83,7 +84,7 @@ impl Watcher {
     ///
     /// # Errors
     /// `NoDisks`, `Profile`.
-    pub(crate) fn new(config: &Config) -> Result<Self, ServerError> {
+    pub(crate) fn new(config: &Config, machine: Machine) -> Result<Self, ServerError> {
         let profile = config.profile.as_deref().map(|name| shipped::named(name, None)).transpose()?;
         let wanted = wanted(&config.disks, profile.as_ref());
         if wanted.is_empty() {
@@ -96,8 +97,9 @@ impl Watcher {
         }
         Ok(Self {
             config: config.clone(),
+            machine,
             wanted,
-            settings: profile.map(|profile| profile.settings),
+            profile,
             disks: Arc::default(),
             tried: HashMap::new(),
             opening: JoinSet::new(),
@@ -107,21 +109,13 @@ impl Watcher {
 
     /// Whether what the first look found is enough to serve.
     async fn judge_start(self) -> Result<Self, ServerError> {
-        let unusable = self.disks.unusable();
-        let reasons = |of: &dyn Fn(&&Unusable) -> bool| {
-            unusable.iter().filter(of).map(|disk| disk.reason.as_str()).collect::<Vec<_>>().join("; ")
-        };
-        let foreign = reasons(&|disk| disk.named && disk.cause == Cause::Foreign);
         let may_come = self.wanted.iter().any(|wanted| !wanted.named) || !self.under_way.is_empty();
-        let refused = if !foreign.is_empty() {
-            ServerError::ForeignDisk(foreign)
-        } else if self.disks.open().is_empty() && !may_come {
-            ServerError::NoUsableDisk(reasons(&|_| true))
-        } else {
+        if may_come || !self.disks.open().is_empty() {
             return Ok(self);
-        };
+        }
+        let reasons: Vec<String> = self.disks.unusable().into_iter().map(|disk| disk.reason).collect();
         self.disks.close_all().await;
-        Err(refused)
+        Err(ServerError::NoUsableDisk(reasons.join("; ")))
     }
 
     /// The set it keeps.
@@ -207,18 +201,22 @@ impl Watcher {
             let mut options = OpenOptions::new(self.config.cell);
             options.registered_bytes = share.registered_bytes;
             options.max_buffer_bytes = share.buffer_bytes;
-            let settings = self.settings.clone();
+            let settings = self.profile.as_ref().map(|profile| profile.settings.clone());
             if let Some(depth) = settings.as_ref().and_then(|settings| settings.queue_depth) {
                 options.queue_depth = depth;
             }
-            self.under_way.insert(found.path.clone(), (share, found.named));
-            let create = self.config.create_size_bytes.filter(|_| why == Look::First);
-            let (path, cell, slot_bytes) = (found.path.clone(), self.config.cell, self.config.slot_bytes);
+            self.under_way.insert(found.path.clone(), share);
+            let opening = Opening {
+                path: found.path.clone(),
+                slot_bytes: self.config.slot_bytes,
+                create: self.config.create_size_bytes.filter(|_| why == Look::First),
+                options,
+                settings,
+                machine: self.machine.clone(),
+            };
             self.opening.spawn_blocking(move || {
-                let result = open_one(&path, cell, slot_bytes, create, options);
-                if let (Ok(_), Some(settings)) = (&result, settings) {
-                    apply(&path, &settings);
-                }
+                let result = opening.run();
+                let path = opening.path;
                 let identity = FileIdentity::of(&path).ok();
                 Opened { path, result, identity }
             });
@@ -228,7 +226,7 @@ impl Watcher {
     /// What open disks, and those that are being opened, hold of the node's memory.
     fn taken(&self) -> Share {
         let open = self.disks.open();
-        let shares = open.iter().map(|disk| disk.share).chain(self.under_way.values().map(|(share, _)| *share));
+        let shares = open.iter().map(|disk| disk.share).chain(self.under_way.values().copied());
         shares.fold(Share::default(), |sum, share| Share {
             registered_bytes: sum.registered_bytes + share.registered_bytes,
             buffer_bytes: sum.buffer_bytes + share.buffer_bytes,
@@ -255,8 +253,8 @@ impl Watcher {
         opened.sort_by_key(|opened| place(&opened.path));
         let mut changed = false;
         for opened in opened {
-            let Some((share, named)) = self.under_way.remove(&opened.path) else { continue };
-            let told = Found { path: opened.path.clone(), identity: opened.identity, named };
+            let Some(share) = self.under_way.remove(&opened.path) else { continue };
+            let told = Found { path: opened.path.clone(), identity: opened.identity };
             match (opened.result, opened.identity) {
                 (Ok(disk), Some(identity)) => changed |= self.admit(disk, &told, identity, share),
                 (Ok(disk), None) => {
@@ -288,10 +286,11 @@ impl Watcher {
         tracing::info!(disk = %status.id, path = %found.path.display(), io = %status.io, direct = status.o_direct,
             slots = status.slots, free_slots = status.free_slots, "disk is in use");
         let scrub = Scrub::new(&self.config.scrub);
-        let (metrics, closing) = (self.disks.metrics.of(status.id), self.disks.closing.clone());
-        let open = Arc::new(OpenDisk::new(disk, found.path.clone(), identity, share, scrub, metrics, closing));
+        let limits = self.profile.as_ref().map(|profile| profile.limits).unwrap_or_default();
+        let open = Arc::new(OpenDisk::new(disk, found.path.clone(), identity, share, scrub, limits, &self.disks));
         tokio::spawn(scrub::run(Arc::clone(&open)));
         tokio::spawn(eraser::run(Arc::clone(&open), self.config.trash.clone()));
+        tokio::spawn(smart::run(Arc::clone(&open), self.machine.clone(), self.config.smart.clone()));
         self.tried.remove(&found.path);
         self.disks.insert(open);
         true
@@ -312,7 +311,7 @@ impl Watcher {
             (_, Some(before)) => (before.wait * 2).clamp(RETRY, RETRY_MAX),
             (_, None) => RETRY,
         };
-        let told = Unusable { path: found.path.clone(), cause, reason, named: found.named };
+        let told = Unusable { path: found.path.clone(), cause, reason };
         let tried = Tried { identity: found.identity, told, wait, next: Instant::now() + wait };
         self.tried.insert(found.path.clone(), tried);
     }
@@ -321,54 +320,31 @@ impl Watcher {
     fn tell(&self, found: &[Found]) {
         let told = found.iter().filter_map(|found| self.tried.get(&found.path));
         let mut unusable: Vec<Unusable> = told.map(|tried| tried.told.clone()).collect();
-        for (path, (_, named)) in &self.under_way {
+        for path in self.under_way.keys() {
             if !unusable.iter().any(|disk| disk.path == *path) {
                 let reason = format!("{} is being opened", path.display());
-                unusable.push(Unusable { path: path.clone(), cause: Cause::InUse, reason, named: *named });
+                unusable.push(Unusable { path: path.clone(), cause: Cause::InUse, reason });
             }
         }
-        self.disks.set().unusable = unusable;
-    }
-}
-
-/// Applies a profile's settings. What cannot be set costs speed, nothing else. Blocks.
-fn apply(path: &Path, settings: &Settings) {
-    match settings::apply(Path::new("/"), path, settings) {
-        Ok(applied) => {
-            for setting in applied {
-                let settings::Applied { file, wanted, before, failed } = setting;
-                match failed {
-                    None if before == wanted => {}
-                    None => tracing::info!(path = %path.display(), file, wanted, before, "setting applied"),
-                    Some(why) => tracing::warn!(path = %path.display(), file, wanted, why, "setting not applied"),
-                }
-            }
+        let fewer = self.fewer_than_expected();
+        let mut set = self.disks.set();
+        if let Some(fewer) = fewer.as_ref().filter(|fewer| set.fewer_than_expected.as_ref() != Some(fewer)) {
+            tracing::warn!("{fewer}");
         }
-        Err(error) => tracing::warn!(%error, "the profile's settings are not applied"),
+        set.expected = self.profile.as_ref().map_or(0, |profile| profile.expected.disks as usize);
+        set.fewer_than_expected = fewer;
+        set.unusable = unusable;
     }
-}
 
-/// Opens one disk; a file that does not exist is formatted first when `create` gives its size. Blocks.
-fn open_one(
-    path: &Path,
-    cell: CellId,
-    slot_bytes: u64,
-    create: Option<u64>,
-    options: OpenOptions,
-) -> Result<Disk, (Cause, String)> {
-    let missing = matches!(std::fs::metadata(path), Err(error) if error.kind() == std::io::ErrorKind::NotFound);
-    if missing && create.is_some() {
-        let format = FormatOptions { cell, slot_bytes, size_bytes: create };
-        let disk = holdfast_node_engine::format(path, &format).map_err(|e| (Cause::Unusable, e.to_string()))?;
-        tracing::info!(%disk, path = %path.display(), size_bytes = create, "disk file was missing and has been made");
+    fn fewer_than_expected(&self) -> Option<String> {
+        let profile = self.profile.as_ref()?;
+        let (expected, open) = (profile.expected.disks as usize, self.disks.open().len());
+        (open < expected).then(|| {
+            format!(
+                "{open} disks are in use, and the profile {} expects {expected}; `holdfast node probe` tells which bays \
+                 are empty and why disks are not accepted",
+                profile.name
+            )
+        })
     }
-    Disk::open(path, options).map_err(|error| {
-        let cause = match &error {
-            OpenError::WrongCell { .. } => Cause::Foreign,
-            OpenError::NoSuperblock { .. } => Cause::Unformatted,
-            OpenError::AlreadyOpen { .. } => Cause::InUse,
-            _ => Cause::Unusable,
-        };
-        (cause, error.to_string())
-    })
 }

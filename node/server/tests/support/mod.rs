@@ -8,13 +8,16 @@ use std::time::Duration;
 
 use axum::routing::post;
 use axum::{Json, Router};
+use holdfast_hw_profiles::runner::{Output, RunError, Runner};
 use holdfast_libs_transport::tls::TlsFiles;
 use holdfast_libs_transport::{HttpClient, Role, ServiceTokens};
 use holdfast_libs_types::batch::BatchBuilder;
 use holdfast_libs_types::record::RecordHeader;
 use holdfast_libs_types::{BlockHash, CellId, DiskId, KeyId, VolumeId, WriteEpoch};
 use holdfast_node_client::NodeClient;
-use holdfast_node_server::{Config, DiskPath, Memory, ScrubConfig, ServerError, TrashConfig, run_on};
+use holdfast_node_server::{
+    Config, DiskPath, Machine, Memory, ScrubConfig, ServerError, SmartConfig, TrashConfig, run_on_machine,
+};
 use holdfast_volume_manager_client::{Heartbeat, HeartbeatAnswer, Register, RegisterAnswer, RegisteredDisk};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -25,6 +28,9 @@ pub const CELL: CellId = CellId([0xce; 16]);
 pub const SECRET: [u8; 32] = [7; 32];
 pub const SLOT_BYTES: u64 = 16 << 20;
 pub const DISK_BYTES: u64 = 72 << 20;
+
+/// What smartctl said of a SAS disk.
+const SAS: &str = include_str!("../../../../hw-profiles/tests/smartctl/sas.json");
 
 /// A folder on a file system that takes O_DIRECT.
 pub fn folder() -> TempDir {
@@ -120,6 +126,23 @@ impl VolumeManager {
     }
 }
 
+/// Answers for smartctl; notes what was asked.
+#[derive(Default)]
+pub struct Recorded {
+    pub installed: bool,
+    pub asked: Mutex<Vec<String>>,
+}
+
+impl Runner for Recorded {
+    fn run(&self, program: &str, arguments: &[&str], _: Duration) -> Result<Output, RunError> {
+        self.asked.lock().unwrap().push(format!("{program} {}", arguments.join(" ")));
+        if !self.installed {
+            return Err(RunError::Absent(program.to_owned()));
+        }
+        Ok(Output { code: Some(4), stdout: SAS.to_owned(), stderr: String::new() })
+    }
+}
+
 /// A running node.
 pub struct TestNode {
     pub tls: TlsFiles,
@@ -148,6 +171,7 @@ pub fn config(dir: &Path, tls: &TlsFiles, name: &str, disks: usize, volume_manag
         scrub: ScrubConfig::default(),
         memory: Memory::default(),
         trash: TrashConfig::default(),
+        smart: SmartConfig::default(),
         profile: None,
     }
 }
@@ -157,12 +181,16 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 impl TestNode {
-    pub async fn start(mut config: Config) -> Self {
+    pub async fn start(config: Config) -> Self {
+        Self::start_on(Machine::this(), config).await
+    }
+
+    pub async fn start_on(machine: Machine, mut config: Config) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("https://{}", listener.local_addr().unwrap());
         config.address.clone_from(&address);
         let shutdown = CancellationToken::new();
-        let task = tokio::spawn(run_on(listener, config.clone(), shutdown.clone()));
+        let task = tokio::spawn(run_on_machine(listener, machine, config.clone(), shutdown.clone()));
         let node = Self { tls: config.tls.clone(), address, config, shutdown, task };
         eventually("the node serves", async || node.client(Role::Admin).status().await.ok()).await;
         node

@@ -1,0 +1,100 @@
+//! The machine that the node runs on, as far as the node treats its devices: kernel settings, and what disks say of their
+//! health. Under another root, with another runner, it is any machine.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use holdfast_hw_profiles::profile::Settings;
+use holdfast_hw_profiles::runner::{RunError, Runner, SystemRunner};
+use holdfast_hw_profiles::settings::{self, Applied};
+use holdfast_hw_profiles::smart::{self, Health, SmartError};
+use tokio::sync::Semaphore;
+
+/// Disks that are asked for their health at a time.
+const ASKED_AT_A_TIME: usize = 4;
+
+/// A machine. Cloning makes another handle.
+#[derive(Clone)]
+pub struct Machine {
+    root: PathBuf,
+    runner: Arc<dyn Runner + Send + Sync>,
+    asking: Arc<Semaphore>,
+    absence_told: Arc<AtomicBool>,
+}
+
+impl std::fmt::Debug for Machine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Machine").field("root", &self.root).finish_non_exhaustive()
+    }
+}
+
+impl Machine {
+    /// This one.
+    pub fn this() -> Self {
+        Self::new(Path::new("/"), Arc::new(SystemRunner))
+    }
+
+    /// One whose `dev` and `sys` are below `root`, and whose programs `runner` runs.
+    pub fn new(root: &Path, runner: Arc<dyn Runner + Send + Sync>) -> Self {
+        Self {
+            root: root.to_owned(),
+            runner,
+            asking: Arc::new(Semaphore::new(ASKED_AT_A_TIME)),
+            absence_told: Arc::default(),
+        }
+    }
+
+    /// Applies a profile's settings to a disk. What cannot be set costs speed, nothing else. Blocks.
+    pub(crate) fn apply(&self, path: &Path, settings: &Settings) {
+        let Some(device) = self.device(path) else { return };
+        match settings::apply(&self.root, &device, settings) {
+            Ok(applied) => applied.into_iter().for_each(|setting| told(path, setting)),
+            Err(error) => tracing::warn!(%error, "the profile's settings are not applied"),
+        }
+    }
+
+    /// What a disk says of its own health; `None` when it is no device, or cannot be asked.
+    pub(crate) async fn health(&self, path: &Path) -> Option<Health> {
+        let Ok(_place) = self.asking.acquire().await else { return None };
+        let (machine, path) = (self.clone(), path.to_owned());
+        tokio::task::spawn_blocking(move || machine.ask(&path)).await.ok().flatten()
+    }
+
+    fn ask(&self, path: &Path) -> Option<Health> {
+        let device = self.device(path)?;
+        match smart::ask(self.runner.as_ref(), &device.display().to_string()) {
+            Ok(health) => Some(health),
+            Err(SmartError::Run(error @ RunError::Absent(_))) => {
+                if !self.absence_told.swap(true, Ordering::Relaxed) {
+                    tracing::info!("{error} (package smartmontools): no disk is asked for its own view of its health");
+                }
+                None
+            }
+            Err(error @ SmartError::Run(_)) => {
+                tracing::warn!(path = %path.display(), %error, "the disk was not asked for its health");
+                None
+            }
+            // Virtual disks know nothing of themselves.
+            Err(error @ SmartError::Refused(_)) => {
+                tracing::debug!(path = %path.display(), %error, "the disk tells nothing of its health");
+                None
+            }
+        }
+    }
+
+    /// The device that `path` stands for, `/dev/NAME` on the machine itself; `None` when it is a file.
+    fn device(&self, path: &Path) -> Option<PathBuf> {
+        let root = self.root.canonicalize().ok()?;
+        let below = path.canonicalize().ok()?.strip_prefix(root).ok()?.to_owned();
+        below.starts_with("dev").then(|| Path::new("/").join(below))
+    }
+}
+
+fn told(path: &Path, Applied { file, wanted, before, failed }: Applied) {
+    match failed {
+        None if before == wanted => {}
+        None => tracing::info!(path = %path.display(), file, wanted, before, "setting applied"),
+        Some(why) => tracing::warn!(path = %path.display(), file, wanted, why, "setting not applied"),
+    }
+}
