@@ -8,12 +8,12 @@ use crate::outcome::usage;
 use crate::{disk, profile, show};
 
 /// Runs an operator's command.
-pub fn run(command: AdminCommand, target: &Target) -> anyhow::Result<()> {
+pub fn run(command: AdminCommand) -> anyhow::Result<()> {
     match command {
-        AdminCommand::Status => {
-            tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(status(target))
+        AdminCommand::Status(target) => {
+            tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(status(&target))
         }
-        AdminCommand::Disk { command: DiskCommand::Format(options) } => disk::format(&options, target.json),
+        AdminCommand::Disk { command: DiskCommand::Format(options) } => disk::format(&options),
     }
 }
 

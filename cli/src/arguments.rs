@@ -42,8 +42,6 @@ pub enum Command {
     Admin {
         #[command(subcommand)]
         command: AdminCommand,
-        #[command(flatten)]
-        target: Target,
     },
     /// Link this machine to a server, for ls, put and get
     Login(LoginOptions),
@@ -89,6 +87,7 @@ pub enum NodeCommand {
     )]
     Probe(ProbeOptions),
     /// Switch the locate light of a bay
+    #[command(after_help = "Exit codes: 0 the light was switched, 1 it was not, 2 usage.")]
     Locate(LocateOptions),
 }
 
@@ -168,17 +167,17 @@ pub struct DevOptions {
 #[derive(Args, Clone)]
 pub struct Target {
     /// Speak to the cell that `holdfast dev --data DIR` runs
-    #[arg(long, value_name = "DIR", env = "HOLDFAST_DEV", global = true)]
+    #[arg(long, value_name = "DIR", env = "HOLDFAST_DEV")]
     pub dev: Option<PathBuf>,
     /// Print one JSON document on stdout
-    #[arg(long, global = true)]
+    #[arg(long)]
     pub json: bool,
 }
 
 #[derive(Subcommand)]
 pub enum AdminCommand {
     /// Health of the cell: what can lose 0, 1 or 2 more disks, nodes, disks, running work
-    Status,
+    Status(Target),
     /// Work on the disks of this machine
     Disk {
         #[command(subcommand)]
@@ -191,6 +190,7 @@ pub enum DiskCommand {
     /// Make a disk of a block device or a file; run it on the storage server itself, no daemon is needed
     ///
     /// Refuses, with the reason and what to do, a device that is in use or on which anything stands.
+    #[command(after_help = "Exit codes: 0 it is a disk now, 1 refused or failed (a refusal changes nothing), 2 usage.")]
     Format(FormatDisk),
 }
 
@@ -216,6 +216,9 @@ pub struct FormatDisk {
     /// Erase a Holdfast disk that holds N extents
     #[arg(long, value_name = "N")]
     pub erase_extents: Option<u32>,
+    /// Print one JSON document on stdout, also when refused
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Args)]

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use holdfast_libs_transport::config::set;
 use holdfast_metadata_client::LoginAnswer;
 use toml::{Table, Value};
@@ -44,11 +44,27 @@ fn listener(layout: &Layout, name: &str) -> anyhow::Result<Table> {
     ]))
 }
 
+/// Whether every `--set` is understood; writes nothing.
+///
+/// # Errors
+/// Usage.
+pub fn check(layout: &Layout, options: &DevOptions) -> anyhow::Result<()> {
+    servers(layout)?
+        .into_iter()
+        .try_for_each(|(role, name, config)| text_of(layout, options, role, &name, config).map(drop))
+}
+
 /// Writes the configuration of every server.
 ///
 /// # Errors
 /// When a file cannot be written, or a `--set` is not understood.
 pub fn write_servers(layout: &Layout, options: &DevOptions) -> anyhow::Result<()> {
+    servers(layout)?.into_iter().try_for_each(|(role, name, config)| write(layout, options, role, &name, config))
+}
+
+/// Role, name and configuration of each server.
+fn servers(layout: &Layout) -> anyhow::Result<Vec<(&'static str, String, Table)>> {
+    let mut servers = Vec::new();
     let volume_manager = Value::String(layout.url("volume-manager")?);
     for (name, zone, disks) in layout.nodes() {
         let mut config = listener(layout, &name)?;
@@ -62,13 +78,13 @@ pub fn write_servers(layout: &Layout, options: &DevOptions) -> anyhow::Result<()
         ]));
         let disks = disks.iter().map(|path| Value::Table(table([("path", text(path))])));
         config.insert("disks".to_owned(), Value::Array(disks.collect()));
-        write(layout, options, "node", &name, config)?;
+        servers.push(("node", name, config));
     }
 
     let mut config = listener(layout, "volume-manager")?;
     let timing = table([("lost_ms", Value::Integer(LOST_MS))]);
     config.extend(table([("data_dir", text(layout.path("catalog"))), ("timing", Value::Table(timing))]));
-    write(layout, options, "volume-manager", "volume-manager", config)?;
+    servers.push(("volume-manager", "volume-manager".to_owned(), config));
 
     let mut config = listener(layout, "frontend")?;
     config.extend(table([
@@ -79,7 +95,7 @@ pub fn write_servers(layout: &Layout, options: &DevOptions) -> anyhow::Result<()
         ("volume_manager", volume_manager),
         ("cache", Value::Table(table([("bytes", Value::Integer(CACHE_BYTES))]))),
     ]));
-    write(layout, options, "frontend", "frontend", config)?;
+    servers.push(("frontend", "frontend".to_owned(), config));
 
     let mut config = listener(layout, "metadata")?;
     config.extend(table([
@@ -88,7 +104,8 @@ pub fn write_servers(layout: &Layout, options: &DevOptions) -> anyhow::Result<()
         ("data_dir", text(layout.path("metadata"))),
         ("frontend", Value::String(layout.url("frontend")?)),
     ]));
-    write(layout, options, "metadata", "metadata", config)
+    servers.push(("metadata", "metadata".to_owned(), config));
+    Ok(servers)
 }
 
 /// Writes the configuration of one sync client.
@@ -111,7 +128,13 @@ pub fn write_sync(layout: &Layout, options: &DevOptions, client: &str, login: &L
     write(layout, options, "sync", &format!("sync-{client}"), config)
 }
 
-fn write(layout: &Layout, options: &DevOptions, role: &str, name: &str, mut config: Table) -> anyhow::Result<()> {
+fn write(layout: &Layout, options: &DevOptions, role: &str, name: &str, config: Table) -> anyhow::Result<()> {
+    let text = text_of(layout, options, role, name, config)?;
+    write_private(&layout.etc(&format!("{name}.toml")), text.as_bytes())
+}
+
+/// A configuration with every `--set` that is meant for it.
+fn text_of(layout: &Layout, options: &DevOptions, role: &str, name: &str, mut config: Table) -> anyhow::Result<String> {
     for setting in &options.set {
         let parsed = setting.split_once('=').and_then(|(key, value)| Some((key.split_once('.')?, value)));
         let Some(((to, key), value)) = parsed else {
@@ -121,9 +144,8 @@ fn write(layout: &Layout, options: &DevOptions, role: &str, name: &str, mut conf
             return Err(usage(format!("--set {setting}: no role `{to}`; there are {}", ROLES.join(", "))));
         }
         if to == role || to == name {
-            set(&mut config, key, ".", value).map_err(|error| anyhow!("--set {setting}: {error}"))?;
+            set(&mut config, key, ".", value).map_err(|error| usage(format!("--set {setting}: {error}")))?;
         }
     }
-    let text = toml::to_string(&config).with_context(|| format!("configuration of {name}"))?;
-    write_private(&layout.etc(&format!("{name}.toml")), text.as_bytes())
+    toml::to_string(&config).with_context(|| format!("configuration of {name}"))
 }

@@ -31,6 +31,9 @@ const USER: &str = "dev";
 /// The synced folders.
 pub const CLIENTS: [&str; 2] = ["laptop", "desktop"];
 
+/// What a dev folder is made of, besides the synced folders.
+const FOLDERS: [&str; 6] = ["etc", "log", "disks", "catalog", "metadata", "sync"];
+
 /// What is kept in `etc/dev-state.json`.
 #[derive(Debug, Serialize, Deserialize)]
 struct Kept {
@@ -46,8 +49,12 @@ const PORT_LIMIT: Duration = Duration::from_secs(10);
 
 /// A folder with other things in it is somebody else's.
 fn refuse_foreign(root: &Path) -> anyhow::Result<()> {
-    // `dev` itself has made its lock by now; a test or a shell may have put a log there.
-    let ours = |name: &std::ffi::OsStr| name.to_string_lossy().starts_with("dev.");
+    // `dev` itself has made its lock by now; a test or a shell may have put a log there; one that was killed at its first
+    // start may have left folders with nothing in them.
+    let ours = |name: &std::ffi::OsStr| {
+        let empty = || std::fs::read_dir(root.join(name)).is_ok_and(|mut entries| entries.next().is_none());
+        name.to_string_lossy().starts_with("dev.") || FOLDERS.iter().any(|folder| name == *folder) && empty()
+    };
     let foreign =
         std::fs::read_dir(root)?.filter_map(Result::ok).map(|entry| entry.file_name()).find(|name| !ours(name));
     match foreign {
@@ -61,12 +68,12 @@ fn refuse_foreign(root: &Path) -> anyhow::Result<()> {
 }
 
 /// Waits until an address can be listened on: daemons of a `dev` that was killed a moment ago may still be dying.
-fn wait_free(name: &str, listen: SocketAddr) -> anyhow::Result<()> {
+fn wait_free(name: &str, listen: SocketAddr, limit: Duration) -> anyhow::Result<()> {
     let started = Instant::now();
     loop {
         match TcpListener::bind(listen) {
             Ok(_) => return Ok(()),
-            Err(error) if error.kind() == ErrorKind::AddrInUse && started.elapsed() < PORT_LIMIT => {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && started.elapsed() < limit => {
                 std::thread::sleep(Duration::from_millis(20));
             }
             Err(error) => bail!("{name} cannot listen on {listen}: {error}; see which process has it with `ss -ltnp`"),
@@ -82,17 +89,12 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Opens the folder, or makes what it lacks.
+    /// What the folder is, or will be; writes nothing.
     ///
     /// # Errors
-    /// When the options ask for less than the folder was made with, or something cannot be written.
-    pub fn open(root: &Path, options: &DevOptions) -> anyhow::Result<Self> {
+    /// When the folder is somebody else's, the options ask for less than it was made with, or a port is taken.
+    pub fn plan(root: &Path, options: &DevOptions) -> anyhow::Result<Self> {
         refuse_foreign(root)?;
-        for folder in ["etc", "log", "disks", "catalog", "metadata", "sync"] {
-            let path = root.join(folder);
-            let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
-            made.with_context(|| format!("cannot make {}", path.display()))?;
-        }
         let kept = match std::fs::read(root.join("etc/dev-state.json")) {
             Ok(stored) => serde_json::from_slice(&stored)
                 .with_context(|| format!("{}/etc/dev-state.json is damaged", root.display()))?,
@@ -108,11 +110,23 @@ impl Layout {
         layout.tell_missing_disks();
         layout.reshape(options)?;
         layout.choose_ports(options)?;
-        let state = serde_json::to_vec_pretty(&layout.kept)?;
-        write_private(&layout.etc("dev-state.json"), &state)?;
-        layout.make_secrets()?;
-        certificates::ensure(&layout)?;
         Ok(layout)
+    }
+
+    /// Makes what the folder lacks.
+    ///
+    /// # Errors
+    /// When something cannot be written.
+    pub fn make(&self) -> anyhow::Result<()> {
+        for folder in FOLDERS {
+            let path = self.path(folder);
+            let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
+            made.with_context(|| format!("cannot make {}", path.display()))?;
+        }
+        let state = serde_json::to_vec_pretty(&self.kept)?;
+        write_private(&self.etc("dev-state.json"), &state)?;
+        self.make_secrets()?;
+        certificates::ensure(self)
     }
 
     /// Takes over a larger shape; a smaller one is refused, since nodes and disks hold data.
@@ -148,6 +162,8 @@ impl Layout {
     fn choose_ports(&mut self, options: &DevOptions) -> anyhow::Result<()> {
         let mut names: Vec<String> = ["volume-manager", "frontend", "metadata"].map(str::to_owned).to_vec();
         names.extend((1..=self.kept.nodes).map(|index| format!("node-{index}")));
+        // Where nothing ran yet, nothing of it can be dying.
+        let limit = if self.kept.listen.is_empty() { Duration::ZERO } else { PORT_LIMIT };
         // All listeners are held until the end, so that no port is given twice.
         let mut held = Vec::new();
         for name in names {
@@ -164,7 +180,7 @@ impl Layout {
             self.kept.listen.insert("metadata".to_owned(), api);
         }
         drop(held);
-        self.kept.listen.iter().try_for_each(|(name, listen)| wait_free(name, *listen))
+        self.kept.listen.iter().try_for_each(|(name, listen)| wait_free(name, *listen, limit))
     }
 
     /// Disks that were there once and are not now: their nodes make new, empty ones.

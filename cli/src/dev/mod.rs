@@ -10,6 +10,7 @@ mod layout;
 mod ready;
 
 use std::io::Write as _;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use nix::fcntl::{Flock, FlockArg};
@@ -20,6 +21,9 @@ use crate::dev::children::{Children, Ended};
 use crate::dev::layout::Layout;
 use crate::profile::write_private;
 
+/// Held while a `dev` runs.
+const LOCK: &str = "dev.lock";
+
 /// Runs the cell until SIGINT or SIGTERM.
 pub fn run(options: DevOptions) -> anyhow::Result<()> {
     // Children are bound to the thread that starts them (PR_SET_PDEATHSIG), so everything runs on this one.
@@ -29,15 +33,25 @@ pub fn run(options: DevOptions) -> anyhow::Result<()> {
 
 async fn dev(options: DevOptions) -> anyhow::Result<()> {
     let shutdown = holdfast_libs_transport::serve::shutdown_on_signal()?;
-    std::fs::create_dir_all(&options.data)
-        .with_context(|| format!("cannot make the folder {}", options.data.display()))?;
+    let mut made = make_folder(&options.data)?;
     let root = options.data.canonicalize()?;
+    if !root.join(LOCK).exists() {
+        made.push(root.join(LOCK));
+    }
     let _lock = lock(&root)?;
+    let planned = Layout::plan(&root, &options).and_then(|layout| configs::check(&layout, &options).map(|()| layout));
+    let layout = match planned {
+        Ok(layout) => layout,
+        Err(error) => {
+            remove_made(&made);
+            return Err(error);
+        }
+    };
     let dev_json = root.join("dev.json");
     if dev_json.exists() {
         std::fs::remove_file(&dev_json).with_context(|| format!("cannot remove {}", dev_json.display()))?;
     }
-    let layout = Layout::open(&root, &options)?;
+    layout.make()?;
     configs::write_servers(&layout, &options)?;
     let mut children = Children::new(&layout, options.restart)?;
     let started = tokio::select! {
@@ -119,9 +133,26 @@ fn welcome(layout: &Layout, document: &Value) {
     );
 }
 
+/// Makes the folder and those above it; answers which were made, the outermost first.
+fn make_folder(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let missing = |path: &&Path| !path.as_os_str().is_empty() && path.symlink_metadata().is_err();
+    let mut made: Vec<PathBuf> = folder.ancestors().take_while(missing).map(Path::to_owned).collect();
+    made.reverse();
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+    Ok(made)
+}
+
+/// Leaves things as they were before a refused start: removes what is empty of what was made.
+fn remove_made(made: &[PathBuf]) {
+    for path in made.iter().rev() {
+        // What cannot be removed is in nobody's way.
+        let _ = if path.is_dir() { std::fs::remove_dir(path) } else { std::fs::remove_file(path) };
+    }
+}
+
 /// One `dev` a folder.
-fn lock(root: &std::path::Path) -> anyhow::Result<Flock<std::fs::File>> {
-    let path = root.join("dev.lock");
+fn lock(root: &Path) -> anyhow::Result<Flock<std::fs::File>> {
+    let path = root.join(LOCK);
     let file = std::fs::OpenOptions::new()
         .create(true)
         .truncate(false)

@@ -29,7 +29,7 @@ const DEFAULT_SLOT_BYTES: u64 = 1 << 30;
 ///
 /// # Errors
 /// Usage; or everything that speaks against it.
-pub fn format(options: &FormatDisk, as_json: bool) -> anyhow::Result<()> {
+pub fn format(options: &FormatDisk) -> anyhow::Result<()> {
     let roots = Roots::system();
     let (cell, slot_bytes) = cell_and_slot(options)?;
     let device = Device::find(&roots, &options.device).map_err(usage)?;
@@ -38,12 +38,12 @@ pub fn format(options: &FormatDisk, as_json: bool) -> anyhow::Result<()> {
     let format_options = FormatOptions { cell, slot_bytes, size_bytes: options.size.map(|size| size.0) };
     let (candidate, obstacles, extents) = look(&roots, &device, format_options)?;
     let Some(candidate) = candidate.filter(|_| may_go_on(options, &obstacles, extents)) else {
-        return Err(refusal(&device, &obstacles, options, as_json));
+        return Err(refusal(&device, &obstacles, options));
     };
     let consent = if obstacles.is_empty() { Consent::OnlyIfBlank } else { Consent::EraseAll };
     let formatted = candidate.format(consent)?;
     let size = size_of(&device.path)?;
-    if as_json {
+    if options.json {
         let document = json!({
             "formatted": true, "device": device, "size_bytes": size, "disk": formatted.disk, "cell": cell,
             "slot_bytes": slot_bytes, "slots": formatted.slots,
@@ -154,8 +154,8 @@ fn may_go_on(options: &FormatDisk, obstacles: &[Obstacle], extents: u32) -> bool
             && options.erase_extents.unwrap_or(0) == extents
 }
 
-fn refusal(device: &Device, obstacles: &[Obstacle], options: &FormatDisk, as_json: bool) -> anyhow::Error {
-    if as_json {
+fn refusal(device: &Device, obstacles: &[Obstacle], options: &FormatDisk) -> anyhow::Error {
+    if options.json {
         let document = json!({ "formatted": false, "device": device, "reasons": obstacles });
         if let Err(error) = show::line(&format!("{document:#}")) {
             return error;

@@ -1,0 +1,132 @@
+//! Commands as a person or a script meets them: exit codes, what stands on stdout, what is left behind.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+fn holdfast(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_holdfast")).args(arguments).env_remove("HOLDFAST_DEV").output().unwrap()
+}
+
+#[track_caller]
+fn ends(arguments: &[&str], code: i32, words: &str) -> Output {
+    let output = holdfast(arguments);
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.code() == Some(code) && text.contains(words), "{arguments:?}: {:?}: {text}", output.status);
+    output
+}
+
+#[track_caller]
+fn json(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let mut names: Vec<String> =
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn probe_succeeds_when_a_disk_is_accepted_and_fails_with_its_report_when_none_is() {
+    let root = folder();
+    let at = text(root.path());
+    for folder in ["sys/block", "proc", "dev", "var/lib/holdfast/disks"] {
+        std::fs::create_dir_all(root.path().join(folder)).unwrap();
+    }
+    let none = ends(&["node", "probe", "--root", at, "--json"], 1, "no profile fits this machine");
+    assert_eq!(json(&none)["accepted"], 0);
+    ends(&["node", "probe", "--root", at, "--profile", "dev-fil"], 2, "did you mean `dev-file`");
+    ends(&["node", "probe", "--root", at, "--profile", "dev-file"], 1, "no disk is accepted");
+    let disk = root.path().join("var/lib/holdfast/disks/disk-1");
+    std::fs::File::create(disk).unwrap().set_len(64 << 30).unwrap();
+    let one = ends(&["node", "probe", "--root", at, "--profile", "dev-file", "--json"], 0, "disk-1");
+    let report = json(&one);
+    assert_eq!(
+        (&report["accepted"], &report["files"][0]["accepted"]),
+        (&Value::from(1), &Value::from(true)),
+        "{report}"
+    );
+}
+
+#[test]
+fn locate_fails_where_there_is_no_light_or_no_such_bay() {
+    ends(&["node", "locate", "nowhere", "on", "--profile", "dev-file"], 1, "no such bay");
+    ends(&["node", "locate", "front-1", "on", "--profile", "server-2u"], 2, "no profile `server-2u`");
+    ends(&["node", "locate", "front-1", "bright"], 2, "on, off");
+}
+
+#[test]
+fn format_offers_only_what_it_heeds_and_tells_its_exit_codes() {
+    let help = ends(&["admin", "disk", "format", "--help"], 0, "Exit codes: 0 it is a disk now, 1 refused");
+    assert!(!String::from_utf8_lossy(&help.stdout).contains("--dev"));
+    ends(&["admin", "disk", "format", "x", "--dev", "holdfast-dev"], 2, "--dev");
+    let dir = folder();
+    let disk = dir.path().join("disk");
+    let arguments = |more: &[&'static str]| -> Vec<String> {
+        let all = ["admin", "disk", "format", text(&disk), "--cell", "cececececececececececececececece", "--json"];
+        all.iter().chain(more).map(|word| (*word).to_owned()).collect()
+    };
+    let run = |more: &[&'static str]| holdfast(&arguments(more).iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(run(&[]).status.code(), Some(2), "it does not exist");
+    let made = run(&["--size", "64MiB", "--slot-size", "16MiB"]);
+    assert_eq!((made.status.code(), &json(&made)["formatted"]), (Some(0), &Value::from(true)));
+    let refused = run(&["--slot-size", "16MiB"]);
+    assert_eq!((refused.status.code(), &json(&refused)["formatted"]), (Some(1), &Value::from(false)));
+    assert!(json(&refused)["reasons"][0]["remedy"].is_string(), "{}", json(&refused));
+}
+
+#[test]
+fn a_dev_that_is_refused_leaves_nothing_behind_that_was_not_there() {
+    let dir = folder();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    let cell = dir.path().join("new/cell");
+    let refused = |more: &[&str], code: i32, words: &str| {
+        ends(&[&["dev", "--data", text(&cell)], more].concat(), code, words);
+        assert_eq!(names(dir.path()), [""; 0], "{more:?}");
+    };
+    refused(&["--disk-size", "1MiB"], 2, "at least four slots");
+    refused(&["--nodes", "2"], 2, "2 is not in 3..=99");
+    refused(&["--api", &taken], 1, "cannot listen on");
+    refused(&["--api", "127.0.0.1:0"], 2, "--api needs a port");
+    refused(&["--nodes", "5", "--set", "frontend.cache.bytes"], 2, "write ROLE.KEY=VALUE");
+    refused(&["--set", "fronted.cache.bytes=1"], 2, "no role `fronted`");
+}
+
+#[test]
+fn a_folder_of_somebody_else_is_refused_and_left_alone_and_one_that_a_killed_start_left_is_none() {
+    let dir = folder();
+    let cell = text(dir.path());
+    std::fs::write(dir.path().join("thesis.txt"), "precious").unwrap();
+    ends(&["dev", "--data", cell], 2, "it holds thesis.txt");
+    assert_eq!(names(dir.path()), ["thesis.txt"]);
+    std::fs::remove_file(dir.path().join("thesis.txt")).unwrap();
+    for folder in ["etc", "log"] {
+        std::fs::create_dir(dir.path().join(folder)).unwrap();
+    }
+    ends(&["dev", "--data", cell, "--disk-size", "1MiB"], 2, "at least four slots");
+    std::fs::write(dir.path().join("log/mine"), "precious").unwrap();
+    ends(&["dev", "--data", cell], 2, "it holds log");
+    assert_eq!(names(dir.path()), ["etc", "log"]);
+}
+
+#[test]
+fn a_configuration_that_cannot_be_read_is_told_with_each_cause_once() {
+    let output = ends(&["node", "--config", "/nowhere/node.toml"], 1, "/nowhere/node.toml: cannot be read");
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(text.matches("No such file").count(), 1, "{text}");
+}
