@@ -343,7 +343,7 @@ fn a_first_copy_of_the_keys_that_cannot_be_read_for_once_is_not_taken_for_none()
     let error = bench.run(|disk| async move { disk.read_key_area().await }).unwrap_err();
     assert!(error.to_string().contains("cannot be read"), "{error}");
     let before = bench.disk.borrow().peek(a, 8192);
-    let found = bench.run(|disk| async move { disk.scrub_step(1).await }).unwrap().found;
+    let found = bench.run(|disk| async move { disk.scrub_step(1 << 20).await }).unwrap().found;
     assert!(found.len() == 1 && !found[0].repaired, "{found:?}");
     let mut write = Box::pin({
         let disk = bench.handle();

@@ -6,6 +6,8 @@
 mod model;
 #[path = "crash/operations.rs"]
 mod operations;
+#[path = "crash/removal.rs"]
+mod removal;
 #[path = "crash/simulation.rs"]
 mod simulation;
 mod support;

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use holdfast_libs_sim::disk::Faults;
 use holdfast_libs_types::{VolumeId, WriteEpoch};
+use holdfast_node_engine::simulated::{self, TableAreas};
 use holdfast_node_engine::{Disk, EngineError, ExtentInfo, ExtentState, Finding, Place, TrashOrder};
 use sha2::Digest;
 use support::{Appended, Bench, EPOCH, aligned, batch, volume};
@@ -75,8 +76,48 @@ impl Cell {
 
     /// Where the two copies of the keys start on the disk.
     fn key_copies(&self) -> Vec<u64> {
+        self.pages_with(b"HFKA")
+    }
+
+    /// Where pages with `magic` stand before the slots.
+    fn pages_with(&self, magic: &[u8; 4]) -> Vec<u64> {
         let disk = self.bench.disk.borrow();
-        (2 * MIB / PAGE..8 * MIB / PAGE).map(|n| n * PAGE).filter(|at| disk.peek(*at, 4) == *b"HFKA").collect()
+        let slots = simulated::slot_area(disk.size(), Bench::SLOT_BYTES);
+        (0..slots.start).step_by(PAGE as usize).filter(|at| disk.peek(*at, 4) == *magic).collect()
+    }
+
+    fn table(&self) -> TableAreas {
+        simulated::table_areas(self.bench.disk.borrow().size(), Bench::SLOT_BYTES)
+    }
+
+    /// Fills the log until a checkpoint is written, and goes some way into the log behind it.
+    fn fill_log(&mut self) {
+        let halves = self.table().halves;
+        let blocks = (halves[0].end - halves[0].start) / PAGE;
+        let from = self.info(FENCED).epoch.0;
+        for epoch in from + 1..from + blocks + 3 {
+            self.bench.run(|disk| async move { disk.fence(volume(FENCED), WriteEpoch(epoch), 1).await }).unwrap();
+        }
+    }
+
+    /// Flips a bit of a page of the table, and sees that the scrub names it, mends it, and that the mount after it goes
+    /// by the table; also when the other copy, or the next half of the log, is harmed after it was mended.
+    fn is_mended(&mut self, page: u64) {
+        self.flip_in(page..page + PAGE);
+        let found = self.round();
+        assert_eq!(found.len(), 1, "{found:?}");
+        let Finding { place, slot, volume, offset, repaired, .. } = found[0].clone();
+        assert_eq!((place, slot, volume, offset, repaired), (Place::ExtentTable, None, None, page, true));
+        assert_eq!(self.round(), []);
+        let shown = |bench: &mut Bench| bench.run(|disk| async move { disk.extents().await }).unwrap();
+        let states = |bench: &mut Bench| -> Vec<_> {
+            shown(bench).iter().map(|info| (info.volume, info.state, info.length, info.epoch, info.term)).collect()
+        };
+        let before = states(&mut self.bench);
+        self.bench.restart();
+        assert!(!self.bench.handle().status().rebuilt);
+        assert_eq!(states(&mut self.bench), before);
+        self.reads_well();
     }
 
     fn flip_in(&mut self, range: std::ops::Range<u64>) -> u64 {
@@ -191,6 +232,125 @@ fn keys_that_are_damaged_in_both_copies_are_reported_again_and_again_and_never_w
 }
 
 #[test]
+fn a_flipped_bit_anywhere_in_the_extent_table_or_its_log_is_named_and_the_table_is_mended() {
+    for seed in 0..60 {
+        let mut cell = Cell::new(seed);
+        // Of the first checkpoint, which has none before it; then of later ones and the log of the one before.
+        for _ in 0..seed % 3 {
+            cell.fill_log();
+        }
+        let magic = [b"HFTC", b"HFTP", b"HFTL"][seed as usize / 3 % 3];
+        let mut pages = cell.pages_with(magic);
+        if magic == b"HFTL" {
+            pages = live_log(&cell);
+        }
+        let page = pages[cell.bench.rng.index(pages.len())];
+        cell.is_mended(page);
+    }
+}
+
+/// Where the blocks of the two newest logs stand.
+fn live_log(cell: &Cell) -> Vec<u64> {
+    let disk = cell.bench.disk.borrow();
+    let u64_at = |at: u64| u64::from_le_bytes(disk.peek(at, 8).try_into().unwrap());
+    let newest = cell.pages_with(b"HFTC").into_iter().map(|at| u64_at(at + 8)).max().unwrap();
+    cell.pages_with(b"HFTL").into_iter().filter(|at| u64_at(*at + 8) + 1 >= newest).collect()
+}
+
+#[test]
+fn the_table_is_mended_in_both_copies_so_that_either_may_go() {
+    for harmed in [b"HFTC", b"HFTP", b"HFTL"] {
+        for (n, lost) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+            let mut cell = Cell::new(11);
+            cell.fill_log();
+            let pages = if harmed == b"HFTL" { live_log(&cell) } else { cell.pages_with(harmed) };
+            let page = if n == 0 { pages[0] } else { pages[pages.len() - 1] };
+            cell.is_mended(page);
+            let lost = cell.table().copies[lost].start + PAGE;
+            cell.flip_in(lost..lost + PAGE);
+            cell.bench.restart();
+            assert!(!cell.bench.handle().status().rebuilt);
+            cell.reads_well();
+        }
+    }
+}
+
+#[test]
+fn while_the_table_is_mended_a_crash_finds_a_copy_that_is_whole() {
+    let mut torn = 0;
+    for seed in 0..120 {
+        let mut cell = Cell::new(seed);
+        cell.fill_log();
+        let table = cell.table();
+        let page = table.copies[seed as usize % 2].start + PAGE;
+        cell.flip_in(page..page + PAGE);
+        // Reads beside it keep a write in flight for a while.
+        cell.bench.disk.borrow_mut().set_faults(Faults { stalls: 700, ..Faults::default() });
+        let disk = cell.bench.handle();
+        let read = |disk: Disk| async move {
+            for _ in 0..200 {
+                disk.read(volume(SEALED), 0, 100).await.unwrap();
+            }
+        };
+        let scrub = {
+            let disk = disk.clone();
+            async move { drop(disk.scrub_step(MIB).await) }
+        };
+        let mut running: Vec<Running> = vec![Box::pin(scrub), Box::pin(read(disk.clone())), Box::pin(read(disk))];
+        let is_writing = |cell: &Cell| table.copies.iter().any(|area| cell.bench.disk.borrow().is_writing(area));
+        let mut writes = seed / 2 % 8;
+        while running.len() == 3 {
+            running.retain_mut(|task| task.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+            cell.bench.engine.turn();
+            if is_writing(&cell) {
+                if writes == 0 {
+                    torn += 1;
+                    break;
+                }
+                writes -= 1;
+            }
+        }
+        drop(running);
+        cell.bench.restart();
+        assert!(!cell.bench.handle().status().rebuilt, "seed {seed}");
+        cell.reads_well();
+        cell.round();
+        assert_eq!(cell.round(), [], "seed {seed}");
+    }
+    assert!(torn > 20, "{torn} of them cut a write");
+}
+
+#[test]
+fn a_page_behind_the_end_of_the_log_is_no_finding_and_does_not_make_the_next_mount_doubt_the_log() {
+    let mut cell = Cell::new(12);
+    // The end of a round is logged in the block before it.
+    let end = live_log(&cell).into_iter().max().unwrap() + 2 * PAGE;
+    cell.bench.disk.borrow_mut().write_durable(end, &[0x5a; 700]);
+    assert_eq!(cell.round(), []);
+    cell.bench.restart();
+    assert!(!cell.bench.handle().status().rebuilt);
+    cell.reads_well();
+}
+
+#[test]
+fn a_page_of_the_table_that_is_bad_for_good_is_named_and_not_said_to_be_mended() {
+    for copy in 0..2 {
+        let mut cell = Cell::new(13);
+        cell.fill_log();
+        let page = cell.table().copies[copy].start + PAGE;
+        cell.bench.disk.borrow_mut().make_unreadable(page..page + 1);
+        for _ in 0..2 {
+            let found = cell.round();
+            assert_eq!((found.len(), found[0].place, found[0].offset), (1, Place::ExtentTable, page), "{found:?}");
+            assert!(found[0].what.contains("cannot be read") && !found[0].repaired, "{found:?}");
+            cell.bench.restart();
+            assert!(!cell.bench.handle().status().rebuilt);
+            cell.reads_well();
+        }
+    }
+}
+
+#[test]
 fn flipped_bits_in_slot_headers_of_every_state_are_named_and_the_page_is_mended() {
     for seed in 0..35 {
         let mut cell = Cell::new(seed);
@@ -249,7 +409,8 @@ fn a_slot_that_lost_both_of_its_headers_is_reported_and_never_written() {
     cell.bench.restart();
     let before = cell.bench.disk.borrow().peek(start, 2 * PAGE as usize);
     for _ in 0..2 {
-        let found = cell.round();
+        let mut found = cell.round();
+        found.retain(|finding| finding.place != Place::ExtentTable);
         assert_eq!(found.len(), 2, "{found:?}");
         for finding in found {
             assert_eq!((finding.place, finding.slot, finding.repaired), (Place::SlotHeader, Some(slot), false));
@@ -561,4 +722,27 @@ fn an_extent_that_is_erased_and_written_over_while_it_is_read_is_not_called_dama
             bench.disk.borrow_mut().set_faults(Faults::default());
         }
     }
+}
+
+#[test]
+fn after_a_restart_the_scrub_goes_on_where_it_stopped() {
+    let mut cell = Cell::new(12);
+    let (early, late) = (cell.info(SEALED).slot, cell.info(PARITY).slot);
+    assert!(early < late);
+    let sealed_end = cell.info(SEALED).length;
+    let mut read = 0;
+    while read < sealed_end + 3 * MIB / 10 {
+        read += cell.bench.run(|disk| async move { disk.scrub_step(100_000).await }).unwrap().read_bytes;
+    }
+    // The next change of a slot takes along how far it came.
+    cell.bench.create(volume(30));
+    cell.bench.restart();
+    for n in [SEALED, PARITY] {
+        cell.bench.flip(volume(n), 1000, 1);
+    }
+    let found = cell.round();
+    let slots: Vec<Option<u32>> = found.iter().map(|finding| finding.slot).collect();
+    assert_eq!(slots, [Some(late)], "the first slots were read before the restart");
+    let slots: Vec<Option<u32>> = cell.round().iter().map(|finding| finding.slot).collect();
+    assert_eq!(slots, [Some(early), Some(late)], "and are read again in the next round");
 }

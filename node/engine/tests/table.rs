@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Waker};
 
 use holdfast_libs_types::WriteEpoch;
 use holdfast_node_engine::simulated::{self, TableAreas};
-use holdfast_node_engine::{DiskState, DiskStatus, EngineError, ExtentInfo, ExtentState};
+use holdfast_node_engine::{DiskState, DiskStatus, EngineError, ExtentInfo, ExtentState, Place};
 use support::{Bench, EPOCH, volume};
 
 const PAGE: u64 = 4096;
@@ -68,13 +68,14 @@ fn last_block(bench: &Bench) -> u64 {
     pages.filter(|at| disk.peek(*at, 4) == *b"HFTL").max_by_key(|at| sequence(*at)).unwrap()
 }
 
-/// Rounds of the scrub until one has looked at everything; what it found.
+/// Rounds of the scrub until one has looked at everything; what it found but the copy of the table that was harmed and
+/// is not in use.
 fn scrub(bench: &mut Bench) -> usize {
     let mut found = 0;
     for _ in 0..2 {
         loop {
             let step = bench.run(|disk| async move { disk.scrub_step(1 << 20).await }).unwrap();
-            found += step.found.len();
+            found += step.found.iter().filter(|finding| finding.place != Place::ExtentTable).count();
             if step.finished_round {
                 break;
             }

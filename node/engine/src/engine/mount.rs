@@ -101,7 +101,7 @@ impl Engine {
     }
 
     /// Reads pages at once, or one by one when one of them cannot be read.
-    async fn read_each_page(&self, offset: u64, pages: usize) -> Vec<Result<Vec<u8>, TableFault>> {
+    pub(super) async fn read_each_page(&self, offset: u64, pages: usize) -> Vec<Result<Vec<u8>, TableFault>> {
         let len = pages * PAGE_BYTES;
         if let Ok(all) = self.read_pages(offset, len, AlignedBuf::with_capacity(len)).await {
             return all.chunks(PAGE_BYTES).map(|page| Ok(page.to_vec())).collect();

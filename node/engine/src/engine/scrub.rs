@@ -3,6 +3,7 @@
 //!
 //! What is live, and what it is compared with:
 //! - both superblocks and both copies of the keys: each must validate;
+//! - the extent table: the checkpoint in use and the one before it, with their logs (`scrub/table.rs`);
 //! - both header pages of every slot: the newest must be the one that memory has;
 //! - a sealed extent: the page checksums of its footer over every byte of data; trailer, checksums and record table of
 //!   the footer by their own;
@@ -16,9 +17,11 @@
 //!   that has its digest. Data is never written: another replica has it, and only the volume manager knows where.
 //! - What changes while it is looked at is not called damaged: a finding counts only when the slot is still the same.
 //! - Foreground work goes first: one small read at a time.
-//! - A step reads `max_bytes` and at most one batch and one footer more; only a footer that is bad costs a whole extent.
+//! - A step reads `max_bytes` and at most one batch and one footer, or one of the areas before the slots, more; only a
+//!   footer that is bad costs a whole extent, and a table that is bad its other copy.
 
 mod extents;
+mod table;
 
 use holdfast_libs_types::PAGE_BYTES;
 
@@ -40,9 +43,14 @@ const MAX_FINDINGS: usize = 256;
 pub(super) struct Scrub {
     /// The next slot (at 0 the areas before the slots come first), and what else outlives the process.
     pub(super) cursor: ScrubCursor,
+    /// How many of the areas before the slots were looked at in this round.
+    areas_done: u64,
     /// The extent that is being read, and how far.
     reading: Option<Reading>,
 }
+
+/// The areas before the slots: superblocks, keys, both copies of the table with their halves of the log.
+const AREAS: u64 = 4;
 
 /// Collects what one step does.
 struct Step {
@@ -71,12 +79,12 @@ impl Engine {
         let mut finished_round = false;
         while !step.is_spent() && !finished_round {
             self.shared.readable()?;
-            let slot = self.scrub.borrow().cursor.slot;
-            if slot == 0 && self.scrub.borrow().reading.is_none() {
-                self.scrub_superblocks(&mut step).await;
-                self.scrub_keys(&mut step).await;
-            }
-            if self.scrub_slot(slot, &mut step).await {
+            let (slot, areas_done) = (self.scrub.borrow().cursor.slot, self.scrub.borrow().areas_done);
+            // A round that was begun before the mount has looked at them.
+            if slot == 0 && areas_done < AREAS {
+                let done = self.scrub_area(areas_done, &mut step).await;
+                self.scrub.borrow_mut().areas_done += done;
+            } else if self.scrub_slot(slot, &mut step).await {
                 finished_round = self.advance();
             }
         }
@@ -95,7 +103,7 @@ impl Engine {
     /// To the next slot; true at the end of a round.
     fn advance(&self) -> bool {
         let mut scrub = self.scrub.borrow_mut();
-        scrub.reading = None;
+        (scrub.reading, scrub.areas_done) = (None, 0);
         scrub.cursor.slot += 1;
         if scrub.cursor.slot < self.geometry().slots {
             return false;
@@ -119,6 +127,16 @@ impl Engine {
             Err(_) => self.read_data(slot, offset, len, AlignedBuf::with_capacity(len)).await,
             read => read,
         }
+    }
+
+    /// Looks at one area; how many were looked at.
+    async fn scrub_area(&self, area: u64, step: &mut Step) -> u64 {
+        match area {
+            0 => self.scrub_superblocks(step).await,
+            1 => self.scrub_keys(step).await,
+            copy => return if self.scrub_table(copy % 2, step).await { AREAS - area } else { 1 },
+        }
+        1
     }
 
     async fn scrub_superblocks(&self, step: &mut Step) {

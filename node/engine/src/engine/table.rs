@@ -46,7 +46,7 @@ const CHECKPOINT_ATTEMPTS: u32 = 2;
 /// Where the log is, and what waits for it.
 pub(super) struct Table {
     /// Held while a block or a checkpoint is written.
-    lock: Rc<TaskLock>,
+    pub(super) lock: Rc<TaskLock>,
     waiting: RefCell<VecDeque<Waiting>>,
     pub(super) place: Cell<Place>,
     /// A checkpoint must be written before the next block.
@@ -243,7 +243,7 @@ impl Engine {
     }
 
     /// Writes the next checkpoint, from which the log goes on. The caller holds the log.
-    async fn checkpoint(&self) -> Result<(), EngineError> {
+    pub(super) async fn checkpoint(&self) -> Result<(), EngineError> {
         for attempt in 1.. {
             let error = match self.try_checkpoint().await {
                 Ok(()) => return Ok(()),

@@ -5,6 +5,7 @@
 
 mod model;
 mod operations;
+mod removal;
 mod simulation;
 #[path = "../support/mod.rs"]
 mod support;
@@ -29,10 +30,12 @@ fn nothing_acknowledged_is_lost_in_twenty_thousand_seeds_of_crashes() {
     match sweep(seeds, Mutation::None) {
         Ok(summary) => {
             println!("{count} seeds in {:.1} s: {summary:?}", started.elapsed().as_secs_f32());
+            // Each seed's own operations and crashes are looked at where it ends.
             assert!(summary.operations >= 200 * count && summary.crashes >= 3 * count);
             if count >= 100 {
                 assert!(summary.acknowledged_appends > 20 * count && summary.seals > count && summary.copies > count);
-                assert!(summary.scrubbed_bytes > 100_000 * count);
+                assert!(summary.scrubs > count && summary.scrubbed_bytes > 100_000 * count);
+                assert!(summary.trashed > count && summary.restored > count / 2 && summary.erased > count / 4);
             }
         }
         Err((seed, lost)) => panic!(

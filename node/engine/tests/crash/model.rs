@@ -56,8 +56,13 @@ pub struct Volume {
     pub is_copy: bool,
     /// Copies under way, or whose caller went away.
     pub copying: u32,
-    /// The copy is being given up.
-    pub aborting: bool,
+    /// It is on its way into the trash or back, or being given up.
+    pub moving: bool,
+    pub trashed: Known,
+    /// The outcome of an order is not known since the mount.
+    pub trash_failed: bool,
+    /// Every order that asked for it.
+    pub orders: Vec<[u8; 16]>,
     /// Somebody has been writing wrong bytes into the copy since the mount, and may spoil a right one.
     pub miscopied: bool,
 }
@@ -77,7 +82,10 @@ impl Volume {
             seals_asked: Vec::new(),
             is_copy,
             copying: 0,
-            aborting: false,
+            moving: false,
+            trashed: Known::No,
+            trash_failed: false,
+            orders: Vec::new(),
             miscopied: false,
         }
     }
@@ -126,8 +134,17 @@ impl Volume {
         }
         match info.state {
             ExtentState::Damaged => return fail("is damaged, though nothing was harmed"),
-            ExtentState::Trashed => return fail("is in trash, though nobody ordered it"),
-            ExtentState::Sealed => {
+            ExtentState::Trashed if !info.order.is_some_and(|order| self.orders.contains(&order)) => {
+                return fail("is in the trash by an order that nobody gave");
+            }
+            ExtentState::Trashed if self.trashed == Known::No => {
+                return fail("is in the trash, though nobody ordered it");
+            }
+            _ if info.state != ExtentState::Trashed && self.trashed == Known::Yes => {
+                return fail("is out of the trash, though nobody restored it");
+            }
+            // What is in the trash stays what it was.
+            ExtentState::Sealed | ExtentState::Trashed if info.digest.is_some() => {
                 let allowed = match self.sealed {
                     Some(length) => length == info.length,
                     None => self.seals_asked.contains(&info.length),
@@ -142,18 +159,26 @@ impl Volume {
             ExtentState::Copying => return fail("became a copy"),
             ExtentState::Open if self.fenced == Known::Yes => return fail("lost its fence"),
             ExtentState::Fenced if self.fenced == Known::No => return fail("was fenced by nobody"),
-            ExtentState::Open | ExtentState::Fenced => {
+            // The sealed ones among them came above.
+            ExtentState::Sealed => return fail("is sealed without a digest"),
+            ExtentState::Open | ExtentState::Fenced | ExtentState::Trashed => {
                 let ends: Vec<u64> = std::iter::once(0).chain(self.batches.iter().map(Batch::end)).collect();
                 if info.length < self.acknowledged() || !ends.contains(&info.length) {
                     return fail("lost acknowledged appends, or holds what nobody sent");
                 }
                 self.batches.retain(|batch| batch.end() <= info.length);
                 self.batches.iter_mut().for_each(|batch| batch.acknowledged = true);
-                self.fenced = if info.state == ExtentState::Fenced { Known::Yes } else { Known::No };
+                self.fenced = match info.state {
+                    ExtentState::Fenced => Known::Yes,
+                    ExtentState::Trashed => self.fenced,
+                    _ => Known::No,
+                };
             }
         }
         self.exists = Known::Yes;
-        (self.writer, self.miscopied, self.aborting, self.copying) = (false, false, false, 0);
+        self.trashed = if info.state == ExtentState::Trashed { Known::Yes } else { Known::No };
+        self.trash_failed = false;
+        (self.writer, self.miscopied, self.moving, self.copying) = (false, false, false, 0);
         (self.epoch_known, self.epoch_asked, self.term_known) = (info.epoch.0, info.epoch.0, info.term);
         Ok(())
     }
@@ -194,6 +219,7 @@ pub struct Model {
     /// Confirmed incarnations: number and nonce.
     pub incarnation: Register<(u64, [u8; 16])>,
     pub proposal: Option<Incarnation>,
+    term: u64,
 }
 
 impl Model {
@@ -204,7 +230,14 @@ impl Model {
             keys_busy: false,
             incarnation: Register::new((0, [0; 16])),
             proposal: None,
+            term: 0,
         }
+    }
+
+    /// The term of the newest leader that any order came from.
+    pub fn highest_term(&mut self) -> u64 {
+        self.term = self.volumes.values().map(|volume| volume.term_known + 1).fold(self.term, u64::max);
+        self.term
     }
 
     /// After a mount: every volume against what the engine shows.

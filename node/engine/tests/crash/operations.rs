@@ -1,7 +1,7 @@
 //! The operations a seed is made of: each asks the engine, and tells the model what it answered.
 
 use holdfast_libs_types::{VolumeId, WriteEpoch};
-use holdfast_node_engine::{Disk, EngineError, Finding, Incarnation, Place};
+use holdfast_node_engine::{Disk, EngineError, ExtentState, Finding, Incarnation, Place};
 
 use crate::model::{Batch, Known, Model, Volume};
 use crate::simulation::{Observe, Running, SLOT_BYTES, Simulation, Summary, key_name};
@@ -14,15 +14,18 @@ impl Simulation {
         let disk = disk.clone();
         match self.ops.below(100) {
             0..12 => Some(self.create(disk)),
-            12..50 => self.append(disk),
-            50..62 => self.odd_append(disk),
-            62..70 => self.fence(disk),
-            70..76 => self.seal(disk),
-            76..88 => self.read(disk),
-            88..94 => self.copy(disk),
-            94..96 => self.write_keys(disk),
-            96..98 => self.confirm(disk),
-            98 => self.abort_copy(disk),
+            12..47 => self.append(disk),
+            47..58 => self.odd_append(disk),
+            58..66 => self.fence(disk),
+            66..72 => self.seal(disk),
+            72..83 => self.read(disk),
+            83..89 => self.copy(disk),
+            89..91 => self.write_keys(disk),
+            91..93 => self.confirm(disk),
+            93 => self.abort_copy(disk),
+            94..96 => self.trash(disk),
+            96 => self.restore(disk),
+            97 => Some(self.erase(disk)),
             _ => Some(self.scrub(disk)),
         }
     }
@@ -34,7 +37,7 @@ impl Simulation {
         VolumeId::from_parts(1, id)
     }
 
-    fn pick(&mut self, filter: impl Fn(&Volume) -> bool) -> Option<VolumeId> {
+    pub fn pick(&mut self, filter: impl Fn(&Volume) -> bool) -> Option<VolumeId> {
         let ids: Vec<_> = self.model.volumes.values().filter(|volume| filter(volume)).map(|volume| volume.id).collect();
         (!ids.is_empty()).then(|| ids[self.ops.index(ids.len())])
     }
@@ -101,6 +104,7 @@ impl Simulation {
                     Err(
                         EngineError::Fenced { .. }
                         | EngineError::NoAppends { .. }
+                        | EngineError::WrongState { state: ExtentState::Trashed, .. }
                         | EngineError::Io { .. }
                         | EngineError::ReadOnly { .. },
                     ) => volume.writer = false,
@@ -157,11 +161,13 @@ impl Simulation {
         let acknowledged = volume.acknowledged();
         Some(Box::pin(async move {
             let result = disk.fence(id, WriteEpoch(epoch), term).await;
+            let is_short = result.as_ref().is_ok_and(|tail| *tail < acknowledged);
+            let excused = is_short && is_unreadable(&disk, id).await;
             observe(move |model, _| {
                 let Some(volume) = model.volumes.get_mut(&id) else { return Ok(()) };
                 match result {
                     Ok(tail) => {
-                        if too_low || tail < acknowledged || tail > volume.sent() {
+                        if too_low || (is_short && !excused) || tail > volume.sent() {
                             return Err(format!("fence {epoch} of {id} answered {tail}: {volume:?}"));
                         }
                         (volume.fenced, volume.writer) = (Known::Yes, false);
@@ -170,7 +176,9 @@ impl Simulation {
                         // The tail it answered is a promise too.
                         volume.batches.iter_mut().filter(|b| b.end() <= tail).for_each(|b| b.acknowledged = true);
                     }
-                    Err(EngineError::UnknownVolume { .. }) => return Err(format!("fence: {id} is unknown")),
+                    Err(EngineError::UnknownVolume { .. }) if volume.exists == Known::Yes => {
+                        return Err(format!("fence: {id} is unknown"));
+                    }
                     Err(_) => {}
                 }
                 Ok(())
@@ -217,6 +225,7 @@ impl Simulation {
         let known: Vec<&Batch> = volume.batches.iter().filter(|batch| batch.acknowledged).collect();
         let chosen = known[self.ops.index(known.len())].clone();
         let (offset, len) = chosen.records[self.ops.index(chosen.records.len())];
+        let maybe_trash = volume.trashed != Known::No;
         Some(Box::pin(async move {
             let result = disk.read_record(id, offset, len).await;
             observe(move |model, _| {
@@ -229,6 +238,8 @@ impl Simulation {
                     Err(EngineError::OutOfRange { end, .. }) if volume.seals_asked.contains(&end) => Ok(()),
                     Err(EngineError::Damaged { detail, .. }) if detail.contains("cannot be read") => Ok(()),
                     Err(EngineError::Busy { .. }) => Ok(()),
+                    Err(EngineError::Trashed { .. }) if maybe_trash || volume.trashed != Known::No => Ok(()),
+                    Err(EngineError::UnknownVolume { .. }) if volume.exists != Known::Yes => Ok(()),
                     Err(error) => Err(format!("{id} at {offset}: {error}")),
                 }
             })
@@ -237,7 +248,7 @@ impl Simulation {
 
     /// A copy from some other disk: begun anew or gone on with, sometimes with wrong bytes.
     fn copy(&mut self, disk: Disk) -> Option<Running> {
-        let unfinished = self.pick(|volume| volume.is_copy && volume.sealed.is_none() && !volume.aborting);
+        let unfinished = self.pick(|volume| volume.is_copy && volume.sealed.is_none() && !volume.moving);
         let id = match unfinished {
             Some(id) => id,
             None => self.begin_copy_model(),
@@ -279,34 +290,6 @@ impl Simulation {
         }))
     }
 
-    /// Gives a copy up; its slot can be taken again.
-    fn abort_copy(&mut self, disk: Disk) -> Option<Running> {
-        let given_up = |volume: &Volume| volume.is_copy && volume.sealed.is_none() && volume.copying == 0;
-        let id = self.pick(|volume| given_up(volume) && !volume.aborting)?;
-        let volume = self.model.volumes.get_mut(&id)?;
-        (volume.aborting, volume.exists) = (true, Known::Maybe);
-        Some(Box::pin(async move {
-            let result = disk.abort_copy(id).await;
-            observe(move |model, _| {
-                match result {
-                    Ok(()) => drop(model.volumes.remove(&id)),
-                    // Of a copy that was never finished; one whose end was not answered may be sealed.
-                    Err(EngineError::WrongState { .. })
-                        if model.volumes.get(&id).is_some_and(|volume| volume.seals_asked.is_empty()) =>
-                    {
-                        return Err(format!("copy {id} could not be given up"));
-                    }
-                    Err(_) => {
-                        if let Some(volume) = model.volumes.get_mut(&id) {
-                            volume.aborting = false;
-                        }
-                    }
-                }
-                Ok(())
-            })
-        }))
-    }
-
     /// A piece of a scrub. Writes that failed may have torn copies of metadata; nothing else may be found.
     fn scrub(&mut self, disk: Disk) -> Running {
         let most = 1 + self.ops.below(300_000);
@@ -314,6 +297,7 @@ impl Simulation {
             let result = disk.scrub_step(most).await;
             observe(move |_, summary| {
                 let Ok(step) = result else { return Ok(()) };
+                summary.scrubs += 1;
                 summary.scrubbed_bytes += step.read_bytes;
                 let unreadable = |finding: &Finding| finding.what.contains("cannot be read");
                 match step.found.into_iter().find(|finding| finding.place == Place::Data && !unreadable(finding)) {
@@ -369,8 +353,17 @@ impl Simulation {
     }
 }
 
-fn observe(tell: impl FnOnce(&mut Model, &mut Summary) -> Result<(), String> + 'static) -> Observe {
+/// Boxes what the model is told.
+pub fn observe(tell: impl FnOnce(&mut Model, &mut Summary) -> Result<(), String> + 'static) -> Observe {
     Box::new(tell)
+}
+
+/// Whether a scrub met a spot that could not be read: the extent counts as damaged there, and its tail ends before.
+async fn is_unreadable(disk: &Disk, id: VolumeId) -> bool {
+    let info = disk.extent(id).await;
+    info.is_ok_and(|info| {
+        info.state == ExtentState::Damaged && info.note.is_some_and(|note| note.contains("cannot be read"))
+    })
 }
 
 async fn copy_all(disk: &Disk, id: VolumeId, bytes: &[u8], digest: [u8; 32]) -> Result<(), EngineError> {

@@ -25,8 +25,9 @@ const ZONED_EVERY: u64 = 4;
 const DISK_BYTES: u64 = 16 << 20;
 /// Of a zoned disk: room for everything but the slots' data.
 const CONVENTIONAL_BYTES: u64 = 7 << 20;
-const LEAST_OPERATIONS: u64 = 200;
-const LEAST_CRASHES: u64 = 3;
+/// A seed counts only with as many.
+pub const LEAST_OPERATIONS: u64 = 200;
+pub const LEAST_CRASHES: u64 = 3;
 const MOST_OUTSTANDING: usize = 5;
 
 /// What is done wrong, to see that the test notices.
@@ -64,7 +65,12 @@ pub struct Summary {
     pub acknowledged_appends: u64,
     pub seals: u64,
     pub copies: u64,
+    /// Pieces of scrubs among the operations, and bytes that they and the rounds after mounts read.
+    pub scrubs: u64,
     pub scrubbed_bytes: u64,
+    pub trashed: u64,
+    pub restored: u64,
+    pub erased: u64,
 }
 
 impl std::ops::AddAssign for Summary {
@@ -74,7 +80,11 @@ impl std::ops::AddAssign for Summary {
         self.acknowledged_appends += one.acknowledged_appends;
         self.seals += one.seals;
         self.copies += one.copies;
+        self.scrubs += one.scrubs;
         self.scrubbed_bytes += one.scrubbed_bytes;
+        self.trashed += one.trashed;
+        self.restored += one.restored;
+        self.erased += one.erased;
     }
 }
 
@@ -278,8 +288,11 @@ impl Simulation {
         while self.disk.borrow().completed() < crash_at && (left > 0 || !running.is_empty()) {
             while left > 0 && running.len() < MOST_OUTSTANDING && self.ops.chance(800) {
                 left -= 1;
-                self.summary.operations += 1;
-                running.extend(self.operation(engine.handle()));
+                // Not all can be begun: there may be nothing to seal or to read.
+                if let Some(begun) = self.operation(engine.handle()) {
+                    self.summary.operations += 1;
+                    running.push(begun);
+                }
             }
             self.poll(&mut running)?;
             engine.turn();

@@ -4,7 +4,7 @@ use std::panic::catch_unwind;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::simulation::{Mutation, Summary, run};
+use crate::simulation::{LEAST_CRASHES, LEAST_OPERATIONS, Mutation, Summary, run};
 
 /// The number that an environment variable holds.
 pub fn env(name: &str) -> Option<u64> {
@@ -29,7 +29,10 @@ pub fn sweep(seeds: std::ops::Range<u64>, mutation: Mutation) -> Result<Summary,
             });
             let mut outcome = outcome.lock().unwrap();
             match (&mut *outcome, result) {
-                (Ok(total), Ok(one)) => *total += one,
+                (Ok(total), Ok(one)) => {
+                    assert!(one.operations >= LEAST_OPERATIONS && one.crashes >= LEAST_CRASHES, "seed {seed}: {one:?}");
+                    *total += one;
+                }
                 (outcome @ Ok(_), Err(lost)) => *outcome = Err((seed, lost)),
                 (Err(_), _) => {}
             }
