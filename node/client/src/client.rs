@@ -8,8 +8,8 @@ use holdfast_libs_types::{DiskId, VolumeId, WriteEpoch};
 use http::Method;
 
 use crate::messages::{
-    CopyRequest, CreateExtent, ExtentInfo, FenceRequest, Health, KeyringBody, NodeStatus, RecordInfo, RestoreRequest,
-    ScrubOrder, ScrubStatus, SealRequest, Sealed, Tail, TrashRequest, TrashStatus,
+    CopyRequest, CreateExtent, ExtentInfo, FenceRequest, Health, KeyringBody, NodeStatus, OperatorRestore, RecordInfo,
+    RestoreRequest, ScrubOrder, ScrubStatus, SealRequest, Sealed, Tail, TrashRequest, TrashStatus,
 };
 
 /// Control calls answer within this; a copy of a whole volume has [`COPY_DEADLINE`].
@@ -93,6 +93,18 @@ impl NodeClient {
     /// `unknown_disk`.
     pub async fn trash_of(&self, disk: DiskId) -> Result<TrashStatus, CallError> {
         self.http.get_json(&format!("{}/v1/disks/{disk}/trash", self.address), DEADLINE).await
+    }
+
+    /// Takes an extent out of the trash, by an operator's order.
+    ///
+    /// # Errors
+    /// `wrong_order`, `unknown_volume` (erased already).
+    pub async fn restore_by_operator(
+        &self,
+        disk: DiskId,
+        request: &OperatorRestore,
+    ) -> Result<serde_json::Value, CallError> {
+        self.http.post_json(&format!("{}/v1/disks/{disk}/restore", self.address), request, DEADLINE).await
     }
 
     /// Has the node look for disks at once, also at those that could not be opened before; answers what it found.

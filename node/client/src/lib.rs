@@ -8,6 +8,6 @@ mod messages;
 pub use client::{MAX_READ_BYTES, NodeClient};
 pub use messages::{
     CopyRequest, CreateExtent, DiskState, DiskStatus, ExtentInfo, ExtentState, FenceRequest, Health, HealthState,
-    KeyringBody, NodeStatus, RecordInfo, RestoreRequest, ScrubOrder, ScrubState, ScrubStatus, SealRequest, Sealed,
-    Source, Tail, TrashRequest, TrashStatus, code,
+    KeyringBody, NodeStatus, OperatorRestore, RecordInfo, RestoreRequest, ScrubOrder, ScrubState, ScrubStatus,
+    SealRequest, Sealed, Source, Tail, TrashRequest, TrashStatus, code,
 };

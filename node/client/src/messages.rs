@@ -356,6 +356,17 @@ pub struct RestoreRequest {
     pub term: u64,
 }
 
+/// As [`RestoreRequest`], by an operator, who stands beside the leaders: it takes the term that the disk knows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperatorRestore {
+    /// Which volume.
+    pub volume: VolumeId,
+    /// The slot its extent stands in.
+    pub slot: u32,
+    /// How often that slot has been used.
+    pub slot_generation: u32,
+}
+
 /// The trash of a disk, and what the watcher over erasures saw.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrashStatus {

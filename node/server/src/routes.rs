@@ -34,7 +34,9 @@ pub(crate) fn router(node: Arc<Node>, tokens: &ServiceTokens) -> Router {
         .route("/v1/disks/{disk}/records/{volume}", get(extents::records));
     let trash = Router::new().route("/v1/disks/{disk}/trash", get(trash::status));
     let scrubs = Router::new().route("/v1/disks/{disk}/scrub", get(upkeep::scrub).post(upkeep::order_scrub));
-    let rescan = Router::new().route("/v1/disks/rescan", post(upkeep::rescan));
+    let operator = Router::new()
+        .route("/v1/disks/rescan", post(upkeep::rescan))
+        .route("/v1/disks/{disk}/restore", post(trash::restore_by_operator));
     let orders = Router::new()
         .route("/v1/extents", post(extents::create))
         .route("/v1/fence", post(extents::fence))
@@ -51,7 +53,7 @@ pub(crate) fn router(node: Arc<Node>, tokens: &ServiceTokens) -> Router {
         .merge(guarded(listing, &[Role::VolumeManager, Role::Admin]))
         .merge(guarded(trash, &[Role::VolumeManager, Role::Admin]))
         .merge(guarded(scrubs, &[Role::VolumeManager, Role::Admin]))
-        .merge(guarded(rescan, &[Role::Admin]))
+        .merge(guarded(operator, &[Role::Admin]))
         .merge(guarded(orders, &[Role::VolumeManager]))
         .merge(guarded(append, &[Role::Frontend]))
         .merge(guarded(record, &[Role::Frontend, Role::Admin]))

@@ -8,8 +8,8 @@ use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
 use bytes::Bytes;
 use holdfast_libs_transport::ApiError;
-use holdfast_node_client::{RestoreRequest, TrashRequest, TrashStatus};
-use holdfast_node_engine::{ExtentState, TrashOrder};
+use holdfast_node_client::{OperatorRestore, RestoreRequest, TrashRequest, TrashStatus};
+use holdfast_node_engine::{EngineError, ExtentState, TrashOrder};
 use serde_json::{Value, json};
 
 use crate::Node;
@@ -43,6 +43,29 @@ pub(crate) async fn restore(
     node.heed(term)?;
     let disk = node.disks.get(disk)?;
     disk.answer(Operation::Trash, disk.engine().restore(volume, slot, slot_generation, term)).await?;
+    Ok(Json(json!({})))
+}
+
+/// `POST /v1/disks/D/restore`
+pub(crate) async fn restore_by_operator(
+    State(node): State<Arc<Node>>,
+    Path(text): Path<String>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<Value>, ApiError> {
+    let OperatorRestore { volume, slot, slot_generation } = message(body)?;
+    let disk = disk(&node, &text)?;
+    let term = node.term.load(Ordering::Relaxed);
+    let restored = disk.answer(Operation::Trash, async {
+        match disk.engine().restore(volume, slot, slot_generation, term).await {
+            // The disk heard of a later leader than this node since its start.
+            Err(EngineError::StaleTerm { current, .. }) => {
+                disk.engine().restore(volume, slot, slot_generation, current).await
+            }
+            other => other,
+        }
+    });
+    restored.await?;
+    tracing::info!(disk = %disk.id(), %volume, slot, slot_generation, "an operator took the extent out of the trash");
     Ok(Json(json!({})))
 }
 

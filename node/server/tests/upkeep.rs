@@ -11,8 +11,8 @@ use std::time::Duration;
 use holdfast_libs_transport::{CallError, Role};
 use holdfast_libs_types::{BlockHash, DiskId, VolumeId, WriteEpoch};
 use holdfast_node_client::{
-    CreateExtent, ExtentInfo, ExtentState, FenceRequest, HealthState, RestoreRequest, ScrubOrder, ScrubState,
-    SealRequest, TrashRequest, code,
+    CreateExtent, ExtentInfo, ExtentState, FenceRequest, HealthState, OperatorRestore, RestoreRequest, ScrubOrder,
+    ScrubState, SealRequest, TrashRequest, code,
 };
 use holdfast_node_server::{Config, DiskPath, Machine, ScrubConfig, TrashConfig};
 use support::{Recorded, TestNode, VolumeManager, batch, certificates, config, eventually, folder, http};
@@ -183,6 +183,29 @@ async fn an_extent_is_trashed_by_order_restored_and_kept_for_the_retention() {
     assert_eq!(setup.extent().await.unwrap().state, ExtentState::Sealed);
     let stale = RestoreRequest { disk, volume, slot, slot_generation, term: 0 };
     assert_eq!(code_of(leader.restore(&stale).await), code::STALE_TERM);
+    setup.node.stop().await;
+}
+
+#[tokio::test]
+async fn an_operator_takes_an_extent_out_of_the_trash_also_after_a_restart_and_leaders_go_on() {
+    let setup = setup(|_| {}).await;
+    let leader = setup.node.client(Role::VolumeManager);
+    let order = TrashRequest { term: 7, ..setup.trash_order(&setup.sealed().await) };
+    leader.trash(&order).await.unwrap();
+    // The node knows of term 1 by its registration at most, the disk of 7.
+    let Setup { node, disk, _dir } = setup;
+    let setup = Setup { node: node.restart().await, disk, _dir };
+    let admin = setup.node.client(Role::Admin);
+    let lying = admin.trash_of(disk).await.unwrap().extents.pop().unwrap();
+    let (slot, slot_generation) = (lying.slot.try_into().unwrap(), lying.slot_generation.try_into().unwrap());
+    let restore = OperatorRestore { volume: lying.volume, slot, slot_generation };
+    let wrong = OperatorRestore { slot_generation: slot_generation + 1, ..restore.clone() };
+    assert_eq!(code_of(admin.restore_by_operator(disk, &wrong).await), code::WRONG_ORDER);
+    admin.restore_by_operator(disk, &restore).await.unwrap();
+    assert_eq!(setup.extent().await.unwrap().state, ExtentState::Sealed);
+    let leader = setup.node.client(Role::VolumeManager);
+    assert_eq!(code_of(leader.restore_by_operator(disk, &restore).await), "forbidden");
+    leader.trash(&order).await.unwrap();
     setup.node.stop().await;
 }
 
