@@ -47,6 +47,9 @@ pub fn format(options: &FormatDisk) -> anyhow::Result<()> {
         let document = json!({
             "formatted": true, "device": device, "size_bytes": size, "disk": formatted.disk, "cell": cell,
             "slot_bytes": slot_bytes, "slots": formatted.slots,
+            "zones": formatted.zones.map(|zones| json!({
+                "zone_bytes": zones.zone_bytes, "zones_per_slot": zones.zones_per_slot, "open_limit": zones.open_limit,
+            })),
         });
         show::line(&serde_json::to_string_pretty(&document)?)?;
     } else {
@@ -141,6 +144,11 @@ fn unopened(roots: &Roots, path: &Path, error: FormatError) -> Result<Obstacle, 
             format!("it has {have} bytes, and one slot of {slot_bytes} bytes needs {need}"),
             "take a larger one, or a cell with smaller slots",
         ),
+        FormatError::NoConventional { have, need, .. } => (
+            "no-conventional-zones",
+            format!("it is a zoned disk with {have} bytes in conventional zones at its front, and {need} are needed"),
+            "take one with conventional zones (SMR disks have them); one with sequential zones only cannot be used yet",
+        ),
         other => return Err(other),
     };
     Ok(Obstacle::new(Grip::Firm, code, what, remedy))
@@ -197,6 +205,11 @@ fn report(device: &Device, formatted: &Formatted, size: u64, cell: CellId, slot_
         rows.push(("by-path", device.by_path.as_ref().map_or_else(absent, |path| path.display().to_string())));
     }
     rows.push(("size", slots));
+    if let Some(zones) = formatted.zones {
+        let open = if zones.open_limit == 0 { "any number".to_owned() } else { zones.open_limit.to_string() };
+        let (per_slot, size) = (zones.zones_per_slot, show::bytes(zones.zone_bytes));
+        rows.push(("zones", format!("{per_slot} of {size} for a slot; {open} slots can be written to at a time")));
+    }
     rows.push(("disk", formatted.disk.to_string()));
     rows.push(("cell", cell.to_string()));
     let mut out: String = rows.iter().map(|(name, value)| format!("{name:<10} {value}\n")).collect();

@@ -79,6 +79,19 @@ pub struct Formatted {
     pub disk: DiskId,
     /// Its slots.
     pub slots: u32,
+    /// How they stand in the zones of a zoned one.
+    pub zones: Option<FormattedZones>,
+}
+
+/// The disk zones of a disk that was just written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FormattedZones {
+    /// From one zone's start to the next, bytes.
+    pub zone_bytes: u64,
+    /// Zones of a slot.
+    pub zones_per_slot: u32,
+    /// Most slots that can be written to at a time; 0: any number.
+    pub open_limit: u32,
 }
 
 impl Candidate {
@@ -148,7 +161,12 @@ impl Candidate {
         }
         let superblock = write_disk(&self.path, &self.file, &self.options)?;
         self.file.forget_partitions();
-        Ok(Formatted { disk: superblock.disk, slots: superblock.geometry.slots })
+        let zones = superblock.geometry.zones.as_ref().map(|zones| FormattedZones {
+            zone_bytes: zones.zone_bytes,
+            zones_per_slot: zones.zones,
+            open_limit: zones.limit,
+        });
+        Ok(Formatted { disk: superblock.disk, slots: superblock.geometry.slots, zones })
     }
 
     /// The same file without O_DIRECT: the last bytes of a device need be no whole page.

@@ -48,7 +48,7 @@ mod table;
 mod thread;
 
 pub use buffer::{AlignedBuf, BufferFull, BufferPool};
-pub use candidate::{Candidate, Consent, Formatted, FoundDisk, Survey};
+pub use candidate::{Candidate, Consent, Formatted, FormattedZones, FoundDisk, Survey};
 pub use clock::{Clock, MonotonicClock, SimulatedClock};
 pub use disk::{Disk, format};
 pub use error::{EngineError, ExtentState, FormatError, OpenError};

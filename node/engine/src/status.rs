@@ -241,7 +241,7 @@ pub struct DiskStatus {
     pub slots: u32,
     /// Slots that hold no extent.
     pub free_slots: u32,
-    /// Slots kept out of use because both of their header pages are damaged.
+    /// Slots kept out of use because both of their header pages are damaged, or their disk zones cannot be written.
     pub lost_slots: u32,
     /// Of a zoned disk: slots that hold a partly written disk zone.
     pub open_zones: u32,

@@ -54,7 +54,10 @@ fn judge(disks: &Disks, registered: bool) -> Health {
             reasons.push(format!("{name} has {} damaged extents", status.slots_by_state.damaged));
         }
         if status.lost_slots > 0 {
-            reasons.push(format!("{name} has {} slots whose headers are damaged", status.lost_slots));
+            reasons.push(format!(
+                "{name} has {} slots out of use (their headers, or their disk zones, are damaged)",
+                status.lost_slots
+            ));
         }
     }
     reasons.extend(disks.gone().into_iter().map(|gone| format!("disk {} is gone: {}", gone.status.id, gone.reason)));
