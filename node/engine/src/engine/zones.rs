@@ -148,8 +148,13 @@ impl Engine {
 
     /// Finishes and resets what was not when its time had come: after a failure, or a crash in between.
     async fn close_what_can_be(&self, zones: &SlotZones) {
-        let open: Vec<u32> = self.open_zones.borrow().iter().copied().collect();
-        for slot in open {
+        // Looked at again with the lock; but nobody waits here for an extent that is being written or sealed.
+        let is_over = |slot: &u32| {
+            let header = self.with_slot(*slot, |at| at.header());
+            is_ended(&header) || self.free.borrow().contains(slot)
+        };
+        let over: Vec<u32> = self.open_zones.borrow().iter().copied().filter(is_over).collect();
+        for slot in over {
             let lock = self.lock_of(slot);
             let _guard = lock.lock().await;
             let header = self.with_slot(slot, |at| at.header());
