@@ -6,7 +6,7 @@
 //!      0     4  magic "HFSL"
 //!      4     1  version (2)
 //!      5     1  state (0 free, 1 copying, 2 open, 3 fenced, 4 sealed, 5 trashed)
-//!      6     1  flags: bit 0, the extent holds no records (parity)
+//!      6     1  flags: bit 0, the extent holds no records (parity); bit 1, a scrub found damage in it
 //!      7     1  state before it went to trash; else 0
 //!      8     4  slot number
 //!     12     4  records: rows of the footer's record table
@@ -38,6 +38,8 @@ const MAGIC: &[u8; 4] = b"HFSL";
 const VERSION: u8 = 2;
 /// Bit of the flags: the extent holds no records.
 const NO_RECORDS: u8 = 1;
+/// Bit of the flags: a scrub found damage in the extent.
+const DAMAGED: u8 = 2;
 
 /// State of a slot as it stands on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +67,8 @@ pub(crate) struct SlotHeader {
     pub(crate) state: SlotState,
     /// The extent holds no records: it is parity.
     pub(crate) no_records: bool,
+    /// A scrub found damage in its data, and none has found every byte right since.
+    pub(crate) damaged: bool,
     /// The state that a restore brings back: of trash only, else `Free`.
     pub(crate) state_before: SlotState,
     /// Rows of the footer's record table.
@@ -116,6 +120,7 @@ impl SlotHeader {
         Self {
             state: SlotState::Free,
             no_records: false,
+            damaged: false,
             state_before: SlotState::Free,
             records: 0,
             generation: 0,
@@ -146,7 +151,8 @@ impl SlotHeader {
     pub(crate) fn encode(&self, disk: DiskId, slot: u32) -> Box<[u8; PAGE_BYTES]> {
         let mut page = PageWriter::new();
         page.put(0, MAGIC);
-        let flags = if self.no_records { NO_RECORDS } else { 0 };
+        let flag = |on, bit| if on { bit } else { 0 };
+        let flags = flag(self.no_records, NO_RECORDS) | flag(self.damaged, DAMAGED);
         page.put(4, &[VERSION, self.state as u8, flags, self.state_before as u8]);
         page.put_u32(8, slot);
         page.put_u32(12, self.records);
@@ -177,6 +183,7 @@ impl SlotHeader {
         Ok(Self {
             state: state(5)?,
             no_records: page.u8(6) & NO_RECORDS != 0,
+            damaged: page.u8(6) & DAMAGED != 0,
             state_before: state(7)?,
             records: page.u32(12),
             generation: page.u64(32),
@@ -257,6 +264,7 @@ pub(crate) mod tests {
         SlotHeader {
             state: SlotState::Trashed,
             no_records: true,
+            damaged: true,
             state_before: SlotState::Sealed,
             records: 7,
             generation: 9,
@@ -275,11 +283,12 @@ pub(crate) mod tests {
 
     /// Any header at all.
     pub(crate) fn headers() -> impl Strategy<Value = SlotHeader> {
-        let numbers = (any::<[u64; 6]>(), any::<[u32; 3]>(), any::<bool>());
+        let numbers = (any::<[u64; 6]>(), any::<[u32; 3]>(), any::<[bool; 2]>());
         (any::<[u8; 2]>(), numbers, any::<[[u8; 16]; 2]>(), any::<[u8; 32]>()).prop_map(
-            |(codes, (numbers, small, no_records), ids, digest)| SlotHeader {
+            |(codes, (numbers, small, [no_records, damaged]), ids, digest)| SlotHeader {
                 state: SlotState::from_code(codes[0] % 6).unwrap(),
                 no_records,
+                damaged,
                 state_before: SlotState::from_code(codes[1] % 6).unwrap(),
                 records: small[0],
                 generation: numbers[0],
@@ -324,7 +333,7 @@ pub(crate) mod tests {
         let page = sample().encode(DISK, 3);
         let text: String = page[..152].iter().map(|byte| format!("{byte:02x}")).collect();
         let golden = concat!(
-            "4846534c02050104",
+            "4846534c02050304",
             "0300000007000000",
             "d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1",
             "09000000000000000200000011000000",
@@ -337,7 +346,7 @@ pub(crate) mod tests {
         );
         assert_eq!(text, golden);
         assert!(page[152..4092].iter().all(|byte| *byte == 0));
-        assert_eq!(page[4092..], [52, 190, 189, 85]);
+        assert_eq!(page[4092..], [85, 212, 151, 194]);
         assert_eq!(SlotHeader::decode(&page[..], DISK, 3), Ok(sample()));
     }
 

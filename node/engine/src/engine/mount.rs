@@ -244,8 +244,8 @@ impl Engine {
                 live.tail = tail;
                 live.records = scan.records;
                 live.readable_end = behind.unwrap_or(tail);
-                live.damaged = behind.is_some();
-                live.note = note.clone();
+                live.damaged |= behind.is_some();
+                live.note = note.clone().or(live.note.take());
             }
             at.volume
         });

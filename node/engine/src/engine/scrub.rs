@@ -15,12 +15,14 @@
 //! Invariants:
 //! - A bad copy of metadata is written again from what is known to be right: the other copy, or for a footer the data, if
 //!   that has its digest. Data is never written: another replica has it, and only the volume manager knows where.
+//! - An extent in which damage was found is marked, and stays so over restarts (`scrub/mark.rs`).
 //! - What changes while it is looked at is not called damaged: a finding counts only when the slot is still the same.
 //! - Foreground work goes first: one small read at a time.
 //! - A step reads `max_bytes` and at most one batch and one footer, or one of the areas before the slots, more; only a
 //!   footer that is bad costs a whole extent, and a table that is bad its other copy.
 
 mod extents;
+mod mark;
 mod table;
 
 use holdfast_libs_types::PAGE_BYTES;

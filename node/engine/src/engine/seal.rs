@@ -77,6 +77,8 @@ impl Engine {
             digest,
             records: footer.row_count(),
             footer_offset: (footer_at / PAGE) as u32,
+            // Every byte that counts from now on was just read, and is right.
+            damaged: false,
             ..header
         };
         self.write_footer(slot, &sealed, &footer).await?;

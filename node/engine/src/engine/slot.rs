@@ -16,6 +16,11 @@ const LOST: u8 = 1;
 const NO_RECORDS: u8 = 2;
 /// A change was decided that the header pages may not say.
 const BEHIND: u8 = 4;
+/// A scrub found damage in it, and the table says so.
+const DAMAGED: u8 = 8;
+
+/// What is shown of damage that was found before the mount.
+const FOUND_EARLIER: &str = "a scrub before the mount found damage in it";
 
 /// One slot. Its header's fields, packed; `header` puts them together again.
 pub(super) struct Slot {
@@ -50,7 +55,7 @@ pub(super) struct Live {
     pub(super) readable_end: u64,
     /// Why appends (or parts of a copy) are refused; `None` takes them.
     pub(super) no_appends: Option<String>,
-    /// What is wrong below or behind the tail.
+    /// Something is wrong below or behind the tail: known from the table, or found since the mount.
     pub(super) damaged: bool,
     pub(super) note: Option<String>,
     pub(super) trash: Option<Trash>,
@@ -125,6 +130,7 @@ impl Slot {
         SlotHeader {
             state: self.state,
             no_records: self.flags & NO_RECORDS != 0,
+            damaged: self.flags & DAMAGED != 0,
             state_before: trash.map_or(SlotState::Free, |trash| trash.state_before),
             records: self.records,
             generation: self.generation,
@@ -142,8 +148,8 @@ impl Slot {
         }
     }
 
-    /// Takes over `header`, which stands on `page`. Trash gets a `live` of its own, in which the order stands; nothing
-    /// else makes or drops one.
+    /// Takes over `header`, which stands on `page`. Trash gets a `live` of its own, in which the order stands, and what is
+    /// damaged one that says so; nothing else makes or drops one.
     pub(super) fn set_header(&mut self, header: &SlotHeader, page: u8, io: &Rc<Io>) {
         self.volume = header.volume;
         self.digest = header.digest;
@@ -158,17 +164,22 @@ impl Slot {
         self.state = header.state;
         self.page = page;
         self.set_flag(NO_RECORDS, header.no_records);
+        self.set_flag(DAMAGED, header.damaged);
         let trash = (header.state == SlotState::Trashed).then_some(Trash {
             at: header.trashed_at,
             order: header.order,
             state_before: header.state_before,
         });
-        if trash.is_some() && self.live.is_none() {
+        if (trash.is_some() || header.damaged) && self.live.is_none() {
             let whole = if header.has_length() { header.length } else { 0 };
             self.live = Some(Box::new(Live { tail: whole, readable_end: whole, ..Live::empty(io) }));
         }
         if let Some(live) = self.live.as_mut() {
             live.trash = trash;
+            if header.damaged {
+                live.damaged = true;
+                live.note.get_or_insert_with(|| FOUND_EARLIER.to_owned());
+            }
         }
     }
 

@@ -316,6 +316,11 @@ impl SimulatedDisk {
         self.reactor.is_idle()
     }
 
+    /// Where byte `offset` of a slot's data stands on the disk.
+    pub fn data_at(&self, slot: u32, offset: u64) -> u64 {
+        self.geometry.data_run(slot, offset).at
+    }
+
     /// Byte range on the disk of a slot's data; on a zoned disk, what stands of it in the slot's first zone.
     pub fn data_range(&self, slot: u32) -> std::ops::Range<u64> {
         let run = self.geometry.data_run(slot, 0);

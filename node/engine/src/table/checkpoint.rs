@@ -283,7 +283,7 @@ mod tests {
         let page = pages.encode_next(|slot| if slot == 31 { sample() } else { Entry::blank() });
         assert_eq!(hex(&page[..36]), "48465450010000000500000000000000d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d101000000");
         assert!(page[36..124].iter().all(|byte| *byte == 0));
-        assert_eq!(hex(&page[124..128]), "f317c0ec");
+        assert_eq!(hex(&page[124..128]), "df0f2731");
         assert_eq!(page[128..256], sample().encode());
         assert_eq!(page[256..384], Entry::blank().encode());
         assert!(page[384..].iter().all(|byte| *byte == 0));

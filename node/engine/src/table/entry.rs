@@ -3,7 +3,8 @@
 //! ```text
 //! offset  size  field
 //!      0     1  state (as in the slot header)
-//!      1     1  flags: bit 0, the extent holds no records; bit 1, the header may be behind; bit 2, lost
+//!      1     1  flags: bit 0, the extent holds no records; bit 1, the header may be behind; bit 2, lost;
+//!               bit 3, a scrub found damage in it
 //!      2     1  state before it went to trash
 //!      3     1  home: the header page (0 or 1) that holds, or is to hold, this state
 //!      4     4  generation of the slot
@@ -33,7 +34,8 @@ pub(crate) const ENTRY_BYTES: usize = 128;
 const NO_RECORDS: u8 = 1;
 const BEHIND: u8 = 2;
 const LOST: u8 = 4;
-const FLAGS: u8 = NO_RECORDS | BEHIND | LOST;
+const DAMAGED: u8 = 8;
+const FLAGS: u8 = NO_RECORDS | BEHIND | LOST | DAMAGED;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
@@ -58,7 +60,8 @@ impl Entry {
         let mut put = |at: usize, bytes: &[u8]| out[at..at + bytes.len()].copy_from_slice(bytes);
         let header = &self.header;
         let flag = |on, bit| if on { bit } else { 0 };
-        let flags = flag(header.no_records, NO_RECORDS) | flag(self.behind, BEHIND) | flag(self.lost, LOST);
+        let of_header = flag(header.no_records, NO_RECORDS) | flag(header.damaged, DAMAGED);
+        let flags = of_header | flag(self.behind, BEHIND) | flag(self.lost, LOST);
         put(0, &[header.state as u8, flags, header.state_before as u8, self.page]);
         put(4, &header.slot_generation.to_le_bytes());
         put(8, &header.generation.to_le_bytes());
@@ -86,6 +89,7 @@ impl Entry {
         let header = SlotHeader {
             state: SlotState::from_code(state)?,
             no_records: flags & NO_RECORDS != 0,
+            damaged: flags & DAMAGED != 0,
             state_before: SlotState::from_code(state_before)?,
             records: u32_at(16),
             generation: u64_at(8),
@@ -161,7 +165,7 @@ pub(crate) mod tests {
     fn golden_bytes_of_an_entry() {
         let text: String = sample().encode().iter().map(|byte| format!("{byte:02x}")).collect();
         let golden = concat!(
-            "0503040102000000",
+            "050b040102000000",
             "0900000000000000",
             "0700000011000000",
             "22222222222222222222222222222222",

@@ -118,7 +118,7 @@ mod tests {
         assert_eq!((&page[96..100], &page[100..228]), (&[3, 0, 0, 0][..], &sample().encode()[..]));
         assert_eq!((&page[228..232], &page[232..360]), (&[7, 0, 0, 0][..], &sample().encode()[..]));
         assert!(page[360..4092].iter().all(|byte| *byte == 0));
-        assert_eq!(hex(&page[4092..]), "57ebb730");
+        assert_eq!(hex(&page[4092..]), "78e48cdc");
         assert_eq!(LogBlock::decode(&page[..], DISK, 0, 8), Ok(block()));
     }
 

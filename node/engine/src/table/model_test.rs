@@ -123,6 +123,7 @@ impl History {
         let state = SlotState::from_code(self.rng.below(6) as u8).unwrap();
         let header = SlotHeader {
             state,
+            damaged: self.rng.chance(200),
             generation: before.header.generation + 1,
             volume: VolumeId(self.rng.bytes()),
             length: self.rng.next_u64(),

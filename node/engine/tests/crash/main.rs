@@ -35,6 +35,7 @@ fn nothing_acknowledged_is_lost_in_twenty_thousand_seeds_of_crashes() {
             if count >= 100 {
                 assert!(summary.acknowledged_appends > 20 * count && summary.seals > count && summary.copies > count);
                 assert!(summary.scrubs > count && summary.scrubbed_bytes > 100_000 * count);
+                assert!(summary.marked > count / 4);
                 assert!(summary.trashed > count && summary.restored > count / 2 && summary.erased > count / 4);
             }
         }

@@ -63,6 +63,8 @@ pub struct Volume {
     pub trash_failed: bool,
     /// Every order that asked for it.
     pub orders: Vec<[u8; 16]>,
+    /// A scrub found damage in it, or could not read it, and wrote that down.
+    pub marked: Known,
     /// Somebody has been writing wrong bytes into the copy since the mount, and may spoil a right one.
     pub miscopied: bool,
 }
@@ -86,6 +88,7 @@ impl Volume {
             trashed: Known::No,
             trash_failed: false,
             orders: Vec::new(),
+            marked: Known::No,
             miscopied: false,
         }
     }
@@ -133,7 +136,10 @@ impl Volume {
             return fail("its term went back");
         }
         match info.state {
-            ExtentState::Damaged => return fail("is damaged, though nothing was harmed"),
+            ExtentState::Damaged if self.marked == Known::No => return fail("is damaged, though nothing was harmed"),
+            ExtentState::Open | ExtentState::Fenced | ExtentState::Sealed if self.marked == Known::Yes => {
+                return fail("lost the mark that it is damaged");
+            }
             ExtentState::Trashed if !info.order.is_some_and(|order| self.orders.contains(&order)) => {
                 return fail("is in the trash by an order that nobody gave");
             }
@@ -143,8 +149,8 @@ impl Volume {
             _ if info.state != ExtentState::Trashed && self.trashed == Known::Yes => {
                 return fail("is out of the trash, though nobody restored it");
             }
-            // What is in the trash stays what it was.
-            ExtentState::Sealed | ExtentState::Trashed if info.digest.is_some() => {
+            // What is damaged or in the trash stays what it was.
+            ExtentState::Sealed | ExtentState::Damaged | ExtentState::Trashed if info.digest.is_some() => {
                 let allowed = match self.sealed {
                     Some(length) => length == info.length,
                     None => self.seals_asked.contains(&info.length),
@@ -161,7 +167,7 @@ impl Volume {
             ExtentState::Fenced if self.fenced == Known::No => return fail("was fenced by nobody"),
             // The sealed ones among them came above.
             ExtentState::Sealed => return fail("is sealed without a digest"),
-            ExtentState::Open | ExtentState::Fenced | ExtentState::Trashed => {
+            ExtentState::Open | ExtentState::Fenced | ExtentState::Damaged | ExtentState::Trashed => {
                 let ends: Vec<u64> = std::iter::once(0).chain(self.batches.iter().map(Batch::end)).collect();
                 if info.length < self.acknowledged() || !ends.contains(&info.length) {
                     return fail("lost acknowledged appends, or holds what nobody sent");
@@ -170,7 +176,7 @@ impl Volume {
                 self.batches.iter_mut().for_each(|batch| batch.acknowledged = true);
                 self.fenced = match info.state {
                     ExtentState::Fenced => Known::Yes,
-                    ExtentState::Trashed => self.fenced,
+                    ExtentState::Damaged | ExtentState::Trashed => self.fenced,
                     _ => Known::No,
                 };
             }
@@ -178,6 +184,11 @@ impl Volume {
         self.exists = Known::Yes;
         self.trashed = if info.state == ExtentState::Trashed { Known::Yes } else { Known::No };
         self.trash_failed = false;
+        self.marked = match info.state {
+            ExtentState::Damaged => Known::Yes,
+            ExtentState::Trashed => self.marked,
+            _ => Known::No,
+        };
         (self.writer, self.miscopied, self.moving, self.copying) = (false, false, false, 0);
         (self.epoch_known, self.epoch_asked, self.term_known) = (info.epoch.0, info.epoch.0, info.term);
         Ok(())

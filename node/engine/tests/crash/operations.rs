@@ -195,6 +195,8 @@ impl Simulation {
         let term = volume.term_known;
         volume.epoch_asked = epoch;
         volume.seals_asked.push(length);
+        // It reads everything, and takes the mark back.
+        volume.marked = volume.marked.min(Known::Maybe);
         let digest = volume.digest(length);
         Some(Box::pin(async move {
             let result = disk.seal(id, WriteEpoch(epoch), length, term).await;
@@ -293,13 +295,28 @@ impl Simulation {
     /// A piece of a scrub. Writes that failed may have torn copies of metadata; nothing else may be found.
     fn scrub(&mut self, disk: Disk) -> Running {
         let most = 1 + self.ops.below(300_000);
+        let (may_mark, is_written) = (self.faults.read_errors > 0, self.faults.write_errors == 0);
+        for volume in self.model.volumes.values_mut() {
+            // It may also take a mark back.
+            if may_mark || volume.marked == Known::Yes {
+                volume.marked = Known::Maybe;
+            }
+        }
         Box::pin(async move {
             let result = disk.scrub_step(most).await;
-            observe(move |_, summary| {
+            observe(move |model, summary| {
                 let Ok(step) = result else { return Ok(()) };
                 summary.scrubs += 1;
                 summary.scrubbed_bytes += step.read_bytes;
                 let unreadable = |finding: &Finding| finding.what.contains("cannot be read");
+                // Where writes fail, the mark may not have been written either.
+                let data = step.found.iter().filter(|finding| finding.place == Place::Data && is_written);
+                for id in data.filter_map(|finding| finding.volume) {
+                    summary.marked += 1;
+                    if let Some(volume) = model.volumes.get_mut(&id) {
+                        volume.marked = Known::Yes;
+                    }
+                }
                 match step.found.into_iter().find(|finding| finding.place == Place::Data && !unreadable(finding)) {
                     Some(finding) => Err(format!("a scrub found what nobody harmed: {finding:?}")),
                     None => Ok(()),

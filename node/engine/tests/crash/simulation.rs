@@ -10,12 +10,13 @@ use std::task::{Context, Poll, Waker};
 use holdfast_libs_sim::disk::{Crash, Faults, SimDisk};
 use holdfast_libs_sim::streams::{SimRng, Streams};
 use holdfast_libs_sim::zones::ZoneLayout;
+use holdfast_libs_types::VolumeId;
 use holdfast_node_engine::simulated::{self, SharedSimDisk, SimulatedDisk};
-use holdfast_node_engine::{EngineError, Finding, Place};
+use holdfast_node_engine::{EngineError, ExtentState, Finding, Place};
 
 use sha2::Digest;
 
-use crate::model::Model;
+use crate::model::{Known, Model};
 use crate::operations::EPOCH;
 use crate::support::{CELL, aligned, batch, drive};
 
@@ -68,6 +69,8 @@ pub struct Summary {
     /// Pieces of scrubs among the operations, and bytes that they and the rounds after mounts read.
     pub scrubs: u64,
     pub scrubbed_bytes: u64,
+    /// Extents in which a scrub found damage.
+    pub marked: u64,
     pub trashed: u64,
     pub restored: u64,
     pub erased: u64,
@@ -82,6 +85,7 @@ impl std::ops::AddAssign for Summary {
         self.copies += one.copies;
         self.scrubs += one.scrubs;
         self.scrubbed_bytes += one.scrubbed_bytes;
+        self.marked += one.marked;
         self.trashed += one.trashed;
         self.restored += one.restored;
         self.erased += one.erased;
@@ -98,6 +102,8 @@ pub struct Simulation {
     pub model: Model,
     summary: Summary,
     pub next_volume: u32,
+    /// What goes wrong in this life.
+    pub faults: Faults,
     /// A write to the extent table was cut or failed, now or earlier: a mount may have to rebuild it.
     table_was_cut: bool,
 }
@@ -119,6 +125,7 @@ pub fn run(seed: u64, mutation: Mutation) -> Result<Summary, String> {
         model: Model::new(),
         summary: Summary::default(),
         next_volume: 0,
+        faults: Faults::default(),
         table_was_cut: false,
     };
     while simulation.summary.operations < LEAST_OPERATIONS || simulation.summary.crashes < LEAST_CRASHES {
@@ -200,6 +207,12 @@ impl Simulation {
             if self.ops.chance(150) {
                 self.scrub_rounds(&mut engine)?;
             }
+            if self.ops.chance(60)
+                && let Some(id) = self.pick(|v| v.sealed.is_some_and(|length| length > 0) && v.trashed == Known::No)
+            {
+                self.harm(engine, id)?;
+                continue;
+            }
             return Ok(engine);
         }
     }
@@ -252,6 +265,44 @@ impl Simulation {
                 }
             }
         }
+        // All that is sealed was read from end to end, and is right.
+        for info in drive(engine, disk.extents()).map_err(|error| error.to_string())? {
+            match self.model.volumes.get_mut(&info.volume) {
+                Some(volume) if info.state == ExtentState::Sealed => volume.marked = Known::No,
+                Some(volume) if info.state == ExtentState::Damaged && info.digest.is_some() => {
+                    return Err(format!("is marked as damaged though every byte of it is right: {volume:?}"));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Flips a bit of a sealed extent, lets a scrub find it, and crashes. The bit is right again at the next mount, which
+    /// must know all the same that the extent is not to be trusted.
+    fn harm(&mut self, mut engine: SimulatedDisk, id: VolumeId) -> Result<(), String> {
+        let disk = engine.handle().clone();
+        let info = drive(&mut engine, disk.extent(id)).map_err(|error| error.to_string())?;
+        let offset = self.ops.below(info.length);
+        let at = engine.data_at(info.slot, offset);
+        self.disk.borrow_mut().flip_bit(at, 1);
+        // The pass takes the marks of others back.
+        self.model.volumes.values_mut().for_each(|volume| volume.marked = volume.marked.min(Known::Maybe));
+        let mut rounds = 0;
+        loop {
+            let step = drive(&mut engine, disk.scrub_step(1 << 20)).map_err(|error| error.to_string())?;
+            if step.found.iter().any(|finding| (finding.place, finding.volume) == (Place::Data, Some(id))) {
+                break;
+            }
+            rounds += u32::from(step.finished_round);
+            if rounds > 1 {
+                return Err(format!("no scrub finds the flipped bit at {offset} of {info:?}"));
+            }
+        }
+        self.crash(Some(engine));
+        self.disk.borrow_mut().flip_bit(at, 1);
+        self.summary.marked += 1;
+        self.model.volumes.get_mut(&id).ok_or("the model lost a volume")?.marked = Known::Yes;
         Ok(())
     }
 
@@ -278,9 +329,9 @@ impl Simulation {
     /// From a mount to a crash.
     fn life(&mut self) -> Result<(), String> {
         let mut engine = self.mount()?;
-        let faults = self.faults();
-        self.table_was_cut |= faults.write_errors > 0;
-        self.disk.borrow_mut().set_faults(faults);
+        self.faults = self.choose_faults();
+        self.table_was_cut |= self.faults.write_errors > 0;
+        self.disk.borrow_mut().set_faults(self.faults);
         let span = if self.ops.chance(300) { 30 } else { 400 };
         let crash_at = self.disk.borrow().completed() + 1 + self.ops.below(span);
         let mut left = 20 + self.ops.below(80);
@@ -321,7 +372,7 @@ impl Simulation {
         Ok(())
     }
 
-    fn faults(&mut self) -> Faults {
+    fn choose_faults(&mut self) -> Faults {
         if self.ops.chance(600) {
             return Faults { stalls: 30, write_back: 5, ..Faults::default() };
         }

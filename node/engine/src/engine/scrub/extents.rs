@@ -1,11 +1,11 @@
 //! Data and footers of extents, a piece at a time.
 
 use holdfast_libs_types::{MAX_BATCH_BYTES, PAGE_BYTES};
+use sha2::{Digest, Sha256};
 
 use super::Step;
 use crate::buffer::AlignedBuf;
 use crate::engine::scan::{ONE_READ, Stop};
-use crate::engine::slot::Live;
 use crate::engine::{Engine, Slot};
 use crate::error::EngineError;
 use crate::findings::{Finding, Place};
@@ -25,6 +25,8 @@ pub(super) struct Reading {
     next: u64,
     /// Of a sealed extent: its page checksums.
     checksums: Option<Vec<u32>>,
+    /// Of one that is marked: what was read so far, as long as all of it was right.
+    proof: Option<Sha256>,
 }
 
 /// Where and why the batches of an extent stop being good.
@@ -64,10 +66,18 @@ impl Engine {
                 return true;
             }
             let checksums = reading.checksums.as_deref().unwrap_or_default();
-            for (offset, what) in bad_spans(read, reading.next, checksums) {
+            let bad = bad_spans(&read, reading.next, checksums);
+            reading.proof = match (reading.proof, &read) {
+                (Some(proof), Ok(bytes)) if bad.is_empty() => Some(proof.chain_update(&bytes[..])),
+                _ => None,
+            };
+            for (offset, what) in bad {
                 self.found_in_data(slot, header, offset, &what, step).await;
             }
             reading.next += len;
+        }
+        if let Some(proof) = reading.proof {
+            self.take_mark_back(slot, header, proof.finalize().into()).await;
         }
         true
     }
@@ -87,7 +97,9 @@ impl Engine {
         match read {
             Ok(checksums) => {
                 let slot_generation = header.slot_generation;
-                Some(Reading { slot, slot_generation, next: 0, checksums: Some(checksums) })
+                let is_marked = self.with_slot(slot, |at| at.live.as_ref().is_some_and(|live| live.damaged));
+                let proof = is_marked.then(Sha256::new);
+                Some(Reading { slot, slot_generation, next: 0, checksums: Some(checksums), proof })
             }
             Err(error) => {
                 let what = match error {
@@ -128,7 +140,7 @@ impl Engine {
                 finding.repaired =
                     fits && self.shared.writable().is_ok() && self.write_footer(slot, header, &footer).await.is_ok();
                 if !finding.repaired {
-                    self.with_slot(slot, |at| at.mark_damaged(&finding.what, &self.io));
+                    self.mark(slot, &lock, &finding.what).await;
                 }
                 None
             }
@@ -154,7 +166,8 @@ impl Engine {
             }
             if step.is_spent() {
                 let slot_generation = header.slot_generation;
-                self.scrub.borrow_mut().reading = Some(Reading { slot, slot_generation, next, checksums: None });
+                self.scrub.borrow_mut().reading =
+                    Some(Reading { slot, slot_generation, next, checksums: None, proof: None });
                 return false;
             }
             let piece = step.left.next_multiple_of(PAGE_BYTES as u64).max(READ_BYTES);
@@ -194,11 +207,11 @@ impl Engine {
     }
 
     /// Whether the slot holds the same use of itself, in the same state.
-    fn is_still(&self, slot: u32, header: &SlotHeader) -> bool {
+    pub(super) fn is_still(&self, slot: u32, header: &SlotHeader) -> bool {
         self.with_slot(slot, |at| (at.slot_generation, at.state) == (header.slot_generation, header.state))
     }
 
-    /// Reports damaged data, and shows the extent as damaged from now on; false when it is no longer there.
+    /// Reports damaged data, and marks the extent; false when it is no longer there.
     async fn found_in_data(&self, slot: u32, header: &SlotHeader, offset: u64, what: &str, step: &mut Step) -> bool {
         // An append in flight raises the tail when it ends.
         let lock = self.lock_of(slot);
@@ -206,14 +219,14 @@ impl Engine {
         if !self.is_still(slot, header) {
             return false;
         }
-        self.with_slot(slot, |at| at.mark_damaged(&format!("damaged at {offset}: {what}"), &self.io));
+        self.mark(slot, &lock, &format!("damaged at {offset}: {what}")).await;
         step.found.push(Finding::in_extent(Place::Data, slot, header.volume, offset, what.to_owned()));
         true
     }
 }
 
 /// The spans of `read`, which starts at `start`, that are not what `checksums` says of them.
-fn bad_spans(read: std::io::Result<AlignedBuf>, start: u64, checksums: &[u32]) -> Vec<(u64, String)> {
+fn bad_spans(read: &std::io::Result<AlignedBuf>, start: u64, checksums: &[u32]) -> Vec<(u64, String)> {
     let bytes = match read {
         Ok(bytes) => bytes,
         Err(error) => return vec![(start, format!("cannot be read: {error}"))],
@@ -225,16 +238,6 @@ fn bad_spans(read: std::io::Result<AlignedBuf>, start: u64, checksums: &[u32]) -
 }
 
 impl Slot {
-    /// Shows it as damaged. Its records are served as before: each has checksums of its own.
-    pub(in crate::engine) fn mark_damaged(&mut self, note: &str, io: &std::rc::Rc<crate::reactor::Io>) {
-        let length = self.length;
-        let live =
-            self.live.get_or_insert_with(|| Box::new(Live { tail: length, readable_end: length, ..Live::empty(io) }));
-        live.damaged = true;
-        live.no_appends = Some("it is damaged".to_owned());
-        live.note.get_or_insert_with(|| note.to_owned());
-    }
-
     /// Of an extent that is not sealed: every batch below the tail validates. What stands behind is still read.
     fn shorten_tail(&mut self, offset: u64) {
         if let (false, Some(live)) = (self.header().has_length(), self.live.as_mut()) {
