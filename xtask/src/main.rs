@@ -1,6 +1,7 @@
 //! The project's own commands: `cargo xtask test`, `cargo xtask tidy`, `cargo xtask soak`.
 
 mod packages;
+mod soak;
 mod suites;
 mod tidy;
 
@@ -30,9 +31,12 @@ enum Command {
         /// How many seeds or rounds
         #[arg(long, default_value_t = 100_000)]
         rounds: u64,
-        /// Where to start
-        #[arg(long, default_value_t = 1)]
-        seed: u64,
+        /// `node`: how long, instead of how many seeds
+        #[arg(long, conflicts_with = "rounds")]
+        minutes: Option<u64>,
+        /// Where to start; by default 1, `node` where it never was
+        #[arg(long)]
+        seed: Option<u64>,
     },
 }
 
@@ -40,6 +44,6 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Test { only } => suites::test(only.as_deref()),
         Command::Tidy => tidy::run(),
-        Command::Soak { suite, rounds, seed } => suites::soak(&suite, rounds, seed),
+        Command::Soak { suite, rounds, minutes, seed } => soak::run(&suite, &soak::Length { rounds, minutes }, seed),
     }
 }

@@ -13,7 +13,8 @@ pub fn root() -> PathBuf {
     manifest.parent().map(PathBuf::from).unwrap_or(manifest)
 }
 
-fn cargo(arguments: &[&str]) -> Command {
+/// A command of the cargo that runs this, in the workspace's root.
+pub fn cargo(arguments: &[&str]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(arguments).current_dir(root());
     command
@@ -116,56 +117,4 @@ fn compatibility() -> anyhow::Result<()> {
     dev.kill()?;
     dev.wait()?;
     result
-}
-
-/// A suite that runs for hours.
-///
-/// # Errors
-/// When it fails; its output names the seed.
-pub fn soak(suite: &str, rounds: u64, seed: u64) -> anyhow::Result<()> {
-    match suite {
-        "node" => run(
-            "soak node",
-            cargo(&[
-                "test",
-                "--release",
-                "--package",
-                "holdfast-node-engine",
-                "--test",
-                "crash",
-                "nothing",
-                "--",
-                "--nocapture",
-            ])
-            .env("HOLDFAST_SEEDS", rounds.to_string())
-            .env("HOLDFAST_START_SEED", seed.to_string()),
-        ),
-        // In the profile of the tests: it looks for overflows.
-        "fuzz" => run(
-            "soak fuzz",
-            cargo(&["run", "--package", "holdfast-tests-fuzz", "--", "all", "--seconds", "60"]).args([
-                "--rounds",
-                &rounds.to_string(),
-                "--seed",
-                &seed.to_string(),
-            ]),
-        ),
-        "kill" => run(
-            "soak kill",
-            cargo(&[
-                "test",
-                "--release",
-                "--package",
-                "holdfast-tests-cluster",
-                "--test",
-                "kills",
-                "--",
-                "--nocapture",
-                "--test-threads=1",
-            ])
-            .env("HOLDFAST_ROUNDS", rounds.to_string())
-            .env("HOLDFAST_SEED", seed.to_string()),
-        ),
-        other => bail!("no soak suite `{other}`; there are `node`, `fuzz`, `kill`"),
-    }
 }

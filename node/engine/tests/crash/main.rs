@@ -1,6 +1,7 @@
 //! The engine on the simulated disk, crashed at any I/O: no acknowledged append, fence or seal is ever lost.
 //!
-//! `HOLDFAST_SEED=n` replays one seed; `HOLDFAST_SEEDS=count` and `HOLDFAST_START_SEED=n` soak.
+//! `HOLDFAST_SEED=n` replays one seed. `HOLDFAST_START_SEED=n` with `HOLDFAST_SEEDS=count` or `HOLDFAST_MINUTES=n` runs
+//! others than CI does; `cargo xtask soak node` sets these.
 #![allow(clippy::unwrap_used)]
 
 mod model;
@@ -11,24 +12,24 @@ mod simulation;
 mod support;
 mod sweep;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use simulation::Mutation;
-use sweep::{env, sweep};
+use sweep::{env, sweep, sweep_for};
 
 #[test]
 fn nothing_acknowledged_is_lost_in_twenty_thousand_seeds_of_crashes() {
-    let seeds = match env("HOLDFAST_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => {
-            let start = env("HOLDFAST_START_SEED").unwrap_or(0);
-            start..start + env("HOLDFAST_SEEDS").unwrap_or(20_000)
-        }
+    let start = env("HOLDFAST_START_SEED").unwrap_or(0);
+    let minutes = env("HOLDFAST_MINUTES");
+    let seeds = match (env("HOLDFAST_SEED"), minutes) {
+        (Some(seed), _) => seed..seed + 1,
+        (None, Some(_)) => start..u64::MAX,
+        (None, None) => start..start + env("HOLDFAST_SEEDS").unwrap_or(20_000),
     };
-    let count = seeds.end - seeds.start;
     let started = Instant::now();
-    match sweep(seeds, Mutation::None) {
+    match sweep_for(seeds, minutes.map(|minutes| Duration::from_secs(60 * minutes)), Mutation::None) {
         Ok(summary) => {
+            let count = summary.seeds;
             println!("{count} seeds in {:.1} s: {summary:?}", started.elapsed().as_secs_f32());
             // Each seed's own operations and crashes are looked at where it ends.
             assert!(summary.operations >= 200 * count && summary.crashes >= 3 * count);

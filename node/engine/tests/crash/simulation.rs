@@ -61,6 +61,7 @@ impl Mutation {
 
 #[derive(Debug, Default)]
 pub struct Summary {
+    pub seeds: u64,
     pub operations: u64,
     pub crashes: u64,
     pub acknowledged_appends: u64,
