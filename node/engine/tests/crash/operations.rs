@@ -108,6 +108,8 @@ impl Simulation {
                         | EngineError::Io { .. }
                         | EngineError::ReadOnly { .. },
                     ) => volume.writer = false,
+                    // It waited while an order took the extent away.
+                    Err(EngineError::UnknownVolume { .. }) if volume.exists != Known::Yes => volume.writer = false,
                     Err(error) => return Err(format!("append to {id} at {}: {error}", sent.offset)),
                 }
                 Ok(())
