@@ -64,9 +64,11 @@ impl Slots {
         }
     }
 
-    /// Volumes and slots in the index.
+    /// Slots in the index, in the order of the disk: a mount reads them in sequence, and every time in the same order.
     pub(super) fn indexed(&self) -> Vec<u32> {
-        self.index.iter().copied().collect()
+        let mut slots: Vec<u32> = self.index.iter().copied().collect();
+        slots.sort_unstable();
+        slots
     }
 }
 

@@ -14,7 +14,7 @@ mod sweep;
 
 use std::time::{Duration, Instant};
 
-use simulation::Mutation;
+use simulation::{Mutation, run};
 use sweep::{env, sweep, sweep_for};
 
 #[test]
@@ -43,6 +43,14 @@ fn nothing_acknowledged_is_lost_in_twenty_thousand_seeds_of_crashes() {
         Err((seed, lost)) => panic!(
             "seed {seed}: {lost}\nreplay: HOLDFAST_SEED={seed} cargo test -p holdfast-node-engine --test crash nothing"
         ),
+    }
+}
+
+#[test]
+fn a_seed_means_the_same_every_time() {
+    let start = env("HOLDFAST_START_SEED").unwrap_or(1000);
+    for seed in start..start + 50 {
+        assert_eq!(run(seed, Mutation::None), run(seed, Mutation::None), "seed {seed}");
     }
 }
 

@@ -59,9 +59,11 @@ impl Mutation {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     pub seeds: u64,
+    /// I/Os of the disk.
+    pub completed: u64,
     pub operations: u64,
     pub crashes: u64,
     pub acknowledged_appends: u64,
@@ -79,6 +81,7 @@ pub struct Summary {
 
 impl std::ops::AddAssign for Summary {
     fn add_assign(&mut self, one: Self) {
+        self.completed += one.completed;
         self.operations += one.operations;
         self.crashes += one.crashes;
         self.acknowledged_appends += one.acknowledged_appends;
@@ -135,6 +138,7 @@ pub fn run(seed: u64, mutation: Mutation) -> Result<Summary, String> {
     let mut engine = simulation.mount()?;
     simulation.scrub_rounds(&mut engine)?;
     simulation.go_on(&mut engine)?;
+    simulation.summary.completed = simulation.disk.borrow().completed();
     Ok(simulation.summary)
 }
 
