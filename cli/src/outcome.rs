@@ -25,8 +25,8 @@ pub fn usage(message: impl Into<String>) -> anyhow::Error {
 
 /// An error with its causes, each cause once: many errors name theirs in their own words.
 pub fn told(error: &anyhow::Error) -> String {
-    let mut text = error.to_string();
-    for cause in error.chain().skip(1).map(ToString::to_string) {
+    let mut text = error.to_string().trim_end().to_owned();
+    for cause in error.chain().skip(1).map(|cause| cause.to_string().trim_end().to_owned()) {
         if !text.contains(&cause) {
             text = format!("{text}: {cause}");
         }

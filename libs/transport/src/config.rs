@@ -1,6 +1,7 @@
 //! TOML configuration: every key can be set as `HOLDFAST__SECTION__KEY`, secrets also by `KEY_file`, and an unknown
 //! key is an error that names the nearest known one.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
@@ -8,6 +9,9 @@ use toml::{Table, Value};
 
 /// Environment variables with this prefix override keys.
 const PREFIX: &str = "HOLDFAST__";
+
+/// Longest file, bytes.
+const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// A configuration that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -44,8 +48,18 @@ fn load_with<T: DeserializeOwned>(
     secrets: &[&str],
     environment: impl Iterator<Item = (String, String)>,
 ) -> Result<T, ConfigError> {
-    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    let text = read(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
     parse(&text, path, secrets, environment)
+}
+
+/// The text of a file that is no longer than configurations are.
+fn read(path: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    std::fs::File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_FILE_BYTES {
+        return Err(std::io::Error::other(format!("longer than {MAX_FILE_BYTES} bytes, this is no configuration")));
+    }
+    Ok(text)
 }
 
 /// As [`load`], from a text; `path` stands in errors, `environment` overrides keys.
@@ -122,7 +136,7 @@ mod tests {
 
     use serde::Deserialize;
 
-    use super::{ConfigError, load_with};
+    use super::{ConfigError, MAX_FILE_BYTES, load_with};
 
     #[derive(Debug, Deserialize, PartialEq)]
     #[serde(deny_unknown_fields)]
@@ -146,6 +160,12 @@ mod tests {
     }
 
     const GOOD: &str = "listen = 'a'\n[tls]\ncertificate = 'c'\nkey = 'k'\n";
+
+    #[test]
+    fn a_file_that_is_no_configuration_is_not_read_to_its_end() {
+        let error = load_with::<Config>("/dev/zero".as_ref(), &[], std::iter::empty()).unwrap_err();
+        assert!(error.to_string().contains(&format!("longer than {MAX_FILE_BYTES} bytes")), "{error}");
+    }
 
     #[test]
     fn the_environment_overrides_the_file() {

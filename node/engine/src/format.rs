@@ -29,6 +29,18 @@ pub(crate) fn format_path(path: &Path, options: &FormatOptions) -> Result<DiskId
     Candidate::open(path, options.clone())?.format(Consent::OnlyIfBlank).map(|formatted| formatted.disk)
 }
 
+/// Whether disks can have slots of this size, bytes.
+///
+/// # Errors
+/// `SlotSize`, with what is allowed.
+pub fn check_slot_bytes(slot_bytes: u64) -> Result<(), FormatError> {
+    crate::geometry::check_slot_bytes(slot_bytes).map_err(|_| FormatError::SlotSize {
+        slot_bytes,
+        min: MIN_SLOT_BYTES,
+        max: MAX_SLOT_BYTES,
+    })
+}
+
 /// Opens and locks `path`; makes the file when a size is given.
 pub(crate) fn open_for_format(path: &Path, options: &FormatOptions) -> Result<DiskFile, FormatError> {
     if let Some(size) = options.size_bytes {

@@ -124,7 +124,7 @@ fn footer_reserve(slot_bytes: u64) -> u64 {
     page_crcs + (rows * RECORD_ROW_BYTES).next_multiple_of(PAGE) + TRAILER_BYTES
 }
 
-fn check_slot_bytes(slot_bytes: u64) -> Result<(), PlanError> {
+pub(crate) fn check_slot_bytes(slot_bytes: u64) -> Result<(), PlanError> {
     let fits = (MIN_SLOT_BYTES..=MAX_SLOT_BYTES).contains(&slot_bytes) && slot_bytes.is_multiple_of(CRC_SPAN_BYTES);
     if fits { Ok(()) } else { Err(PlanError::SlotSize) }
 }

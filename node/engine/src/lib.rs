@@ -55,6 +55,7 @@ pub use error::{EngineError, ExtentState, FormatError, OpenError};
 pub use findings::{Finding, Place, ScrubStep};
 pub use footer::RecordRow;
 pub use foreign::Signature;
+pub use format::check_slot_bytes;
 pub use latency::{LATENCY_BUCKETS, LatencyHistogram, LatencySnapshot};
 #[cfg(feature = "planted-bugs")]
 pub use planted::{PlantedBug, plant};

@@ -8,6 +8,8 @@ use holdfast_libs_transport::tls::TlsFiles;
 use holdfast_libs_types::CellId;
 use serde::Deserialize;
 
+use crate::ServerError;
+
 /// `holdfast node --config FILE`. Every key can also be set as `HOLDFAST__KEY`, the secret as `cell_secret_file`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -146,6 +148,31 @@ impl Config {
     /// See [`ConfigError`].
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         load(path, &["cell_secret"])
+    }
+
+    /// Whether the values can be right, as far as they alone tell.
+    ///
+    /// # Errors
+    /// `Key`, the first that is wrong.
+    pub(crate) fn check(&self) -> Result<(), ServerError> {
+        let wrong = |key, detail: String| Err(ServerError::Key { key, detail });
+        if let Err(error) = holdfast_node_engine::check_slot_bytes(self.slot_bytes) {
+            return wrong("slot_bytes", error.to_string());
+        }
+        for (key, url) in [("address", &self.address), ("volume_manager", &self.volume_manager)] {
+            let uri = url.parse::<http::Uri>().ok();
+            if !uri
+                .is_some_and(|uri| uri.scheme_str() == Some("https") && uri.host().is_some_and(|host| !host.is_empty()))
+            {
+                return wrong(key, format!("`{url}` is not of the form https://HOST:PORT"));
+            }
+        }
+        for (key, name) in [("node", &self.node), ("zone", &self.zone)] {
+            if name.trim().is_empty() {
+                return wrong(key, "it must not be empty".to_owned());
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn watch(&self) -> Duration {

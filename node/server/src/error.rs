@@ -8,6 +8,14 @@ pub enum ServerError {
     /// The secret is not 32 bytes in hex.
     #[error("`cell_secret` must be 64 hex digits")]
     CellSecret,
+    /// A key's value cannot be right.
+    #[error("`{key}`: {detail}")]
+    Key {
+        /// The key.
+        key: &'static str,
+        /// What is wrong with its value.
+        detail: String,
+    },
     /// Certificate, key or CA cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),

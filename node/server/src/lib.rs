@@ -97,6 +97,7 @@ pub async fn run_on_machine(
     config: Config,
     shutdown: CancellationToken,
 ) -> Result<(), ServerError> {
+    config.check()?;
     let secret = holdfast_libs_crypto::key_from_hex(&config.cell_secret).map_err(|_| ServerError::CellSecret)?;
     let tokens = ServiceTokens::new(&secret);
     let server_tls = config.tls.server()?;

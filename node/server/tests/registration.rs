@@ -154,6 +154,30 @@ async fn a_node_without_one_usable_disk_does_not_start_and_says_why_for_each() {
 }
 
 #[tokio::test]
+async fn values_that_cannot_be_right_end_the_start_with_the_key() {
+    let dir = folder();
+    let tls = certificates(dir.path());
+    let good =
+        Config { address: "https://10.0.0.1:7000".to_owned(), ..config(dir.path(), &tls, "n", 1, "https://vm:7001") };
+    type Spoil = fn(&mut Config);
+    let cases: [(&str, Spoil); 6] = [
+        ("slot_bytes", |config| config.slot_bytes = 1),
+        ("slot_bytes", |config| config.slot_bytes = (1 << 20) + 1),
+        ("volume_manager", |config| config.volume_manager = "127.0.0.1".to_owned()),
+        ("volume_manager", |config| config.volume_manager = "http://vm:7001".to_owned()),
+        ("address", |config| config.address = "10.0.0.1:7000".to_owned()),
+        ("node", |config| config.node = " ".to_owned()),
+    ];
+    for (key, spoil) in cases {
+        let mut bad = good.clone();
+        spoil(&mut bad);
+        let error = start_error(bad).await.to_string();
+        assert!(error.starts_with(&format!("`{key}`: ")), "{key}: {error}");
+    }
+    assert!(std::fs::read_dir(dir.path()).unwrap().all(|entry| entry.unwrap().path().extension().is_some()), "no disk");
+}
+
+#[tokio::test]
 async fn disks_that_cannot_be_used_are_told_everywhere_and_do_not_keep_the_others_from_serving() {
     let dir = folder();
     let tls = certificates(dir.path());

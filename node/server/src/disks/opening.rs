@@ -40,6 +40,12 @@ impl Opening {
         }
         let disk = Disk::open(&self.path, self.options.clone()).map_err(|error| {
             let cause = match &error {
+                OpenError::TooSmall { have: 0, path, .. } => {
+                    let reason = format!(
+                        "{path} has no bytes: an empty file, a device without a medium, or a disk with sectors that Linux cannot use"
+                    );
+                    return (Cause::Unusable, reason);
+                }
                 OpenError::WrongCell { .. } => Cause::Foreign,
                 OpenError::NoSuperblock { .. } => Cause::Unformatted,
                 OpenError::AlreadyOpen { .. } => Cause::InUse,

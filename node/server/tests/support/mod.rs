@@ -160,7 +160,7 @@ pub fn config(dir: &Path, tls: &TlsFiles, name: &str, disks: usize, volume_manag
         node: name.to_owned(),
         zone: format!("zone-of-{name}"),
         cell: CELL,
-        address: String::new(),
+        address: "https://127.0.0.1:1".to_owned(),
         cell_secret: hex(&SECRET),
         volume_manager: volume_manager.to_owned(),
         slot_bytes: SLOT_BYTES,
