@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use holdfast_libs_transport::serve::shutdown_on_signal;
@@ -9,6 +10,9 @@ use tokio_util::sync::CancellationToken;
 
 /// Environment variable in which `holdfast dev` tells its children its process id.
 pub const SUPERVISOR: &str = "HOLDFAST_SUPERVISOR";
+
+/// How long a daemon that has ended waits for calls that still sit in the kernel: a disk or a program may hang there.
+const LEFTOVERS: Duration = Duration::from_secs(5);
 
 /// Asks the kernel to kill this process when the supervisor that started it dies, whatever kills it.
 ///
@@ -30,11 +34,13 @@ where
     F: Future<Output = Result<(), E>>,
 {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
+    let result = runtime.block_on(async {
         let shutdown = shutdown_on_signal()?;
         daemon(shutdown).await?;
         Ok(())
-    })
+    });
+    runtime.shutdown_timeout(LEFTOVERS);
+    result
 }
 
 /// A storage node.
