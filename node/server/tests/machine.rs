@@ -125,7 +125,7 @@ async fn without_smartctl_and_with_an_empty_bay_the_disk_is_used_and_the_empty_b
     eventually("it was asked again and again", async || (setup.runner.asked.lock().unwrap().len() > 3).then_some(()))
         .await;
     let fewer = |health: &Health| {
-        health.reasons.iter().any(|reason| reason.contains("1 disks are in use") && reason.contains("expects 2"))
+        health.reasons.iter().any(|reason| reason.contains("1 of the 2 disks that the profile two expects"))
     };
     let health = setup.health().await;
     assert!(health.state == HealthState::Degraded && fewer(&health), "{health:?}");

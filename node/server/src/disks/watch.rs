@@ -341,8 +341,8 @@ impl Watcher {
         let (expected, open) = (profile.expected.disks as usize, self.disks.open().len());
         (open < expected).then(|| {
             format!(
-                "{open} disks are in use, and the profile {} expects {expected}; `holdfast node probe` tells which bays \
-                 are empty and why disks are not accepted",
+                "{open} of the {expected} disks that the profile {} expects are in use; `holdfast node probe` tells which \
+                 bays are empty and why disks are not accepted",
                 profile.name
             )
         })
