@@ -1,4 +1,7 @@
-//! The parsers of what stands on a disk, for `tests/fuzz`. No part of the API of this crate.
+//! The parsers of what stands on a disk, and of what its driver answers, for `tests/fuzz`. No part of the API of this
+//! crate.
+
+mod table;
 
 use holdfast_libs_types::{BlockHash, CellId, DiskId, PAGE_BYTES, VolumeId, WriteEpoch};
 
@@ -9,6 +12,7 @@ use crate::format::fresh_superblock;
 use crate::geometry::Geometry;
 use crate::geometry::zoned::ZoneShape;
 use crate::page::PAGE_CRC_AT;
+use crate::raw::zones::{self, Condition, Zone};
 use crate::slot_header::{SlotContents, SlotHeader, SlotState};
 use crate::superblock::Superblock;
 
@@ -26,12 +30,16 @@ pub struct Parser {
 }
 
 /// All of them.
-pub const PARSERS: [Parser; 5] = [
+pub const PARSERS: [Parser; 9] = [
     Parser { name: "superblock", seeds: superblocks, repair: repair_pages, run: superblock },
     Parser { name: "slot-header", seeds: slot_headers, repair: repair_pages, run: slot_header },
     Parser { name: "footer", seeds: footers, repair: repair_footer, run: footer },
+    Parser { name: "checkpoint", seeds: table::checkpoints, repair: table::repair_checkpoint, run: table::checkpoint },
+    Parser { name: "log-block", seeds: table::log_blocks, repair: repair_pages, run: table::log_block },
+    Parser { name: "table", seeds: table::tables, repair: table::repair_table, run: table::table },
     Parser { name: "key-area", seeds: key_areas, repair: repair_keys, run: key_area },
     Parser { name: "signatures", seeds: foreign_disks, repair: |_| {}, run: signatures },
+    Parser { name: "zone-report", seeds: zone_reports, repair: |_| {}, run: zone_report },
 ];
 
 const DISK: DiskId = DiskId([0xd1; 16]);
@@ -238,4 +246,32 @@ fn signatures(bytes: &[u8]) -> Result<(), String> {
         None if data.is_some() => Err("data".to_owned()),
         None => Ok(()),
     }
+}
+
+fn zone_reports() -> Vec<Vec<u8>> {
+    const LEN: u64 = 256 << 20;
+    let conditions = [
+        Condition::Conventional,
+        Condition::Empty,
+        Condition::Partial,
+        Condition::Full,
+        Condition::ReadOnly,
+        Condition::Offline,
+    ];
+    let zones = conditions.into_iter().enumerate().map(|(n, condition)| {
+        let written = if condition == Condition::Partial { 1 << 20 } else { 0 };
+        Zone { start: n as u64 * LEN, len: LEN, capacity: 252 << 20, written, condition }
+    });
+    let all: Vec<Zone> = zones.collect();
+    vec![zones::encode_report(&all), zones::encode_report(&all[..1]), zones::encode_report(&[])]
+}
+
+fn zone_report(bytes: &[u8]) -> Result<(), String> {
+    let zones = zones::decode_report(bytes).map_err(|error| error.to_string())?;
+    assert!(zones::report_bytes(zones.len()) <= bytes.len());
+    for zone in &zones {
+        let end = zone.start.checked_add(zone.len);
+        assert!(end.is_some() && zone.capacity <= zone.len && zone.written <= zone.capacity, "{zone:?}");
+    }
+    Ok(())
 }

@@ -67,6 +67,13 @@ fn node(text: &str) -> Outcome {
         node::CopyRequest,
         node::NodeStatus,
         Vec<node::ExtentInfo>,
+        Vec<node::RecordInfo>,
+        node::ScrubStatus,
+        node::ScrubOrder,
+        node::Health,
+        node::TrashRequest,
+        node::RestoreRequest,
+        node::TrashStatus,
         node::KeyringBody,
     )
 }
@@ -86,6 +93,15 @@ fn node_samples() -> Vec<String> {
             r#"[{{"disk":"{ID}","volume":"{ID}","slot":1,"slot_generation":2,"state":"sealed","epoch":1,"tail":4096,"digest":"{HASH}","note":null}}]"#
         ),
         format!(r#"{{"generation":3,"keys":[["{ID}","{HASH}"]]}}"#),
+        format!(r#"[{{"hash":"{HASH}","offset":64,"length":1000,"flags":0}}]"#),
+        r#"{"state":"throttled","bytes_per_second":4,"rounds":5,"round_began_s_ago":6,"round_read_bytes":7,"read_bytes":8,"last_round_ended_s_ago":null,"found":9,"repaired":1}"#
+            .to_owned(),
+        r#"{"action":"pause","bytes_per_second":1000000}"#.to_owned(),
+        r#"{"state":"degraded","reasons":["a disk hangs"]}"#.to_owned(),
+        format!(r#"{{"disk":"{ID}","volume":"{ID}","slot":1,"slot_generation":2,"term":3,"order":"{ID}"}}"#),
+        format!(
+            r#"{{"retention_s":1,"uptime_s":2,"erase_alarms":3,"erased":4,"extents":[{{"disk":"{ID}","volume":"{ID}","slot":1,"slot_generation":2,"state":"trashed","epoch":1,"tail":4096,"digest":null,"note":"n","records":3,"trashed_at_s":4,"order":"{ID}"}}]}}"#
+        ),
     ]
 }
 
@@ -114,7 +130,10 @@ fn volume_manager_samples() -> Vec<String> {
     let replica = format!(r#"{{"disk":"{ID}","node":"node-1","zone":"zone-1","address":"https://127.0.0.1:1"}}"#);
     vec![
         format!(
-            r#"{{"cell":"{ID}","node":"node-1","instance":"{ID}","zone":"z","address":"https://a:1","disks":[{disk}]}}"#
+            r#"{{"cell":"{ID}","node":"node-1","instance":"{ID}","zone":"z","address":"https://a:1","disks":[{disk}],"unusable":[{{"path":"/dev/sdc","cause":"clone","reason":"r"}}]}}"#
+        ),
+        format!(
+            r#"{{"disks":[{{"disk":"{ID}","accepted":false,"reason":"clone","retry":true}}],"term":1,"heartbeat_ms":1000}}"#
         ),
         format!(
             r#"{{"disks":[{{"disk":"{ID}","accepted":false,"reason":"clone"}}],"term":1,"heartbeat_ms":1000,"register":true}}"#
