@@ -26,7 +26,7 @@ enum Command {
     Tidy,
     /// Tests that run for hours
     Soak {
-        /// Which one: `node`, `fuzz`, `kill`
+        /// Which one: `node`, `fuzz`, `kill`, `kill-engine`
         suite: String,
         /// How many seeds or rounds
         #[arg(long, default_value_t = 100_000)]

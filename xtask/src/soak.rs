@@ -43,7 +43,13 @@ pub fn run(suite: &str, length: &Length, seed: Option<u64>) -> anyhow::Result<()
                 .env("HOLDFAST_ROUNDS", rounds)
                 .env("HOLDFAST_SEED", first),
         ),
-        other => bail!("no soak suite `{other}`; there are `node`, `fuzz`, `kill`"),
+        "kill-engine" => run_command(
+            "soak kill-engine",
+            cargo(&["test", "--package", "holdfast-node-engine", "--test", "kill", "--", "--nocapture"])
+                .env("HOLDFAST_KILL_ROUNDS", rounds)
+                .env("HOLDFAST_SEED", first),
+        ),
+        other => bail!("no soak suite `{other}`; there are `node`, `fuzz`, `kill`, `kill-engine`"),
     }
 }
 

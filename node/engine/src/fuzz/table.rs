@@ -29,7 +29,7 @@ fn entry(slot: u32) -> Entry {
         3 => SlotHeader { state: SlotState::Trashed, state_before: SlotState::Sealed, order: [8; 16], ..sealed },
         _ => SlotHeader::freed(3),
     };
-    Entry { header, page: (slot % 2) as u8, behind: slot % 7 == 0, lost: slot == 9 }
+    Entry { header, page: (slot % 2) as u8, behind: slot.is_multiple_of(7), lost: slot == 9 }
 }
 
 fn facts() -> Facts {

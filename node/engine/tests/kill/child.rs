@@ -105,7 +105,7 @@ impl Worker {
         step: Step,
         result: impl FnOnce() -> Result<(), EngineError>,
     ) -> Result<(), EngineError> {
-        Event::Begun { volume, step }.say();
+        Event::begun(volume, step).say();
         let result = result();
         match &result {
             Ok(()) => Event::acknowledged(volume, step).say(),

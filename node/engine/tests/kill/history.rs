@@ -41,11 +41,12 @@ impl Step {
 /// A line of a child.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
+    /// `at_us` by the system's monotonic clock.
     Begun {
         volume: VolumeId,
         step: Step,
+        at_us: u64,
     },
-    /// `at_us` by the system's monotonic clock.
     Acknowledged {
         volume: VolumeId,
         step: Step,
@@ -60,15 +61,18 @@ pub enum Event {
 }
 
 impl Event {
+    pub fn begun(volume: VolumeId, step: Step) -> Self {
+        Self::Begun { volume, step, at_us: now_us() }
+    }
+
     pub fn acknowledged(volume: VolumeId, step: Step) -> Self {
-        let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).unwrap();
-        Self::Acknowledged { volume, step, at_us: now.tv_sec() as u64 * 1_000_000 + now.tv_nsec() as u64 / 1000 }
+        Self::Acknowledged { volume, step, at_us: now_us() }
     }
 
     /// Writes it in one piece.
     pub fn say(&self) {
         let line = match self {
-            Self::Begun { volume, step } => format!("@ begun {volume} {} 0", words(*step)),
+            Self::Begun { volume, step, at_us } => format!("@ begun {volume} {} {at_us}", words(*step)),
             Self::Acknowledged { volume, step, at_us } => format!("@ done {volume} {} {at_us}", words(*step)),
             Self::Refused { volume } => format!("@ refused {volume}"),
             Self::EraseBegun => "@ erase".to_owned(),
@@ -104,11 +108,20 @@ impl Event {
                 };
                 let volume = volume(name)?;
                 let begun = *kind == "begun";
-                Some(if begun { Self::Begun { volume, step } } else { Self::Acknowledged { volume, step, at_us } })
+                Some(if begun {
+                    Self::Begun { volume, step, at_us }
+                } else {
+                    Self::Acknowledged { volume, step, at_us }
+                })
             }
             _ => None,
         }
     }
+}
+
+fn now_us() -> u64 {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).unwrap();
+    now.tv_sec() as u64 * 1_000_000 + now.tv_nsec() as u64 / 1000
 }
 
 fn words(step: Step) -> String {
@@ -185,7 +198,7 @@ impl History {
         let mut under_way: BTreeMap<VolumeId, Step> = BTreeMap::new();
         for event in events {
             match event {
-                Event::Begun { volume, step } => {
+                Event::Begun { volume, step, .. } => {
                     under_way.insert(*volume, *step);
                     let known = self.volumes.entry(*volume).or_insert_with(|| Known {
                         states: BTreeSet::from([State::Gone]),

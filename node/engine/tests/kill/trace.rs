@@ -3,12 +3,18 @@
 //!
 //! A write is durable when its bio carries FUA: the block layer then completes it only once it is on the medium, with a
 //! flush of its own where the device has no FUA. In `rwbs` that is an F behind the W.
+//!
+//! Where things stand on the device is looked up by their bytes, not by the engine's own arithmetic: batches by what the
+//! child wrote, header pages and log blocks by their magics (`docs/on-disk-format.md`).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::Read as _;
+use std::ops::Range;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+
+use holdfast_libs_types::VolumeId;
 
 use crate::child::batch_at;
 use crate::history::{Event, Step};
@@ -56,51 +62,144 @@ impl Trace {
         self.set("trace", "");
     }
 
-    fn read(&self) -> (Vec<Io>, Vec<Io>) {
+    fn read(&self) -> Traced {
         let text = fs::read_to_string(self.0.join("trace")).unwrap();
-        let lost = fs::read_to_string(self.0.join("per_cpu/cpu0/stats")).unwrap();
-        assert!(lost.lines().any(|line| line == "overrun: 0"), "{lost}");
-        let (mut queued, mut completed) = (Vec::new(), Vec::new());
+        for processor in fs::read_dir(self.0.join("per_cpu")).unwrap() {
+            let lost = fs::read_to_string(processor.unwrap().path().join("stats")).unwrap();
+            assert!(lost.lines().any(|line| line == "overrun: 0"), "{lost}");
+        }
+        let mut traced = Traced::default();
         for line in text.lines() {
             if let Some((head, what)) = line.split_once(": block_bio_queue: ") {
-                queued.extend(io(head, what));
-            } else if let Some((head, what)) = line.split_once(": block_rq_complete: ") {
-                completed.extend(io(head, what));
+                // A flush is traced as a write of nothing.
+                traced.queued.extend(io(head, what).filter(|io| io.flags.contains('W') && io.start < io.end));
+            } else if let Some((head, what)) = line.split_once(": block_rq_complete: ")
+                && let Some(io) = io(head, what)
+            {
+                if io.flags.starts_with('F') {
+                    traced.flushed.push(io.at_us);
+                }
+                if io.flags.contains('W') {
+                    traced.written.push(io);
+                }
             }
         }
-        (queued, completed)
+        traced
     }
 
-    /// Checks the writes since the last `clear`: each was durable, and the bytes of every acknowledged append that still
-    /// stand on the device were complete, and flushed, before the acknowledgement. Returns how many appends it found.
-    pub fn check(&self, device: &Path, events: &[Event], seed: u64) -> usize {
-        let (queued, completed) = self.read();
-        // A flush is traced as a write of nothing.
-        for io in queued.iter().filter(|io| io.flags.contains('W') && io.start < io.end) {
+    /// Checks the writes since the last `clear`: each was durable, and what an acknowledged step wrote was complete, and
+    /// flushed, before the acknowledgement, as far as it still stands on the device. Returns how many appends, and how
+    /// many other steps, it found.
+    pub fn check(&self, device: &Path, events: &[Event], seed: u64) -> [usize; 2] {
+        let traced = self.read();
+        for io in &traced.queued {
             assert!(io.flags.contains("WF"), "seed {seed}: sector {} was written {:?}", io.start, io.flags);
         }
-        let written: Vec<&Io> = completed.iter().filter(|io| io.flags.contains('W')).collect();
-        let flushed: Vec<u64> = completed.iter().filter(|io| io.flags.starts_with('F')).map(|io| io.at_us).collect();
-        let places = batches_on(device);
-        let mut found = 0;
+        let places = Places::on(device);
+        let mut begun = HashMap::new();
+        let mut made = HashSet::new();
+        let mut found = [0; 2];
         for event in events {
-            let Event::Acknowledged { volume, step: Step::Append { start, end }, at_us } = event else { continue };
-            let Some(place) = places.get(&batch_at(*volume, *start)[..PAGE]) else { continue };
-            let (mut at, to) = (*place, place + (end - start) / SECTOR);
-            let mut last = 0;
-            while at < to {
-                let covers = |io: &&&Io| io.start <= at && at < io.end && io.at_us <= at_us + 1;
-                let io = written.iter().find(covers).unwrap_or_else(|| {
-                    panic!("seed {seed}: {volume} at {start}: sector {at} was not written before {at_us}")
-                });
-                last = last.max(io.at_us);
-                at = io.end;
+            match *event {
+                Event::Begun { volume, at_us, .. } => drop(begun.insert(volume, at_us)),
+                Event::Acknowledged { volume, step: Step::Append { start, end }, at_us } => {
+                    let Some(place) = places.pages.get(&batch_at(volume, start)[..PAGE]) else { continue };
+                    let what = format!("seed {seed}: {volume} at {start}");
+                    traced.append(*place..place + (end - start) / SECTOR, at_us, &what);
+                    found[0] += 1;
+                }
+                Event::Acknowledged { volume, step, at_us } => {
+                    if step == Step::Create {
+                        made.insert(volume);
+                    }
+                    // A volume of an earlier life may have been fenced already: nothing is written then.
+                    let changes = step != Step::Fence || made.remove(&volume);
+                    let Some(headers) = places.headers.get(&volume).filter(|_| changes) else { continue };
+                    let what = format!("seed {seed}: {step:?} of {volume}");
+                    traced.change(&places.log, headers, begun[&volume]..at_us + 1, &what);
+                    found[1] += 1;
+                }
+                _ => {}
             }
-            let flushed = flushed.iter().any(|flush| (last..=at_us + 1).contains(flush));
-            assert!(flushed, "seed {seed}: {volume} at {start}: no flush between {last} and {at_us}");
-            found += 1;
         }
         found
+    }
+}
+
+/// What the trace holds of writes.
+#[derive(Default)]
+struct Traced {
+    queued: Vec<Io>,
+    written: Vec<Io>,
+    /// When the device had made durable all that was complete before.
+    flushed: Vec<u64>,
+}
+
+impl Traced {
+    /// When what was complete `since` was flushed.
+    fn durable(&self, since: u64) -> Option<u64> {
+        self.flushed.iter().copied().filter(|at| *at >= since).min()
+    }
+
+    /// All of the batch was on the medium before it was acknowledged.
+    fn append(&self, sectors: Range<u64>, acknowledged: u64, what: &str) {
+        let (mut at, mut last) = (sectors.start, 0);
+        while at < sectors.end {
+            let covers = |io: &&Io| io.start <= at && at < io.end && io.at_us <= acknowledged + 1;
+            let io = self.written.iter().find(covers);
+            let io = io.unwrap_or_else(|| panic!("{what}: sector {at} was not written before {acknowledged}"));
+            last = last.max(io.at_us);
+            at = io.end;
+        }
+        let flushed = self.durable(last).filter(|flushed| *flushed <= acknowledged + 1);
+        assert!(flushed.is_some(), "{what}: no flush between {last} and {acknowledged}");
+    }
+
+    /// A block of the log was on the medium, then a header page was written and was on the medium, all in that time.
+    fn change(&self, log: &HashSet<u64>, headers: &HashSet<u64>, time: Range<u64>, what: &str) {
+        let durable = |places: &HashSet<u64>, since: u64| {
+            let writes = self.written.iter().filter(|io| places.contains(&io.start) && io.at_us >= since);
+            writes.filter_map(|io| self.durable(io.at_us)).min().filter(|at| *at <= time.end)
+        };
+        let logged = durable(log, time.start);
+        let logged = logged.unwrap_or_else(|| panic!("{what}: no durable block of the log in {time:?}"));
+        let is_header = |io: &&Io| headers.contains(&io.start) && (logged..=time.end).contains(&io.at_us);
+        let queued = self.queued.iter().find(is_header);
+        let queued = queued.unwrap_or_else(|| panic!("{what}: no header after the log's {logged} in {time:?}"));
+        let header = durable(headers, queued.at_us);
+        assert!(header.is_some(), "{what}: the header queued at {} was not durable in {time:?}", queued.at_us);
+    }
+}
+
+/// Where things stand on a device, in sectors.
+struct Places {
+    /// Of every page, by its bytes.
+    pages: HashMap<Vec<u8>, u64>,
+    /// Of all blocks of the log.
+    log: HashSet<u64>,
+    /// Of both header pages of the slot that holds a volume.
+    headers: HashMap<VolumeId, HashSet<u64>>,
+}
+
+impl Places {
+    fn on(device: &Path) -> Self {
+        let mut bytes = Vec::new();
+        File::open(device).unwrap().read_to_end(&mut bytes).unwrap();
+        let mut places = Self { pages: HashMap::new(), log: HashSet::new(), headers: HashMap::new() };
+        let (mut slots, mut volumes) = (HashMap::<_, HashSet<u64>>::new(), Vec::new());
+        for (number, page) in bytes.chunks_exact(PAGE).enumerate() {
+            let sector = (number * PAGE) as u64 / SECTOR;
+            places.pages.insert(page.to_vec(), sector);
+            if page.starts_with(b"HFTL") {
+                places.log.insert(sector);
+            } else if page.starts_with(b"HFSL") {
+                let slot: [u8; 4] = page[8..12].try_into().unwrap();
+                slots.entry(slot).or_default().insert(sector);
+                volumes.push((VolumeId(page[48..64].try_into().unwrap()), slot));
+            }
+        }
+        places.headers = volumes.into_iter().map(|(volume, slot)| (volume, slots[&slot].clone())).collect();
+        places
     }
 }
 
@@ -119,12 +218,4 @@ fn io(head: &str, what: &str) -> Option<Io> {
     let start: u64 = words.next()?.parse().ok()?;
     let sectors: u64 = words.nth(1)?.parse().ok()?;
     Some(Io { at_us, flags, start, end: start + sectors })
-}
-
-/// Where pages stand on a device: the sector of each, by its bytes.
-fn batches_on(device: &Path) -> HashMap<Vec<u8>, u64> {
-    let mut bytes = Vec::new();
-    File::open(device).unwrap().read_to_end(&mut bytes).unwrap();
-    let pages = bytes.chunks_exact(PAGE).enumerate();
-    pages.map(|(number, page)| (page.to_vec(), (number * PAGE) as u64 / SECTOR)).collect()
 }
