@@ -256,6 +256,47 @@ fn a_seal_without_room_for_its_footer_fails_and_leaves_the_extent() {
     assert_eq!(bench.read_record(&records[0]).unwrap(), records[0].bytes);
 }
 
+/// A volume that is full, and has so many records that only one footer fits behind it; its end.
+fn fill(bench: &mut Bench) -> u64 {
+    bench.create(volume(1));
+    for _ in 0..4 {
+        bench.append(volume(1), &[16; 1000]);
+    }
+    let tail = bench.append(volume(1), &[16; 500]).1;
+    let left = (bench.handle().volume_capacity_bytes() - tail) as usize;
+    bench.append(volume(1), &[left - 4096]).1
+}
+
+#[test]
+fn a_seal_of_a_full_extent_goes_on_with_the_footer_that_it_began_and_with_no_other() {
+    let mut whole = bench();
+    let end = fill(&mut whole);
+    seal(&mut whole, volume(1), end).unwrap();
+    let at = zones_of(&whole, 0)[1].start + end - CAPACITY;
+    let rows = (4501_usize * 48).next_multiple_of(4096);
+    let footer = whole.disk.borrow().peek(at, 4096 + rows + 4096);
+    for begun in [40 * 4096, 40 * 4096 + 512, footer.len() - 4096, footer.len()] {
+        for harmed in [false, true] {
+            let mut bench = bench();
+            assert_eq!(fill(&mut bench), end);
+            let mut bytes = footer[..begun].to_vec();
+            bytes[5000] ^= u8::from(harmed);
+            at_the_disk(&bench, SimOp::Write { offset: at, bytes, dsync: true });
+            bench.restart();
+            let sealed = seal(&mut bench, volume(1), end);
+            if harmed {
+                assert!(matches!(sealed, Err(EngineError::NoSpace { .. })), "{begun}: {sealed:?}");
+                continue;
+            }
+            sealed.unwrap();
+            bench.restart();
+            assert_eq!(state(&mut bench, volume(1)), (ExtentState::Sealed, String::new()));
+            assert_eq!(bench.run(|disk| async move { disk.records(volume(1)).await }).unwrap().len(), 4501);
+            assert_eq!(bench.disk.borrow().peek(at, footer.len()), footer);
+        }
+    }
+}
+
 #[test]
 fn a_sealed_extent_that_reaches_above_the_write_pointer_is_damaged_and_no_other() {
     let mut bench = bench();

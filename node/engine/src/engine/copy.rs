@@ -6,7 +6,6 @@ use holdfast_libs_types::{PAGE_BYTES, VolumeId, WriteEpoch};
 use super::Engine;
 use crate::buffer::AlignedBuf;
 use crate::error::EngineError;
-use crate::footer::FooterShape;
 use crate::reactor::TaskLockGuard;
 use crate::slot_header::{SlotHeader, SlotState};
 
@@ -115,17 +114,14 @@ impl Engine {
         }
         let append_epoch = footer.append_epoch().unwrap_or(header.append_epoch);
         let footer = footer.finish();
-        let footer_bytes = FooterShape::of(header.length, footer.row_count()).len();
-        let footer_at = self.footer_place(slot, volume, header.length, footer_bytes).await?;
         let sealed = SlotHeader {
             state: SlotState::Sealed,
             append_epoch,
             no_records: footer.rows.is_none(),
             records: footer.row_count(),
-            footer_offset: (footer_at / PAGE) as u32,
             ..header
         };
-        self.write_footer(slot, &sealed, &footer).await?;
+        let sealed = self.append_footer(slot, header.length, sealed, &footer).await?;
         self.commit_slot(slot, sealed).await?;
         self.end_writing(slot).await;
         self.with_slot(slot, |slot| slot.live = None);

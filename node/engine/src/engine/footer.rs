@@ -18,7 +18,21 @@ use crate::slot_header::{SlotHeader, SlotState};
 const PAGE: u64 = holdfast_libs_types::PAGE_BYTES as u64;
 
 impl Engine {
-    /// Writes the footer of the extent that `sealed` describes, `footer_offset` and `records` included.
+    /// Writes the footer of the extent that `sealed` describes behind all that was ever written to it, which reaches to
+    /// `end` at least; returns `sealed` with the footer's place.
+    pub(super) async fn append_footer(
+        &self,
+        slot: u32,
+        end: u64,
+        sealed: SlotHeader,
+        footer: &Footer,
+    ) -> Result<SlotHeader, EngineError> {
+        let encode = |at: u64| footer.encode(&FooterOf { footer_offset: at, ..self.footer_of(slot, &sealed) });
+        let at = self.append_at_end(slot, sealed.volume, end, &encode).await?;
+        Ok(SlotHeader { footer_offset: (at / PAGE) as u32, ..sealed })
+    }
+
+    /// Writes the footer of a sealed extent again, at its place.
     pub(super) async fn write_footer(
         &self,
         slot: u32,

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use super::Engine;
 use super::scan::Stop;
 use crate::error::EngineError;
-use crate::footer::{Footer, FooterBuilder, FooterShape};
+use crate::footer::{Footer, FooterBuilder};
 use crate::slot_header::{SlotHeader, SlotState};
 
 const PAGE: u64 = PAGE_BYTES as u64;
@@ -67,8 +67,6 @@ impl Engine {
         let (digest, footer) = self.verify_batches(slot, volume, length).await?;
         // Behind all that was ever written here: until the seal is durable, nothing is overwritten.
         let end = self.with_slot(slot, |slot| slot.live.as_ref().map_or(length, |live| live.readable_end)).max(length);
-        let footer_bytes = FooterShape::of(length, footer.row_count()).len();
-        let footer_at = self.footer_place(slot, volume, end, footer_bytes).await?;
         let sealed = SlotHeader {
             state: SlotState::Sealed,
             epoch,
@@ -76,12 +74,11 @@ impl Engine {
             length,
             digest,
             records: footer.row_count(),
-            footer_offset: (footer_at / PAGE) as u32,
             // Every byte that counts from now on was just read, and is right.
             damaged: false,
             ..header
         };
-        self.write_footer(slot, &sealed, &footer).await?;
+        let sealed = self.append_footer(slot, end, sealed, &footer).await?;
         self.commit_slot(slot, sealed).await?;
         self.end_writing(slot).await;
         self.with_slot(slot, |slot| slot.live = None);

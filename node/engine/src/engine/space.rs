@@ -132,19 +132,22 @@ impl Engine {
         }
     }
 
-    /// Where a footer of `len` bytes goes of an extent that was written up to `least`, in whole pages: behind all that
-    /// was ever written there.
-    pub(super) async fn footer_place(
+    /// Writes what `encode` makes for a place behind all that was ever written to a slot, which reaches to `least` at
+    /// least, in whole pages; returns that place.
+    pub(super) async fn append_at_end(
         &self,
         slot: u32,
         volume: VolumeId,
         least: u64,
-        len: u64,
+        encode: &dyn Fn(u64) -> Vec<u8>,
     ) -> Result<u64, EngineError> {
-        match &self.geometry().zones {
-            Some(zones) => self.footer_place_in_zones(zones, (slot, volume), least, len).await,
-            None => Ok(least),
-        }
+        let (at, stands) = match &self.geometry().zones {
+            Some(zones) => self.place_at_pointer(zones, (slot, volume), least, encode).await?,
+            None => (least, 0),
+        };
+        let rest = AlignedBuf::copy_of(&encode(at)[stands..]);
+        self.write_data("writing a footer", slot, at + stands as u64, rest).await?;
+        Ok(at)
     }
 
     /// Whether a footer that was damaged can be written again at its place.

@@ -12,7 +12,8 @@
 //!   zone is finished (at the seal) or reset; what could be finished or reset earlier is, before a new one is refused.
 //! - Z6. What stands above the write pointer does not exist. A sealed extent that reaches above it is damaged.
 //! - Z7. A footer stands at the write pointer, rounded up to a page; a page that an append left torn is filled with what
-//!   cannot make its batch whole. Without room for the footer the seal fails.
+//!   cannot make its batch whole. Where there is no room, it is the rest of the one that an earlier seal began; if there
+//!   is none, the seal fails.
 //! - Z8. A zone that is read-only or offline costs its slot, not the disk.
 
 use std::sync::atomic::Ordering;
@@ -227,14 +228,14 @@ impl Engine {
         Ok(())
     }
 
-    /// Z7.
-    pub(super) async fn footer_place_in_zones(
+    /// Z7: where a footer goes, and how many bytes of it stand there already.
+    pub(super) async fn place_at_pointer(
         &self,
         zones: &SlotZones,
         (slot, volume): (u32, VolumeId),
         least: u64,
-        len: u64,
-    ) -> Result<u64, EngineError> {
+        encode: &dyn Fn(u64) -> Vec<u8>,
+    ) -> Result<(u64, usize), EngineError> {
         let pointer = self.write_pointer(zones, slot).await;
         let written = pointer.map_err(|error| self.unreadable(slot, volume, least, error))?;
         if written < least {
@@ -242,16 +243,30 @@ impl Engine {
             return Err(self.damaged(slot, volume, written, detail));
         }
         let at = written.next_multiple_of(PAGE);
-        let room = self.geometry().room_bytes();
-        if at + len > room {
-            let detail =
-                format!("slot {slot} is written up to {written} of {room} bytes: a footer of {len} does not fit");
-            return Err(EngineError::NoSpace { disk: self.shared.id, detail });
+        let (len, room) = (encode(at).len() as u64, self.geometry().room_bytes());
+        if at + len <= room {
+            if written < at {
+                self.fill_page(slot, written).await?;
+            }
+            return Ok((at, 0));
         }
-        if written < at {
-            self.fill_page(slot, written).await?;
+        // Of the fullest extents only one footer fits: a seal that did not come to its end goes on with its own.
+        let begun = (written - least) as usize;
+        if self.stands(slot, least, &encode(least), begun).await {
+            return Ok((least, begun));
         }
-        Ok(at)
+        let detail = format!("slot {slot} is written up to {written} of {room} bytes: a footer of {len} does not fit");
+        Err(EngineError::NoSpace { disk: self.shared.id, detail })
+    }
+
+    /// Whether the first `len` bytes of `bytes`, as far as they are whole pages, and at least one, stand at `offset`.
+    async fn stands(&self, slot: u32, offset: u64, bytes: &[u8], len: usize) -> bool {
+        let pages = len / PAGE_BYTES * PAGE_BYTES;
+        if pages == 0 || len > bytes.len() {
+            return false;
+        }
+        let found = self.read_data(slot, offset, pages, AlignedBuf::with_capacity(pages)).await;
+        found.is_ok_and(|found| found[..] == bytes[..pages])
     }
 
     /// Fills up a page that a torn append left. At random: zeroes would make the torn batch whole, if nothing but its

@@ -311,9 +311,20 @@ impl Simulation {
         Ok(())
     }
 
-    /// The engine goes on writing: new extents take appends.
+    /// The engine goes on: what is open can be sealed, and new extents take appends.
     fn go_on(&mut self, engine: &mut SimulatedDisk) -> Result<(), String> {
         let disk = engine.handle().clone();
+        for info in drive(engine, disk.extents()).map_err(|error| error.to_string())? {
+            if !matches!(info.state, ExtentState::Open | ExtentState::Fenced) {
+                continue;
+            }
+            let sealed = drive(engine, disk.seal(info.volume, info.epoch, info.length, info.term));
+            match sealed {
+                Ok(digest) if digest == self.model.volumes[&info.volume].digest(info.length) => {}
+                Err(EngineError::NoSpace { detail, .. }) if detail.contains("does not fit") => {}
+                other => return Err(format!("seal of {info:?} after all: {other:?}")),
+            }
+        }
         let id = self.fresh_volume();
         match drive(engine, disk.create_extent(id, EPOCH)) {
             Ok(()) => {}
