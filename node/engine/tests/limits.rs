@@ -210,6 +210,15 @@ fn orders_of_a_stale_leader_or_epoch_are_refused() {
     assert!(matches!(seal(&mut bench, 3, 6).unwrap_err(), EngineError::StaleTerm { .. }));
     assert!(matches!(seal(&mut bench, 1, 7).unwrap_err(), EngineError::Fenced { .. }));
     seal(&mut bench, 3, 7).unwrap();
+    for _ in 0..2 {
+        assert!(matches!(seal(&mut bench, 3, 6).unwrap_err(), EngineError::StaleTerm { given: 6, current: 7 }));
+        assert!(matches!(fence(&mut bench, 9, 6).unwrap_err(), EngineError::StaleTerm { given: 6, current: 7 }));
+        seal(&mut bench, 3, 8).unwrap();
+        bench.restart();
+        // Whatever is left of the table.
+        bench.harm_table();
+        bench.restart();
+    }
     assert!(
         matches!(fence(&mut bench, 9, 9).unwrap_err(), EngineError::SealedOtherwise { length, .. } if length == end)
     );

@@ -47,8 +47,9 @@ impl Engine {
         let (header, tail) =
             self.with_slot(slot, |slot| (slot.header(), slot.live.as_ref().map_or(0, |live| live.tail)));
         if header.state == SlotState::Sealed {
+            check_term(&header, term)?;
             self.refuse_damaged(slot)?;
-            // Sealed is for good, whatever epoch or term asks again.
+            // Sealed is for good, whatever epoch asks again.
             return if header.length == length {
                 Ok(header.digest)
             } else {
@@ -151,11 +152,17 @@ impl Engine {
     }
 }
 
-/// Refuses what comes from an earlier leader or names an earlier epoch.
-pub(super) fn check_order(header: &SlotHeader, epoch: WriteEpoch, term: u64) -> Result<(), EngineError> {
+/// Refuses what comes from an earlier leader than one that this extent has heard of.
+fn check_term(header: &SlotHeader, term: u64) -> Result<(), EngineError> {
     if term < header.term {
         return Err(EngineError::StaleTerm { given: term, current: header.term });
     }
+    Ok(())
+}
+
+/// Refuses what comes from an earlier leader or names an earlier epoch.
+pub(super) fn check_order(header: &SlotHeader, epoch: WriteEpoch, term: u64) -> Result<(), EngineError> {
+    check_term(header, term)?;
     if epoch < header.epoch {
         return Err(EngineError::Fenced { volume: header.volume, current: header.epoch });
     }
