@@ -53,8 +53,8 @@ impl std::fmt::Debug for Disk {
 }
 
 impl Disk {
-    /// Opens the disk at `path` and mounts it (reads every slot header, scans open extents for their tails). Blocks
-    /// until that is done: call it off the async runtime.
+    /// Opens the disk at `path` and mounts it (reads the extent table, scans open extents for their tails). Blocks until
+    /// that is done, or the disk was silent for the operation deadline: call it off the async runtime.
     ///
     /// # Errors
     /// See [`OpenError`].

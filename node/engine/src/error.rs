@@ -445,6 +445,14 @@ pub enum OpenError {
         /// The file or device.
         path: String,
     },
+    /// It does not answer. The attempt is left behind, and the disk not touched again before that has ended.
+    #[error("{path} hangs: {detail}; look at its cable, its power and the kernel's log, or pull it")]
+    Hangs {
+        /// The file or device.
+        path: String,
+        /// What was waited for.
+        detail: String,
+    },
     /// io_uring was demanded and the system refused it.
     #[error("io_uring is not available for {path}: {source}; use io mode auto or threads")]
     NoUring {

@@ -16,6 +16,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 #![allow(unsafe_code)] // The kernel's interface; each block says why it is sound.
 
+mod attempt;
 mod buffer;
 mod candidate;
 mod clock;

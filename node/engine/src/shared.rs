@@ -151,6 +151,14 @@ impl Counters {
         self.written_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
+    /// I/Os that have ended, well or not.
+    pub(crate) fn ended(&self) -> u64 {
+        [&self.reads, &self.writes, &self.read_errors, &self.write_errors]
+            .into_iter()
+            .map(|count| count.load(Ordering::Relaxed))
+            .sum()
+    }
+
     pub(crate) fn read_bytes(&self) -> u64 {
         self.read_bytes.load(Ordering::Relaxed)
     }

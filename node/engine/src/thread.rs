@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize};
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 use holdfast_libs_types::{CellId, PAGE_BYTES};
 
+use crate::attempt::{Progress, open_in_time};
 use crate::buffer::{AlignedBuf, BufferPool};
 use crate::clock::MonotonicClock;
 use crate::disk::Disk;
@@ -131,6 +132,12 @@ pub(crate) fn begin_mount<D: RawDisk>(
 
 /// See [`Disk::open`].
 pub(crate) fn open(path: &Path, options: OpenOptions) -> Result<Disk, OpenError> {
+    let opened = path.to_owned();
+    open_in_time(path, options.operation_deadline, move |progress| open_and_mount(&opened, options, progress))
+}
+
+/// Waits for the disk for as long as it takes.
+fn open_and_mount(path: &Path, options: OpenOptions, progress: &Arc<Progress>) -> Result<Disk, OpenError> {
     let path_text = || path.display().to_string();
     let file = DiskFile::open(path, false).map_err(|error| match error {
         FileError::InUse => OpenError::AlreadyOpen { path: path_text() },
@@ -156,7 +163,10 @@ pub(crate) fn open(path: &Path, options: OpenOptions) -> Result<Disk, OpenError>
     let last_act = LastAct { mailbox, stopped, shared: None };
     std::thread::Builder::new()
         .name(format!("disk-{}", &parts.superblock.0.disk.to_string()[..8]))
-        .spawn(move || thread_main(last_act, &parts, Arc::new(file), &options, &report))
+        .spawn({
+            let report = Report { mounted: report, progress: Arc::downgrade(progress) };
+            move || thread_main(last_act, &parts, Arc::new(file), &options, &report)
+        })
         .map_err(|source| OpenError::Io { path: path_text(), what: "starting its thread", source })?;
     match reported.recv() {
         Ok(Ok(shared)) => Ok(Disk::new(shared, life)),
@@ -188,7 +198,12 @@ impl Drop for LastAct {
     }
 }
 
-type Report = SyncSender<Result<Arc<Shared>, OpenError>>;
+/// Tells whoever waits for the mount.
+#[derive(Clone)]
+struct Report {
+    mounted: SyncSender<Result<Arc<Shared>, OpenError>>,
+    progress: Weak<Progress>,
+}
 
 /// `last_act` is the first parameter because parameters are dropped last to first: it speaks when all else is gone.
 fn thread_main(mut last_act: LastAct, parts: &Parts, file: Arc<DiskFile>, options: &OpenOptions, report: &Report) {
@@ -202,7 +217,7 @@ fn thread_main(mut last_act: LastAct, parts: &Parts, file: Arc<DiskFile>, option
                 return serve(device, parts, io, report, &mut last_act);
             }
             Err(source) if options.io == IoMode::Uring => {
-                let _ = report.send(Err(OpenError::NoUring { path, source }));
+                let _ = report.mounted.send(Err(OpenError::NoUring { path, source }));
                 return;
             }
             Err(error) => tracing::warn!(path, %error, "io_uring is refused here; using pread/pwrite threads"),
@@ -214,7 +229,7 @@ fn thread_main(mut last_act: LastAct, parts: &Parts, file: Arc<DiskFile>, option
             serve(device, parts, IoPath::Threads, report, &mut last_act);
         }
         Err(source) => {
-            let _ = report.send(Err(OpenError::Io { path, what: "starting its I/O threads", source }));
+            let _ = report.mounted.send(Err(OpenError::Io { path, what: "starting its I/O threads", source }));
         }
     }
 }
@@ -222,6 +237,10 @@ fn thread_main(mut last_act: LastAct, parts: &Parts, file: Arc<DiskFile>, option
 fn serve<D: RawDisk>(device: D, parts: &Parts, io: IoPath, report: &Report, last_act: &mut LastAct) {
     let shared = parts.shared(io);
     last_act.shared = Some(shared.clone());
+    if let Some(progress) = report.progress.upgrade() {
+        let shared = shared.clone();
+        progress.follow(move || shared.counters.ended());
+    }
     let failed = {
         let path = parts.path.display().to_string();
         move |source| OpenError::Io { path, what: "mounting it", source }
@@ -232,11 +251,11 @@ fn serve<D: RawDisk>(device: D, parts: &Parts, io: IoPath, report: &Report, last
         move |result| match result {
             Ok(()) => {
                 tracing::info!(disk = %shared.id, path = %shared.path.display(), io = %shared.io, o_direct, "disk is open");
-                let _ = report.send(Ok(shared));
+                let _ = report.mounted.send(Ok(shared));
             }
             Err(error) => {
                 shared.mailbox.close();
-                let _ = report.send(Err(failed(std::io::Error::other(error))));
+                let _ = report.mounted.send(Err(failed(std::io::Error::other(error))));
             }
         }
     };
@@ -244,6 +263,6 @@ fn serve<D: RawDisk>(device: D, parts: &Parts, io: IoPath, report: &Report, last
     if let Err(error) = reactor.run() {
         shared.set_failed(&format!("its I/O queue broke: {error}"));
         // Full or gone unless the mount was still under way.
-        let _ = report.try_send(Err(failed(error)));
+        let _ = report.mounted.try_send(Err(failed(error)));
     }
 }
