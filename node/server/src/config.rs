@@ -20,6 +20,10 @@ pub struct Config {
     pub node: String,
     /// The zone it stands in.
     pub zone: String,
+    /// The rack within the zone: where replicas cannot stand in distinct zones, they stand in distinct racks. Without one
+    /// the node counts as a rack of its own.
+    #[serde(default)]
+    pub rack: String,
     /// Its cell.
     pub cell: CellId,
     /// Where others reach it, `https://HOST:PORT`.

@@ -87,6 +87,7 @@ impl Registration {
                 node: node.name.clone(),
                 instance: self.instance,
                 zone: node.config.zone.clone(),
+                rack: node.config.rack.clone(),
                 address: node.config.address.clone(),
                 disks: self.reports(),
                 unusable: self.node.disks.unusable_reports(),

@@ -24,7 +24,7 @@ use crate::database::{Database, Schema, int, uint};
 
 pub(crate) const SCHEMA: Schema = Schema {
     file: "table.db",
-    version: 1,
+    version: 2,
     // Nonces are 64 random bits, stored as the signed number with the same bits.
     create: "
         CREATE TABLE leader (
@@ -48,6 +48,7 @@ pub(crate) const SCHEMA: Schema = Schema {
         CREATE TABLE nodes (
             node TEXT PRIMARY KEY NOT NULL,
             zone TEXT NOT NULL,
+            rack TEXT NOT NULL,
             address TEXT NOT NULL,
             instance BLOB NOT NULL,
             last_seen_ms INTEGER NOT NULL
@@ -182,6 +183,8 @@ pub struct Node {
     pub node: NodeId,
     /// Its zone.
     pub zone: String,
+    /// Its rack within the zone; empty when it names none.
+    pub rack: String,
     /// Where it listens, `https://HOST:PORT`.
     pub address: String,
     /// The start of its process that registered last.

@@ -32,6 +32,9 @@ pub struct Register {
     pub instance: InstanceId,
     /// Its zone.
     pub zone: String,
+    /// Its rack within the zone; empty when it names none.
+    #[serde(default)]
+    pub rack: String,
     /// Where it listens, `https://HOST:PORT`.
     pub address: String,
     /// Its disks.
@@ -227,6 +230,9 @@ pub struct NodeRow {
     pub node: NodeId,
     /// Its zone.
     pub zone: String,
+    /// Its rack within the zone; empty when it names none.
+    #[serde(default)]
+    pub rack: String,
     /// Where it listens.
     pub address: String,
     /// `up`, `suspect` or `down`.

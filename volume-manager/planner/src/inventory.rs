@@ -11,15 +11,25 @@ pub struct InventoryDisk {
     pub node: NodeId,
     /// The node's zone.
     pub zone: String,
+    /// The node's rack within the zone; empty when it names none, and is then a rack of its own.
+    pub rack: String,
     /// Slots in all.
     pub slots: u64,
     /// Slots free.
     pub free_slots: u64,
     /// It may take new extents: healthy, and its node is up.
     pub eligible: bool,
+    /// It is being drained: what it holds is to go elsewhere.
+    pub leaving: bool,
 }
 
 impl InventoryDisk {
+    /// What tells its rack from all others of the cell.
+    pub fn rack_key(&self) -> (&str, bool, &str) {
+        let alone = self.rack.is_empty();
+        (&self.zone, alone, if alone { &self.node.0 } else { &self.rack })
+    }
+
     /// Slots kept back for repair: 5 % of all, at least one. Without them a full cell could not repair a lost disk.
     pub fn reserved_slots(&self) -> u64 {
         self.slots.div_ceil(20).max(1)

@@ -7,12 +7,16 @@
 mod health;
 mod inventory;
 mod placement;
+mod rebalance;
 mod rendezvous;
 mod repair;
 mod seal;
+mod spread;
 
 pub use health::{HealthCounts, can_lose, health_counts};
 pub use inventory::{Inventory, InventoryDisk};
-pub use placement::{COPIES, PlacementError, choose_disks, choose_repair_disk};
+pub use placement::{COPIES, Distinct, PlacementError, choose_disks, choose_repair_disk};
+pub use rebalance::{DiskFill, Move, MoveReason, RebalancePlan, RebalancePolicy, plan_rebalance};
 pub use repair::{RepairAction, RepairPlan, VolumeReplicas, plan_repairs};
 pub use seal::{DigestAnswer, LengthDecision, SealDecision, Vote, decide_length, decide_seal};
+pub use spread::Spread;

@@ -5,38 +5,52 @@ use std::collections::BTreeMap;
 use holdfast_libs_types::{DiskId, VolumeId};
 
 use crate::rendezvous::Ticket;
-use crate::{Inventory, InventoryDisk};
+use crate::{Inventory, InventoryDisk, Spread};
 
 /// Replicas of a volume.
 pub const COPIES: usize = 3;
 
-/// Why no disks were chosen. The text names what is missing, zone by zone, in words for the operator.
+/// Why no disks were chosen. The text names what is missing, in words for the operator.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlacementError {
-    /// Too few zones have a disk in service: nothing fits however much room there is.
-    #[error("{needed} more {} with a disk in service needed, {available} there: {detail}", zones(*needed))]
+    /// Too few zones (or nodes) have a disk in service: nothing fits however much room there is.
+    #[error("{needed} more {} with a disk in service needed, {available} there: {detail}", plural(*needed, domain))]
     TooFewDomains {
-        /// Zones needed, beyond those that hold a replica.
+        /// Domains needed, beyond those that hold a replica.
         needed: usize,
-        /// Zones that have a disk in service, beyond those that hold a replica.
+        /// Domains that have a disk in service, beyond those that hold a replica.
         available: usize,
-        /// What each other zone lacks.
+        /// `zone` or `node`.
+        domain: &'static str,
+        /// What each zone lacks.
         detail: String,
     },
-    /// Enough zones are in service, but too few of them have a free slot.
-    #[error("the cell is full: {needed} {} with a free slot needed, {available} there: {detail}", zones(*needed))]
+    /// Enough is in service, but too few zones (or nodes) have a free slot.
+    #[error("the cell is full: {needed} {} with a free slot needed, {available} there: {detail}", plural(*needed, domain))]
     Full {
-        /// Zones needed.
+        /// Domains needed.
         needed: usize,
-        /// Zones with a free slot.
+        /// Domains with a free slot.
         available: usize,
-        /// What each other zone lacks.
+        /// `zone` or `node`.
+        domain: &'static str,
+        /// What each zone lacks.
         detail: String,
     },
 }
 
-fn zones(count: usize) -> &'static str {
-    if count == 1 { "zone" } else { "zones" }
+fn plural(count: usize, what: &str) -> String {
+    if count == 1 { what.to_owned() } else { format!("{what}s") }
+}
+
+/// Which domains the replicas of a volume must not share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Distinct {
+    /// Each stands in a zone of its own, or nowhere.
+    Zones,
+    /// They stand in distinct zones as far as so many are in service, else in distinct racks, at least on distinct nodes. For
+    /// cells that move them apart again later ([`plan_rebalance`](crate::plan_rebalance)).
+    Nodes,
 }
 
 /// What a placement is for.
@@ -57,9 +71,11 @@ impl Purpose {
     }
 }
 
-/// Chooses `copies` disks in distinct zones for a new volume, by weighted rendezvous hashing over its id; a disk's weight is
-/// its free slots above the reserve. Disks in `avoid` are never chosen: it is better to have no volume for a while than to
-/// use up a slot on three disks each time a sick disk fails another one.
+/// Chooses `copies` disks for a new volume, by weighted rendezvous hashing over its id; a disk's weight is its free slots
+/// above the reserve. They are in distinct zones if so many zones are in service. Otherwise, if `distinct` lets them, each zone gets one, and
+/// the rest goes to distinct racks, then nodes ([`Spread`] tells which it was).
+/// Disks in `avoid` are never chosen: it is better to have no volume for a while than to use up a slot on each disk every
+/// time a sick one fails.
 ///
 /// # Errors
 /// `TooFewDomains`, `Full`.
@@ -68,12 +84,14 @@ pub fn choose_disks(
     volume: VolumeId,
     avoid: &[DiskId],
     copies: usize,
+    distinct: Distinct,
 ) -> Result<Vec<DiskId>, PlacementError> {
-    choose(inventory, volume, Purpose::NewVolume, copies, &[], avoid)
+    choose(inventory, volume, (Purpose::NewVolume, distinct), copies, &[], avoid)
 }
 
-/// Chooses a disk for one more replica of `volume`, in a zone where none of the `live` replicas is. The reserve may be
-/// used. Disks in `avoid` are never chosen: those with a stale extent of the volume, or that failed a copy just now.
+/// Chooses a disk for one more replica of `volume`, as far from the `live` replicas as a free slot can be found: in another
+/// zone, else, if `distinct` lets it, in another rack, else on another node. The reserve may be used. Disks in `avoid` are never chosen: those with a stale
+/// extent of the volume, or that failed a copy just now.
 ///
 /// # Errors
 /// `TooFewDomains`, `Full`.
@@ -82,70 +100,117 @@ pub fn choose_repair_disk(
     volume: VolumeId,
     live: &[DiskId],
     avoid: &[DiskId],
+    distinct: Distinct,
 ) -> Result<DiskId, PlacementError> {
-    let taken: Vec<&str> =
-        live.iter().filter_map(|disk| inventory.disk(*disk)).map(|disk| disk.zone.as_str()).collect();
-    let avoid: Vec<DiskId> = live.iter().chain(avoid).copied().collect();
-    let chosen = choose(inventory, volume, Purpose::Repair, 1, &taken, &avoid)?;
+    let there: Vec<&InventoryDisk> = live.iter().filter_map(|disk| inventory.disk(*disk)).collect();
+    let chosen = choose(inventory, volume, (Purpose::Repair, distinct), 1, &there, avoid)?;
     Ok(chosen[0])
+}
+
+/// Chooses `copies` disks, one after the other: as far as possible from `there` and from those chosen before, and of equals
+/// the one that wins the race for the volume.
+fn choose(
+    inventory: &Inventory,
+    volume: VolumeId,
+    (purpose, distinct): (Purpose, Distinct),
+    copies: usize,
+    there: &[&InventoryDisk],
+    avoid: &[DiskId],
+) -> Result<Vec<DiskId>, PlacementError> {
+    let usable = |disk: &&InventoryDisk| {
+        disk.eligible && !avoid.contains(&disk.disk) && !there.iter().any(|other| excludes(other, disk, distinct))
+    };
+    let candidates: Vec<&InventoryDisk> = inventory.disks.iter().filter(usable).collect();
+    let with_room: Vec<(Ticket, &InventoryDisk)> = candidates
+        .iter()
+        .filter_map(|disk| Some((Ticket::draw(volume, disk.disk, purpose.weight(disk))?, *disk)))
+        .collect();
+    let free: Vec<&InventoryDisk> = with_room.iter().map(|(_, disk)| *disk).collect();
+    let (service, room) = (Spread::of(candidates.iter().copied()), Spread::of(free.iter().copied()));
+    let shortage = match purpose {
+        _ if distinct == Distinct::Zones && service.zones < copies => Some((true, "zone", copies, service.zones)),
+        _ if service.nodes < copies => Some((true, "node", copies, service.nodes)),
+        // A full zone is no reason to crowd new volumes into the others: it would never end.
+        Purpose::NewVolume if room.zones < copies.min(service.zones) => {
+            Some((false, "zone", copies.min(service.zones), room.zones))
+        }
+        _ if distinct == Distinct::Zones && room.zones < copies => Some((false, "zone", copies, room.zones)),
+        _ if room.nodes < copies => Some((false, "node", copies, room.nodes)),
+        _ => None,
+    };
+    if let Some((out_of_service, domain, needed, available)) = shortage {
+        let detail = lacking(inventory, (purpose, distinct), there, avoid);
+        return Err(if out_of_service {
+            PlacementError::TooFewDomains { needed, available, domain, detail }
+        } else {
+            PlacementError::Full { needed, available, domain, detail }
+        });
+    }
+    let mut chosen: Vec<&InventoryDisk> = Vec::with_capacity(copies);
+    for _ in 0..copies {
+        let taken: Vec<&InventoryDisk> = there.iter().chain(&chosen).copied().collect();
+        let left = with_room.iter().filter(|(_, disk)| taken.iter().all(|other| other.node != disk.node));
+        let best = left.min_by(|(a, one), (b, other)| {
+            nearness(one, &taken).cmp(&nearness(other, &taken)).then_with(|| a.compare(b))
+        });
+        chosen.extend(best.map(|(_, disk)| *disk));
+    }
+    Ok(chosen.iter().map(|disk| disk.disk).collect())
+}
+
+/// Whether a replica on `other` rules `disk` out.
+fn excludes(other: &InventoryDisk, disk: &InventoryDisk, distinct: Distinct) -> bool {
+    other.node == disk.node || distinct == Distinct::Zones && other.zone == disk.zone
+}
+
+/// How near a disk on a node of its own is to the nearest of the others: 0 in another zone than all, 1 in another rack, 2
+/// in a rack that has one.
+fn nearness(disk: &InventoryDisk, others: &[&InventoryDisk]) -> u8 {
+    let near = |other: &&InventoryDisk| match (other.zone == disk.zone, other.rack_key() == disk.rack_key()) {
+        (false, _) => 0,
+        (true, false) => 1,
+        (true, true) => 2,
+    };
+    others.iter().map(near).max().unwrap_or(0)
 }
 
 /// What a zone has to offer.
 #[derive(Default)]
 struct Zone {
     disks: usize,
+    taken: usize,
     avoided: usize,
     usable: usize,
     free: u64,
-    best: Option<Ticket>,
 }
 
-fn choose(
+/// What each zone lacks.
+fn lacking(
     inventory: &Inventory,
-    volume: VolumeId,
-    purpose: Purpose,
-    copies: usize,
-    taken: &[&str],
+    (purpose, distinct): (Purpose, Distinct),
+    there: &[&InventoryDisk],
     avoid: &[DiskId],
-) -> Result<Vec<DiskId>, PlacementError> {
+) -> String {
     let mut zones: BTreeMap<&str, Zone> = BTreeMap::new();
     for disk in &inventory.disks {
-        if taken.contains(&disk.zone.as_str()) {
-            continue;
-        }
         let zone = zones.entry(&disk.zone).or_default();
         zone.disks += 1;
-        if !disk.eligible {
-            continue;
-        }
-        if avoid.contains(&disk.disk) {
+        if there.iter().any(|other| excludes(other, disk, distinct)) {
+            zone.taken += 1;
+        } else if disk.eligible && avoid.contains(&disk.disk) {
             zone.avoided += 1;
-            continue;
+        } else if disk.eligible {
+            zone.usable += 1;
+            zone.free += purpose.weight(disk);
         }
-        zone.usable += 1;
-        let weight = purpose.weight(disk);
-        zone.free += weight;
-        let ticket = Ticket::draw(volume, disk.disk, weight);
-        zone.best = [zone.best, ticket].into_iter().flatten().min_by(Ticket::compare);
     }
-    let mut winners: Vec<Ticket> = zones.values().filter_map(|zone| zone.best).collect();
-    if winners.len() < copies {
-        return Err(lacking(&zones, purpose, copies));
-    }
-    winners.sort_by(Ticket::compare);
-    Ok(winners.iter().take(copies).map(|ticket| ticket.disk).collect())
-}
-
-fn lacking(zones: &BTreeMap<&str, Zone>, purpose: Purpose, needed: usize) -> PlacementError {
-    let in_service = zones.values().filter(|zone| zone.usable > 0).count();
-    let with_room = zones.values().filter(|zone| zone.best.is_some()).count();
     let above = match purpose {
         Purpose::NewVolume => " above the reserve",
         Purpose::Repair => "",
     };
     let mut details = Vec::new();
-    for (name, zone) in zones.iter().filter(|(_, zone)| zone.best.is_none()) {
-        let disks = format!("{} {}", zone.disks, if zone.disks == 1 { "disk" } else { "disks" });
+    for (name, zone) in zones.iter().filter(|(_, zone)| zone.free == 0 && zone.taken < zone.disks) {
+        let disks = format!("{} {}", zone.disks, plural(zone.disks, "disk"));
         details.push(if zone.usable > 0 {
             format!("{name} has no disk with a free slot ({disks}, {} free slots{above})", zone.free)
         } else if zone.avoided > 0 {
@@ -155,16 +220,9 @@ fn lacking(zones: &BTreeMap<&str, Zone>, purpose: Purpose, needed: usize) -> Pla
         });
     }
     if details.is_empty() {
-        details.push(match zones.len() {
-            0 => "there is no further zone".to_owned(),
-            1 => "there is only 1 further zone".to_owned(),
-            count => format!("there are only {count} zones"),
-        });
+        let cell = Spread::of(&inventory.disks);
+        let (zones, nodes) = (plural(cell.zones, "zone"), plural(cell.nodes, "node"));
+        details.push(format!("the cell has {} {zones} and {} {nodes}", cell.zones, cell.nodes));
     }
-    let detail = details.join("; ");
-    if in_service < needed {
-        PlacementError::TooFewDomains { needed, available: in_service, detail }
-    } else {
-        PlacementError::Full { needed, available: with_room, detail }
-    }
+    details.join("; ")
 }

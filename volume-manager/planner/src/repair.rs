@@ -2,7 +2,7 @@
 
 use holdfast_libs_types::{DiskId, VolumeId};
 
-use crate::{COPIES, Inventory, PlacementError, choose_repair_disk};
+use crate::{COPIES, Distinct, Inventory, PlacementError, choose_repair_disk};
 
 /// A sealed volume and the state of its replicas.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,7 +45,7 @@ pub struct RepairPlan {
 
 /// Plans one copy for each volume with fewer than [`COPIES`] replicas on disks in service: fewest readable replicas first,
 /// then fewest in service, then by id. Slots that earlier actions of the plan take are counted.
-pub fn plan_repairs(inventory: &Inventory, volumes: &[VolumeReplicas]) -> RepairPlan {
+pub fn plan_repairs(inventory: &Inventory, volumes: &[VolumeReplicas], distinct: Distinct) -> RepairPlan {
     let mut inventory = inventory.clone();
     let mut lacking: Vec<&VolumeReplicas> = volumes.iter().filter(|volume| volume.live.len() < COPIES).collect();
     lacking.sort_by_key(|volume| (volume.live.len() + volume.failing.len(), volume.live.len(), volume.volume));
@@ -56,7 +56,7 @@ pub fn plan_repairs(inventory: &Inventory, volumes: &[VolumeReplicas]) -> Repair
             continue;
         }
         let avoid: Vec<DiskId> = avoid.iter().chain(failing).copied().collect();
-        match choose_repair_disk(&inventory, *volume, live, &avoid) {
+        match choose_repair_disk(&inventory, *volume, live, &avoid, distinct) {
             Ok(target) => {
                 inventory.take_slot(target);
                 let mut replicas: Vec<DiskId> = live.iter().copied().chain([target]).collect();

@@ -4,8 +4,8 @@
 
 use holdfast_libs_types::{DiskId, NodeId, VolumeId};
 use holdfast_volume_manager_planner::{
-    DigestAnswer, HealthCounts, Inventory, InventoryDisk, LengthDecision, RepairAction, SealDecision, VolumeReplicas,
-    Vote, can_lose, decide_length, decide_seal, health_counts, plan_repairs,
+    DigestAnswer, Distinct, HealthCounts, Inventory, InventoryDisk, LengthDecision, RepairAction, SealDecision,
+    VolumeReplicas, Vote, can_lose, decide_length, decide_seal, health_counts, plan_repairs,
 };
 
 fn disk(number: u8) -> DiskId {
@@ -114,6 +114,8 @@ fn in_zone(number: u8, zone: u8, free_slots: u64) -> InventoryDisk {
         slots: 20,
         free_slots,
         eligible: true,
+        rack: String::new(),
+        leaving: false,
     }
 }
 
@@ -130,7 +132,7 @@ fn volume(number: u8, live: &[u8]) -> VolumeReplicas {
 fn the_most_endangered_volume_gets_the_last_slot() {
     let inventory = Inventory { disks: vec![in_zone(1, 1, 0), in_zone(2, 2, 0), in_zone(3, 3, 1), in_zone(4, 1, 0)] };
     let volumes = [volume(1, &[1, 2]), volume(2, &[1, 2, 3]), volume(9, &[1]), volume(4, &[])];
-    let plan = plan_repairs(&inventory, &volumes);
+    let plan = plan_repairs(&inventory, &volumes, Distinct::Zones);
     let first = RepairAction {
         volume: VolumeId([9; 16]),
         sources: vec![disk(1)],
@@ -152,7 +154,7 @@ fn a_disk_with_a_stale_extent_of_the_volume_is_no_target() {
     let inventory = Inventory { disks: vec![in_zone(1, 1, 9), in_zone(2, 2, 9), in_zone(3, 3, 9), in_zone(4, 3, 1)] };
     for number in 0..20 {
         let lacking = VolumeReplicas { avoid: vec![disk(3)], ..volume(number, &[1, 2]) };
-        let plan = plan_repairs(&inventory, &[lacking]);
+        let plan = plan_repairs(&inventory, &[lacking], Distinct::Zones);
         assert_eq!(plan.actions[0].target, disk(4));
         let mut sources = plan.actions[0].sources.clone();
         sources.sort();
@@ -165,7 +167,7 @@ fn a_replica_that_can_only_be_read_is_replaced_and_serves_as_a_source_meanwhile(
     let inventory = Inventory { disks: vec![in_zone(1, 1, 9), in_zone(2, 2, 9), in_zone(3, 3, 9), in_zone(4, 3, 9)] };
     let one = VolumeReplicas { failing: vec![disk(3)], ..volume(1, &[1, 2]) };
     let none = VolumeReplicas { failing: vec![disk(2), disk(3)], ..volume(2, &[]) };
-    let plan = plan_repairs(&inventory, &[one, none, volume(3, &[1])]);
+    let plan = plan_repairs(&inventory, &[one, none, volume(3, &[1])], Distinct::Zones);
     assert_eq!(plan.actions.iter().map(|action| action.volume.0[0]).collect::<Vec<_>>(), [3, 2, 1]);
     let [_, second, third] = &plan.actions[..] else { panic!("{plan:?}") };
     assert_eq!((third.target, &third.replicas), (disk(4), &vec![disk(1), disk(2), disk(4)]));

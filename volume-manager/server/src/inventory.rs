@@ -6,16 +6,20 @@ use std::time::Instant;
 use holdfast_libs_types::{DiskId, NodeId};
 use holdfast_volume_manager_catalog::{CatalogError, Disk, Node, Volume};
 use holdfast_volume_manager_client::{Replica, UnusableDisk};
-use holdfast_volume_manager_planner::{Inventory, InventoryDisk};
+use holdfast_volume_manager_planner::{Distinct, Inventory, InventoryDisk};
 
 use crate::liveness::{NodeStanding, Standing};
 use crate::manager::Manager;
+
+/// Nothing moves replicas apart again that had to share a zone, so they never do.
+pub(crate) const DISTINCT: Distinct = Distinct::Zones;
 
 /// One disk.
 #[derive(Debug, Clone)]
 pub(crate) struct DiskView {
     pub disk: Disk,
     pub zone: String,
+    pub rack: String,
     pub address: String,
     pub standing: Standing,
     pub free_slots: u64,
@@ -49,9 +53,11 @@ impl Snapshot {
             disk: view.disk.info.disk,
             node: view.disk.info.node.clone(),
             zone: view.zone.clone(),
+            rack: view.rack.clone(),
             slots: view.disk.info.slots,
             free_slots: view.free_slots,
             eligible: view.standing == Standing::Healthy,
+            leaving: false,
         });
         Inventory { disks: disks.collect() }
     }
@@ -78,16 +84,18 @@ impl Manager {
         let (nodes, disks) = self.catalog(|catalog, _| Ok((catalog.table.nodes()?, catalog.table.disks()?))).await?;
         let now = Instant::now();
         let liveness = self.liveness();
-        let places: HashMap<NodeId, (String, String)> =
-            nodes.iter().map(|node| (node.node.clone(), (node.zone.clone(), node.address.clone()))).collect();
+        let places: HashMap<NodeId, [String; 3]> = nodes
+            .iter()
+            .map(|node| (node.node.clone(), [&node.zone, &node.rack, &node.address].map(Clone::clone)))
+            .collect();
         let mut snapshot = Snapshot::default();
         for disk in disks {
-            let Some((zone, address)) = places.get(&disk.info.node).cloned() else { continue };
+            let Some([zone, rack, address]) = places.get(&disk.info.node).cloned() else { continue };
             let id = disk.info.disk;
             let standing = liveness.disk_standing(id, now, &self.config.timing);
             let free_slots = liveness.report(id).map_or(disk.info.free_slots, |report| report.free_slots);
             snapshot.by_id.insert(id, snapshot.disks.len());
-            snapshot.disks.push(DiskView { disk, zone, address, standing, free_slots });
+            snapshot.disks.push(DiskView { disk, zone, rack, address, standing, free_slots });
         }
         for node in nodes {
             let standing = liveness.node_standing(&node.node, now, &self.config.timing);

@@ -19,6 +19,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::error::answer;
+use crate::inventory::DISTINCT;
 use crate::manager::{Manager, now_ms, within};
 use crate::routes::Message;
 
@@ -84,7 +85,7 @@ async fn place(manager: &Manager, holder: InstanceId, avoid: &[DiskId]) -> Resul
     let snapshot = manager.snapshot().await.map_err(|error| answer(&error))?;
     let random = holdfast_libs_crypto::random().map_err(|error| ApiError::internal(error.to_string()))?;
     let volume = VolumeId::from_parts(manager.generation, random);
-    let disks = choose_disks(&snapshot.planner(), volume, avoid, COPIES).map_err(|error| refused(&error))?;
+    let disks = choose_disks(&snapshot.planner(), volume, avoid, COPIES, DISTINCT).map_err(|error| refused(&error))?;
     let replicas = disks.iter().filter_map(|disk| snapshot.replica(*disk)).collect();
     let sizes = disks.iter().filter_map(|disk| snapshot.disk(*disk)).map(|view| view.disk.info.volume_bytes);
     let mut liveness = manager.liveness();

@@ -67,6 +67,7 @@ async fn judge(
     let row = Node {
         node: request.node.clone(),
         zone: request.zone.clone(),
+        rack: request.rack.clone(),
         address: request.address.clone(),
         instance: request.instance,
         last_seen_ms: now_ms(),
@@ -148,6 +149,9 @@ fn check(manager: &Manager, request: &Register) -> Result<(), ApiError> {
         if name.is_empty() || name.len() > MAX_NAME_BYTES {
             return Err(ApiError::bad_request(format!("a node's {what} has 1 to {MAX_NAME_BYTES} bytes")));
         }
+    }
+    if request.rack.len() > MAX_NAME_BYTES {
+        return Err(ApiError::bad_request(format!("a node's rack has at most {MAX_NAME_BYTES} bytes")));
     }
     if !request.address.starts_with("https://") {
         return Err(ApiError::bad_request(format!("a node's address is https://HOST:PORT, not {}", request.address)));

@@ -11,7 +11,7 @@ use holdfast_volume_manager_catalog::Volume;
 use holdfast_volume_manager_planner::{COPIES, Inventory, RepairAction, VolumeReplicas, plan_repairs};
 
 use crate::audit;
-use crate::inventory::Snapshot;
+use crate::inventory::{DISTINCT, Snapshot};
 use crate::manager::{Manager, within};
 
 /// A disk that failed a copy of a volume is left out for it so long.
@@ -22,7 +22,7 @@ const COPY_LIMIT: Duration = Duration::from_secs(600);
 /// Starts copies for all volumes that lack a replica, as many as may run at once.
 pub(crate) fn start(manager: &Arc<Manager>, snapshot: &Arc<Snapshot>, sealed: &[Volume]) {
     let volumes = lacking(manager, snapshot, sealed);
-    let plan = plan_repairs(&targets(manager, snapshot), &volumes);
+    let plan = plan_repairs(&targets(manager, snapshot), &volumes, DISTINCT);
     let by_id: HashMap<VolumeId, &Volume> = sealed.iter().map(|volume| (volume.volume, volume)).collect();
     for action in plan.actions {
         let Ok(place) = Arc::clone(&manager.copies).try_acquire_owned() else { break };

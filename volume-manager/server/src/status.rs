@@ -13,7 +13,7 @@ use holdfast_volume_manager_planner::{COPIES, choose_disks, health_counts};
 use http::StatusCode;
 
 use crate::error::answer;
-use crate::inventory::Snapshot;
+use crate::inventory::{DISTINCT, Snapshot};
 use crate::liveness::{NodeStanding, Standing};
 use crate::manager::Manager;
 
@@ -100,7 +100,7 @@ fn health(snapshot: &Snapshot, live: &[usize], work: &[Work], damaged: Vec<Strin
     });
     add(&mut reasons, unusable);
     // Placement depends on the volume's id only in its choice, never in whether there is one.
-    if let Err(error) = choose_disks(&snapshot.planner(), VolumeId::default(), &[], COPIES) {
+    if let Err(error) = choose_disks(&snapshot.planner(), VolumeId::default(), &[], COPIES, DISTINCT) {
         reasons.push(format!("no new volume can be made, so writes stop: {error}"));
     }
     let waiting = work.iter().filter(|work| work.detail.starts_with("waits"));
@@ -126,6 +126,7 @@ fn node_row(view: &crate::inventory::NodeView) -> NodeRow {
     NodeRow {
         node: view.node.node.clone(),
         zone: view.node.zone.clone(),
+        rack: view.node.rack.clone(),
         address: view.node.address.clone(),
         state: view.standing.name().to_owned(),
         last_heartbeat_ms: Some(view.silence_ms),

@@ -66,6 +66,7 @@ fn moved(owner: &support::FakeNode, nonce: u64) -> Register {
         instance: InstanceId([99; 16]),
         address: "https://127.0.0.1:1".to_owned(),
         zone: "zone-9".to_owned(),
+        rack: "rack-1".to_owned(),
         disks: vec![report],
         ..owner.registration()
     }

@@ -319,6 +319,7 @@ fn start_node(
         listen: String::new(),
         node: format!("node-{}", n + 1),
         zone: ZONES[n].to_owned(),
+        rack: String::new(),
         cell: CELL,
         address: String::new(),
         cell_secret: hex(&SECRET),

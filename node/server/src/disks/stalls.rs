@@ -209,6 +209,7 @@ fn config(dir: &std::path::Path) -> Config {
         listen: String::new(),
         node: "node-1".to_owned(),
         zone: "zone-1".to_owned(),
+        rack: String::new(),
         cell: CELL,
         address: String::new(),
         cell_secret: String::new(),

@@ -159,6 +159,7 @@ pub fn config(dir: &Path, tls: &TlsFiles, name: &str, disks: usize, volume_manag
         listen: String::new(),
         node: name.to_owned(),
         zone: format!("zone-of-{name}"),
+        rack: String::new(),
         cell: CELL,
         address: "https://127.0.0.1:1".to_owned(),
         cell_secret: hex(&SECRET),

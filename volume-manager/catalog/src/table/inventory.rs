@@ -16,11 +16,11 @@ impl ReplicationTable {
         let seen = int("the time a node was seen", node.last_seen_ms)?;
         self.write(term, |tx| {
             tx.prepare_cached(
-                "INSERT INTO nodes (node, zone, address, instance, last_seen_ms) VALUES (?1, ?2, ?3, ?4, ?5)
-                 ON CONFLICT (node) DO UPDATE SET zone = excluded.zone, address = excluded.address,
+                "INSERT INTO nodes (node, zone, rack, address, instance, last_seen_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+                 ON CONFLICT (node) DO UPDATE SET zone = excluded.zone, rack = excluded.rack, address = excluded.address,
                  instance = excluded.instance, last_seen_ms = excluded.last_seen_ms",
             )?
-            .execute((&node.node.0, &node.zone, &node.address, node.instance.as_bytes(), seen))?;
+            .execute((&node.node.0, &node.zone, &node.rack, &node.address, node.instance.as_bytes(), seen))?;
             Ok(())
         })
     }

@@ -73,14 +73,15 @@ impl TableReader {
     pub fn nodes(&self) -> Result<Vec<Node>, CatalogError> {
         self.db.read(|tx| {
             let mut statement =
-                tx.prepare_cached("SELECT node, zone, address, instance, last_seen_ms FROM nodes ORDER BY node")?;
+                tx.prepare_cached("SELECT node, zone, rack, address, instance, last_seen_ms FROM nodes ORDER BY node")?;
             let rows = statement.query_map([], |row| {
                 Ok(Node {
                     node: NodeId(row.get(0)?),
                     zone: row.get(1)?,
-                    address: row.get(2)?,
-                    instance: InstanceId(row.get(3)?),
-                    last_seen_ms: number(row, 4)?,
+                    rack: row.get(2)?,
+                    address: row.get(3)?,
+                    instance: InstanceId(row.get(4)?),
+                    last_seen_ms: number(row, 5)?,
                 })
             })?;
             Ok(rows.collect::<Result<_, _>>()?)

@@ -23,6 +23,7 @@ fn node(number: u8) -> Node {
     Node {
         node: NodeId(format!("node-{number}")),
         zone: format!("zone-{number}"),
+        rack: format!("rack-{}", number % 2),
         address: format!("https://127.0.0.1:{number}"),
         instance: InstanceId([number; 16]),
         last_seen_ms: 1000,

@@ -126,6 +126,7 @@ impl FakeNode {
             node: self.name.clone(),
             instance: self.instance,
             zone: self.zone.clone(),
+            rack: String::new(),
             address: self.address.clone(),
             disks: self.inner().reports.values().cloned().collect(),
             unusable: Vec::new(),
