@@ -113,11 +113,18 @@ fn slot_headers() -> Vec<Vec<u8>> {
     let [sealed, blank] = [sample_header(), SlotHeader::blank()].map(|header| header.encode(DISK, SLOT));
     let trashed = SlotHeader { state: SlotState::Trashed, state_before: SlotState::Sealed, ..sample_header() };
     let trashed = SlotHeader { trashed_at: 99, order: [8; 16], generation: 8, ..trashed }.encode(DISK, SLOT);
-    vec![
+    let states = [SlotState::Free, SlotState::Copying, SlotState::Open, SlotState::Fenced, SlotState::Sealed];
+    let others = states.map(|state| {
+        let trashed = SlotHeader { state: SlotState::Trashed, state_before: state, ..sample_header() };
+        [SlotHeader { state, ..sample_header() }, trashed].map(|header| header.encode(DISK, SLOT).to_vec()).concat()
+    });
+    let mut seeds = vec![
         [&sealed[..], &trashed[..]].concat(),
         [&blank[..], &sealed[..]].concat(),
         [&sealed[..], &[0; PAGE_BYTES]].concat(),
-    ]
+    ];
+    seeds.extend(others);
+    seeds
 }
 
 /// Both pages of a slot.

@@ -50,9 +50,18 @@ pub fn mutate_words(bytes: &mut Vec<u8>, words: &[Vec<u8>], random: &mut SmallRn
                 let (start, end) = places.choose(random).copied().unwrap_or((from, to));
                 drop(bytes.splice(from..to, bytes[start..end].to_vec()));
             }
+            3..6 if is_number(&bytes[from..to]) => {
+                let numbers: Vec<_> = words.iter().filter(|word| is_number(word)).collect();
+                let number = numbers.choose(random).copied().unwrap_or(word);
+                bytes.splice(from..to, number.iter().copied());
+            }
             _ => drop(bytes.splice(from..to, word.iter().copied())),
         }
     }
+}
+
+fn is_number(word: &[u8]) -> bool {
+    !word.is_empty() && word.iter().all(u8::is_ascii_digit)
 }
 
 /// Where words and quoted texts stand.
@@ -84,7 +93,7 @@ fn once(bytes: &mut Vec<u8>, other: &[u8], words: &[Vec<u8>], random: &mut Small
         return;
     }
     let at = place(bytes.len(), random);
-    match random.random_range(0..13) {
+    match random.random_range(0..14) {
         0 | 1 => bytes[at] ^= 1 << random.random_range(0..8),
         2 => bytes[at] = random.random(),
         3 | 4 => put_number(bytes, at, *NUMBERS.choose(random).unwrap_or(&0), random),
@@ -110,7 +119,9 @@ fn once(bytes: &mut Vec<u8>, other: &[u8], words: &[Vec<u8>], random: &mut Small
             let to = (at + if random.random() { len } else { 0 }).min(bytes.len());
             bytes.splice(at..to, other[from..from + len].iter().copied());
         }
-        11 => match words.choose(random) {
+        // A letter of two bytes, and as long as before: for who counts bytes and cuts letters.
+        11 if at + 1 < bytes.len() => bytes[at..at + 2].copy_from_slice("\u{e9}".as_bytes()),
+        11 | 12 => match words.choose(random) {
             Some(word) => drop(bytes.splice(at..at, word.iter().copied())),
             None => bytes.insert(at, random.random()),
         },

@@ -25,18 +25,24 @@ const PAGE: usize = 4096;
 const DISK_BYTES: u64 = 24 << 20;
 const SLOT_BYTES: u64 = 1 << 20;
 const EPOCH: WriteEpoch = WriteEpoch(1);
+/// Where the (first) length of an extent stands, by the magic of the page.
+const LENGTHS: [(&[u8], u16); 4] = [(b"HFSL", 88), (b"HFTL", 164), (b"HFTP", 192), (b"HFFT", 56)];
 /// Turns of the loop after which an operation has come to no end.
 const MOST_TURNS: u64 = 1_000_000;
 
 pub fn target() -> Target {
     let pages = pages();
     let count = pages.len() as u16;
-    let seeds = vec![
+    let mut seeds = vec![
         Vec::new(),
         patch(0, 136, &[0xff; 8]),
         patch(1 % count, 160, &[0xff; 8]),
         [patch(count / 2, 88, &[0xff; 8]), patch(count / 2 + 1, 88, &[0xff; 8])].concat(),
     ];
+    for (magic, at) in LENGTHS {
+        let of_kind = pages.iter().enumerate().filter(|(_, (_, page))| page.starts_with(magic));
+        seeds.extend(of_kind.take(4).map(|(n, _)| patch(n as u16, at, &[0xff; 8])));
+    }
     Target {
         most_bytes: 4096,
         // The engine's own buffers for reading extents, many times what a page is.

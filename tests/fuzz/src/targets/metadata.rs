@@ -174,7 +174,10 @@ fn name_samples() -> Vec<String> {
         "\u{1100}\u{1161}",
     ]
     .map(str::to_owned)
-    .to_vec()
+    .into_iter()
+    // As long as names may be, of letters of two, three and four bytes.
+    .chain(["\u{e9}".repeat(127), "\u{d55c}".repeat(85), "\u{1F600}".repeat(63)])
+    .collect()
 }
 
 fn names(text: &str) -> Outcome {

@@ -59,6 +59,9 @@ fn profiles() -> Vec<String> {
         .map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap())
         .filter(|text| text.len() < 16 << 10)
         .collect();
+    found.extend(
+        ["3.84TB", "18446744073709551615", "9999999999999999TB", "/dev/disk/by-path/pci-{0..11}"].map(str::to_owned),
+    );
     found.sort_by_key(String::len);
     found
 }
@@ -82,6 +85,7 @@ fn ids(text: &str) -> Outcome {
 fn smart_samples() -> Vec<String> {
     vec![
         r#"{"smartctl":{"version":[7,3],"exit_status":0},"smart_status":{"passed":true},"ata_smart_attributes":{"table":[{"id":5,"raw":{"value":3}},{"id":197,"raw":{"value":1}}]},"temperature":{"current":35}}"#.to_owned(),
+        r#"{"scsi_error_counter_log":{"read":{"total_uncorrected_errors":0},"write":{"total_uncorrected_errors":18446744073709551615}}}"#.to_owned(),
         r#"{"nvme_smart_health_information_log":{"media_errors":1,"percentage_used":3,"critical_warning":0},"scsi_error_counter_log":{"read":{"total_uncorrected_errors":18446744073709551615},"write":{"total_uncorrected_errors":1}},"ata_device_statistics":{"pages":[{"table":[{"name":"Percentage Used Endurance Indicator","value":4}]}]}}"#.to_owned(),
     ]
 }

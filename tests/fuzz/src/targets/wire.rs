@@ -46,8 +46,8 @@ pub(super) fn targets() -> Vec<Target> {
         of_text("volume-manager-messages", volume_manager_samples(), volume_manager),
         of_text("frontend-messages", frontend_samples(), frontend),
         Target { most_bytes: 256 << 10, ..of_bytes("frames", frames_samples(), read_frames) },
-        Target { repair: Box::new(sign_url), ..of_text("signed-url", vec![grant().sign(&keys())], url) },
-        Target { repair: Box::new(sign_receipt), ..of_text("receipt", vec![receipt_of().sign(&keys())], receipt) },
+        Target { repair: Box::new(sign_url), ..of_text("signed-url", signed_urls(), url) },
+        Target { repair: Box::new(sign_receipt), ..of_text("receipt", receipts(), receipt) },
         of_text("signing-keys", vec![format!("7:{}\n8:{}\n", "ab".repeat(32), "cd".repeat(32))], |text| {
             SigningKeys::parse(text).map(drop).map_err(|error| error.to_string())
         }),
@@ -198,6 +198,11 @@ fn grant() -> Grant {
     }
 }
 
+fn signed_urls() -> Vec<String> {
+    let most = Grant { max_bytes: u64::MAX, expires: u64::MAX, ..grant() };
+    [grant(), most, Grant { max_bytes: 0, ..grant() }].map(|grant| grant.sign(&keys())).to_vec()
+}
+
 fn query(text: &str) -> &str {
     text.split_once('?').map_or(text, |(_, query)| query)
 }
@@ -232,6 +237,12 @@ fn url(text: &str) -> Outcome {
 
 fn receipt_of() -> Receipt {
     Receipt { account: AccountId([1; 16]), hash: BlockHash([2; 32]), length: 3, expires: 1000 }
+}
+
+/// What is signed has its numbers at their ends too: letters of base64 are changed, which seldom makes such.
+fn receipts() -> Vec<String> {
+    let most = Receipt { length: u32::MAX, expires: u64::MAX, ..receipt_of() };
+    [receipt_of(), most, Receipt { length: 0, ..receipt_of() }].map(|receipt| receipt.sign(&keys())).to_vec()
 }
 
 /// Signs the body that the text holds, if it holds one.
