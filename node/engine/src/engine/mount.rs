@@ -22,7 +22,7 @@ use crate::buffer::AlignedBuf;
 use crate::error::EngineError;
 use crate::planted::planted;
 use crate::raw::Work;
-use crate::slot_header::SlotState;
+use crate::slot_header::{SlotHeaderError, SlotState};
 use crate::table::TableFault;
 use crate::table::checkpoint::{CheckpointHeader, generation_of_page};
 use crate::table::log::LogBlock;
@@ -30,6 +30,9 @@ use crate::table::replay::{self, Course, Found, Stand};
 
 /// Both superblocks were read before the engine was there.
 const SUPERBLOCK_BYTES: u64 = 2 * PAGE_BYTES as u64;
+
+/// Bad pages of the table that a mount names; of a log that is all bad, the first ones do.
+const MOST_BAD_PAGES_TOLD: usize = 16;
 
 impl Engine {
     /// Reads the table and finds the tail of every extent that is not sealed.
@@ -46,6 +49,7 @@ impl Engine {
                 disk = %self.shared.id, why,
                 "the extent table cannot be believed; it is rebuilt from the slot headers, and open extents take no more appends"
             );
+            self.tell_bad_pages(&stand);
             self.shared.rebuilt.store(true, Ordering::Relaxed);
             self.table.place.set(replay::next_place(&stand, None).before());
             self.table.forced.set(true);
@@ -139,8 +143,29 @@ impl Engine {
         self.table.forced.set(course.resume.is_none());
         if let Some(note) = &course.note {
             tracing::error!(disk = %self.shared.id, %note, "the older copy of the extent table is used, with both logs");
+            self.tell_bad_pages(stand);
         }
         Ok(())
+    }
+
+    /// Names the places that a mount could not believe, headers first; pages of entries were named when they were read.
+    fn tell_bad_pages(&self, stand: &Stand) {
+        let headers = stand.headers.iter().enumerate().map(|(copy, header)| {
+            let offset = self.geometry().table_copy(copy as u64).offset;
+            (offset, header.as_ref().err())
+        });
+        let blocks = stand.halves.iter().enumerate().flat_map(|(n, half)| {
+            let start = self.geometry().log_half(n as u64).offset;
+            half.iter().zip(0..).map(move |(block, page)| (start + page * PAGE_BYTES as u64, block.as_ref().err()))
+        });
+        let bad = headers.chain(blocks).filter_map(|(offset, fault)| Some((offset, fault?)));
+        for (offset, fault) in bad.filter(|(_, fault)| **fault != TableFault::Blank).take(MOST_BAD_PAGES_TOLD) {
+            self.tell_bad_page(offset, fault);
+        }
+    }
+
+    pub(super) fn tell_bad_page(&self, offset: u64, fault: &TableFault) {
+        tracing::error!(disk = %self.shared.id, offset, %fault, "a page of the extent table is bad");
     }
 
     /// Applies the log; returns the slots whose headers may be behind.
@@ -168,6 +193,18 @@ impl Engine {
         }
         let [a, b] = self.read_slot_headers(slot).await;
         let behind = entry.pages_behind([&a, &b]).map_err(|why| format!("slot {slot}: {why}"))?;
+        for (page, found) in [&a, &b].into_iter().enumerate() {
+            // Rotten, or cut by a crash: nobody can tell. A blank one was never written.
+            if let Err(fault) = found
+                && *fault != SlotHeaderError::Blank
+            {
+                let at = page * PAGE_BYTES;
+                tracing::warn!(
+                    disk = %self.shared.id, slot, what = %format_args!("torn or damaged at {at}: {fault}"),
+                    "a header page of a slot is bad; it is written again from the table"
+                );
+            }
+        }
         let mut written = true;
         for page in [entry.page, 1 - entry.page] {
             if behind[usize::from(page)] {

@@ -302,31 +302,42 @@ impl Engine {
 
     /// Reads the entries of a checkpoint into memory, chunk by chunk.
     pub(super) async fn read_checkpoint(&self, header: &CheckpointHeader) -> Result<(), TableFault> {
+        self.read_entries(header).await.map_err(|(offset, fault)| {
+            self.tell_bad_page(offset, &fault);
+            fault
+        })
+    }
+
+    /// As [`Engine::read_checkpoint`]; the fault comes with its place on the disk.
+    async fn read_entries(&self, header: &CheckpointHeader) -> Result<(), (u64, TableFault)> {
         let geometry = self.geometry();
         self.slots.borrow_mut().reset(geometry.slots);
         let mut pages = Pages::new(self.shared.id, header.generation, geometry.slots);
-        let mut offset = geometry.table_copy(header.generation).offset + PAGE;
+        let start = geometry.table_copy(header.generation).offset;
+        let mut offset = start + PAGE;
         let mut left = crate::geometry::table_pages(geometry.slots) as usize * PAGE_BYTES;
         while left > 0 {
             let len = left.min(CHUNK_PAGES * PAGE_BYTES);
             let chunk = self
                 .read_pages(offset, len, AlignedBuf::with_capacity(len))
                 .await
-                .map_err(|error| TableFault::Unreadable(error.to_string()))?;
-            let mut beyond = None;
+                .map_err(|error| (offset, TableFault::Unreadable(error.to_string())))?;
             for page in chunk.chunks(PAGE_BYTES) {
+                let mut beyond = None;
                 let mut slots = self.slots.borrow_mut();
-                pages.decode_next(page, |slot, entry| {
+                let decoded = pages.decode_next(page, |slot, entry| {
                     beyond = beyond.or(entry.is_beyond(geometry).then_some(slot));
                     slots.push(super::Slot::of_entry(&entry, &self.io));
-                })?;
+                });
+                decoded.map_err(|fault| (offset, fault))?;
+                if let Some(slot) = beyond {
+                    let what = format!("a page with a state that slot {slot} cannot hold");
+                    return Err((offset, TableFault::Impossible(what)));
+                }
+                offset += PAGE;
             }
-            if let Some(slot) = beyond {
-                return Err(TableFault::Impossible(format!("a page with a state that slot {slot} cannot hold")));
-            }
-            offset += len as u64;
             left -= len;
         }
-        if pages.crc() == header.pages_crc { Ok(()) } else { Err(TableFault::Damaged) }
+        if pages.crc() == header.pages_crc { Ok(()) } else { Err((start, TableFault::Damaged)) }
     }
 }
