@@ -3,17 +3,25 @@
 use holdfast_libs_transport::{HttpClient, tls};
 use holdfast_volume_manager_client::{CellStatus, VolumeManagerClient};
 
-use crate::arguments::{AdminCommand, DiskCommand, Target};
+use crate::arguments::{AdminCommand, BeforeCommand, DiskCommand, Target};
 use crate::outcome::usage;
 use crate::{disk, profile, show};
 
 /// Runs an operator's command.
-pub fn run(command: AdminCommand) -> anyhow::Result<()> {
+pub fn run(before: BeforeCommand, command: AdminCommand) -> anyhow::Result<()> {
     match command {
-        AdminCommand::Status(target) => {
+        AdminCommand::Status(mut target) => {
+            target.dev = before.dev.or(target.dev);
+            target.json |= before.json;
             tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(status(&target))
         }
-        AdminCommand::Disk { command: DiskCommand::Format(options) } => disk::format(&options),
+        AdminCommand::Disk { .. } if before.dev.is_some() => {
+            Err(usage("--dev names a cell; a disk is formatted on its own machine, without one"))
+        }
+        AdminCommand::Disk { command: DiskCommand::Format(mut options) } => {
+            options.json |= before.json;
+            disk::format(&options)
+        }
     }
 }
 

@@ -40,6 +40,8 @@ pub enum Command {
     Sync(ConfigFile),
     /// Look after a cell: its health, nodes, disks and volumes
     Admin {
+        #[command(flatten)]
+        before: BeforeCommand,
         #[command(subcommand)]
         command: AdminCommand,
     },
@@ -171,6 +173,15 @@ pub struct Target {
     pub dev: Option<PathBuf>,
     /// Print one JSON document on stdout
     #[arg(long)]
+    pub json: bool,
+}
+
+/// The options of a [`Target`], where scripts may name them before the command. Help shows them where they belong.
+#[derive(Args)]
+pub struct BeforeCommand {
+    #[arg(long, value_name = "DIR", hide = true)]
+    pub dev: Option<PathBuf>,
+    #[arg(long, hide = true)]
     pub json: bool,
 }
 

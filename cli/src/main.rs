@@ -41,7 +41,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Frontend(file) => daemon::frontend(&file.config),
         Command::Metadata(file) => daemon::metadata(&file.config),
         Command::Sync(file) => daemon::sync(&file.config),
-        Command::Admin { command } => admin::run(command),
+        Command::Admin { before, command } => admin::run(before, command),
         Command::Login(options) => user::login(&options),
         Command::Status(options) => user::status(&options),
         Command::Ls(options) => user::ls(&options),

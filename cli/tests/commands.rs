@@ -74,6 +74,17 @@ fn format_offers_only_what_it_heeds_and_tells_its_exit_codes() {
     let help = ends(&["admin", "disk", "format", "--help"], 0, "Exit codes: 0 it is a disk now, 1 refused");
     assert!(!String::from_utf8_lossy(&help.stdout).contains("--dev"));
     ends(&["admin", "disk", "format", "x", "--dev", "holdfast-dev"], 2, "--dev");
+    ends(&["admin", "--dev", "holdfast-dev", "disk", "format", "x"], 2, "--dev names a cell");
+}
+
+#[test]
+fn a_cell_may_be_named_before_or_behind_the_operators_command() {
+    for arguments in [
+        &["admin", "status", "--json", "--dev", "no-such-cell"],
+        &["admin", "--json", "--dev", "no-such-cell", "status"],
+    ] {
+        ends(arguments, 1, "no-such-cell/dev.json is not there");
+    }
     let dir = folder();
     let disk = dir.path().join("disk");
     let arguments = |more: &[&'static str]| -> Vec<String> {
