@@ -98,8 +98,11 @@ pub(crate) enum SlotHeaderError {
     Damaged,
     #[error("unreadable")]
     Unreadable,
-    #[error("of another disk or slot")]
+    #[error("of another slot")]
     Elsewhere,
+    /// As a disk that was formatted anew may still have them.
+    #[error("of another disk, or of an earlier life of this one")]
+    OtherDisk,
     #[error("of version {0}, which this program does not know")]
     Version(u8),
     #[error("in state {0}, which this program does not know")]
@@ -176,7 +179,10 @@ impl SlotHeader {
         if page.u8(4) != VERSION {
             return Err(SlotHeaderError::Version(page.u8(4)));
         }
-        if page.u32(8) != slot || page.array(16) != disk.0 {
+        if page.array(16) != disk.0 {
+            return Err(SlotHeaderError::OtherDisk);
+        }
+        if page.u32(8) != slot {
             return Err(SlotHeaderError::Elsewhere);
         }
         let state = |at| SlotState::from_code(page.u8(at)).ok_or(SlotHeaderError::State(page.u8(at)));
@@ -234,8 +240,10 @@ impl SlotContents {
     /// acknowledged: a use is acknowledged only when both pages carry it. So one damaged page never frees a slot
     /// that is in use.
     pub(crate) fn of(a: Result<SlotHeader, SlotHeaderError>, b: Result<SlotHeader, SlotHeaderError>) -> Self {
-        use SlotHeaderError::{Blank, Damaged, Elsewhere};
-        match (a, b) {
+        use SlotHeaderError::{Blank, Damaged, Elsewhere, OtherDisk};
+        // What an earlier life of the disk left was never written by this one.
+        let blank = |page| if page == Err(OtherDisk) { Err(Blank) } else { page };
+        match (blank(a), blank(b)) {
             (Ok(a), Ok(b)) if b.generation > a.generation => Self::Known { header: b, page: 1, other: None },
             (Ok(header), Ok(_)) => Self::Known { header, page: 0, other: None },
             (Ok(header), Err(b)) => Self::Known { header, page: 0, other: Some(b).filter(|b| *b != Blank) },
@@ -354,7 +362,7 @@ pub(crate) mod tests {
     fn a_header_in_the_wrong_place_is_not_believed() {
         let page = sample().encode(DISK, 3);
         assert_eq!(SlotHeader::decode(&page[..], DISK, 4), Err(SlotHeaderError::Elsewhere));
-        assert_eq!(SlotHeader::decode(&page[..], DiskId([1; 16]), 3), Err(SlotHeaderError::Elsewhere));
+        assert_eq!(SlotHeader::decode(&page[..], DiskId([1; 16]), 3), Err(SlotHeaderError::OtherDisk));
     }
 
     #[test]

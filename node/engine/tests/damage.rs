@@ -9,6 +9,7 @@ use std::task::{Context, Waker};
 
 use holdfast_libs_sim::disk::Faults;
 use holdfast_libs_types::WriteEpoch;
+use holdfast_node_engine::simulated;
 use holdfast_node_engine::{EngineError, ExtentInfo, ExtentState, IoMode};
 use support::{Appended, Bench, EPOCH, aligned, batch, block_on, directory, make_disk, mounted, open, volume};
 
@@ -143,6 +144,60 @@ fn a_bad_last_batch_is_reported_as_torn_or_damaged_and_not_silently_cut() {
 }
 
 #[test]
+fn what_an_earlier_life_of_the_disk_left_is_no_damage() {
+    for second in [100, 9000] {
+        let mut bench = Bench::new(3);
+        for n in 1..4 {
+            bench.create(volume(n));
+            for _ in 0..4 {
+                bench.append(volume(n), &[9000]);
+            }
+        }
+        simulated::format(&bench.disk, support::CELL, Bench::SLOT_BYTES, &mut bench.rng);
+        bench.restart();
+        assert_eq!(bench.run(|disk| async move { disk.extents().await }).unwrap(), []);
+        // One that is empty, and one that ends inside of what stood there, or exactly at its next batch.
+        bench.create(volume(11));
+        bench.create(volume(12));
+        let (records, end) = bench.append(volume(12), &[second]);
+        bench.restart();
+        let notes: Vec<Option<String>> = [11, 12].map(|n| info(&mut bench, n).note).to_vec();
+        assert_eq!(notes[0], None);
+        match &notes[1] {
+            None => assert_eq!(second, 9000),
+            Some(note) => assert!(second == 100 && note.contains("left in an earlier use"), "{note}"),
+        }
+        assert_eq!((info(&mut bench, 12).length, info(&mut bench, 12).state), (end, ExtentState::Open));
+        assert_eq!(bench.read_record(&records[0]).unwrap(), records[0].bytes);
+        loop {
+            let step = bench.run(|disk| async move { disk.scrub_step(1 << 20).await }).unwrap();
+            assert_eq!(step.found, []);
+            if step.finished_round {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_batch_of_a_volume_that_this_disk_holds_is_not_taken_for_one_of_an_earlier_life() {
+    let mut bench = Bench::new(4);
+    bench.create(volume(1));
+    bench.create(volume(2));
+    bench.append(volume(1), &[3000]);
+    bench.append(volume(2), &[3000]);
+    // A write of volume 2 went astray, and over the first batch of volume 1.
+    let starts = [1, 2].map(|n| {
+        let slot = bench.slot(volume(n));
+        bench.engine.data_range(slot).start
+    });
+    let bytes = bench.disk.borrow().peek(starts[1], 4096);
+    bench.disk.borrow_mut().write_durable(starts[0], &bytes);
+    bench.restart();
+    assert!(info(&mut bench, 1).note.unwrap().starts_with("torn or damaged"));
+}
+
+#[test]
 fn a_clean_end_has_no_note() {
     let mut bench = Bench::new(3);
     bench.create(volume(1));
@@ -228,11 +283,8 @@ fn either_superblock_is_enough_and_none_is_said_to_be_none() {
     }
     disk.borrow_mut().flip_bit(30, 0);
     disk.borrow_mut().flip_bit((1 << 20) + 30, 0);
-    let error = holdfast_node_engine::simulated::SimulatedDisk::begin_mount(
-        &disk,
-        support::CELL,
-        holdfast_libs_sim::streams::SimRng::from_seed(1),
-    );
+    let error =
+        simulated::SimulatedDisk::begin_mount(&disk, support::CELL, holdfast_libs_sim::streams::SimRng::from_seed(1));
     let text = error.err().unwrap().to_string();
     assert!(text.contains("checksum does not match"), "{text}");
 }

@@ -258,23 +258,31 @@ impl Engine {
         };
         let scan = self.scan_batches(slot, written.end, None).await;
         let tail = scan.tail - if planted!(CutOnePageTooMany) { scan.tail.min(PAGE_BYTES as u64) } else { 0 };
+        let (is_bad, other) = if let Stop::Bad { other, .. } = scan.stop { (true, other) } else { (false, None) };
         let what = match scan.stop {
             Stop::Limit => (written.torn > 0).then(|| format!("{} bytes of a page were written", written.torn)),
             Stop::Blank => Some("nothing stands there".to_owned()),
-            Stop::Bad { detail } | Stop::Unreadable { detail } => Some(detail),
+            Stop::Bad { detail, .. } | Stop::Unreadable { detail } => Some(detail),
             Stop::Spans { end } => {
                 Some(format!("a batch claims to end at {end}, and what was written ends at {}", written.end))
             }
         };
-        let behind = match &what {
-            Some(_) => self.last_batch_behind(slot, tail, written.end).await,
-            None => None,
+        let (behind, earlier) = match &what {
+            Some(_) => self.batches_behind(slot, tail, written.end).await,
+            None => (None, None),
         };
+        // Its first page tells that nothing of this extent was ever written there.
+        let clean = other.is_some_and(|other| self.is_of_earlier_use(other));
         let blank = what.as_deref() == Some("nothing stands there");
-        let note = match (what, behind) {
-            (Some(what), Some(end)) => Some(format!("damaged at {tail}: {what}; later batches reach to {end}")),
-            (Some(what), None) if !blank => Some(format!("torn or damaged at the end, at {tail}: {what}")),
-            _ => None,
+        let note = match (what, behind, earlier.filter(|_| is_bad)) {
+            (Some(what), Some(end), _) => Some(format!("damaged at {tail}: {what}; later batches reach to {end}")),
+            (Some(_), None, _) if blank || clean => None,
+            (Some(what), None, Some(earlier)) => Some(format!(
+                "ends at {tail}; behind it stands what volume {earlier} left in an earlier use of the slot, or a last batch \
+                 that is torn or damaged ({what})"
+            )),
+            (Some(what), None, None) => Some(format!("torn or damaged at the end, at {tail}: {what}")),
+            (None, _, _) => None,
         };
         let volume = self.with_slot(slot, |at| {
             if let Some(live) = at.live.as_mut() {

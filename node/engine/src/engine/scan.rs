@@ -7,6 +7,11 @@
 //! by the header of a later one of the same volume and epoch is damage: with one append in flight per volume, the
 //! later batch was sent only after this one was durable (which also covers every `durable before` above it). A bad
 //! batch with nothing behind it may be a torn append that nobody was told of, or damage: it is reported as either.
+//!
+//! Space that was used before is not blank: not every disk can give space back, and a format writes over headers and
+//! areas only. So a valid batch header that names another volume, in the very place that it names, is neither torn nor
+//! damaged: it is left of an earlier use of the slot, or of an earlier life of the disk; unless this disk holds that
+//! volume, for then a write may have gone astray.
 
 use holdfast_libs_types::batch::{BATCH_HEADER_BYTES, BatchHeader};
 use holdfast_libs_types::{PAGE_BYTES, VolumeId, WriteEpoch};
@@ -48,8 +53,8 @@ pub(super) enum Stop {
     Spans { end: u64 },
     /// A page that was never written.
     Blank,
-    /// No valid batch.
-    Bad { detail: String },
+    /// No valid batch of this extent; perhaps one that another volume had at this very place.
+    Bad { detail: String, other: Option<VolumeId> },
     /// The disk could not read it, this time.
     Unreadable { detail: String },
 }
@@ -146,23 +151,32 @@ impl Engine {
         scan
     }
 
-    /// Looks behind a bad batch, up to `limit`, for headers of later batches; returns the end of the last one.
-    pub(super) async fn last_batch_behind(&self, slot: u32, bad: u64, limit: u64) -> Option<u64> {
+    /// Whether a batch of `other`, found in the place that it names, is left of an earlier use of its slot.
+    pub(super) fn is_of_earlier_use(&self, other: VolumeId) -> bool {
+        self.find(other).is_err()
+    }
+
+    /// Looks behind a bad batch, up to `limit`, for headers of later batches; returns the end of the last one, and a
+    /// volume that stood there in an earlier use of the slot.
+    pub(super) async fn batches_behind(&self, slot: u32, bad: u64, limit: u64) -> (Option<u64>, Option<VolumeId>) {
         let (volume, epoch) = self.with_slot(slot, |slot| (slot.volume, slot.append_epoch));
-        let mut last = None;
+        let (mut last, mut earlier) = (None, None);
         let mut chunks = Chunks::new(self, slot, bad + PAGE_BYTES as u64, limit);
         while let Some((offset, chunk)) = chunks.next().await {
             let Ok(chunk) = chunk else { continue };
             for (n, page) in chunk.chunks(PAGE_BYTES).enumerate() {
                 let at = offset + (n * PAGE_BYTES) as u64;
-                if let Ok(header) = BatchHeader::decode(page)
-                    && (header.volume, header.epoch, header.offset) == (volume, epoch, at)
-                {
+                let Some(header) = BatchHeader::decode(page).ok().filter(|header| header.offset == at) else {
+                    continue;
+                };
+                if (header.volume, header.epoch) == (volume, epoch) {
                     last = Some((at + u64::from(header.batch_len)).min(limit));
+                } else if header.volume != volume && self.is_of_earlier_use(header.volume) {
+                    earlier = earlier.or(Some(header.volume));
                 }
             }
         }
-        last
+        (last, earlier)
     }
 
     /// Shows `[0, length)` to `see`, as it stands on the disk.
@@ -201,7 +215,8 @@ fn walk(
         if batch.end > offset + at as u64 {
             *current = Some(batch);
         } else if batch.crc.finalize() != batch.expected_crc {
-            return Err(Stop::Bad { detail: format!("batch at {}: body checksum does not match", batch.start) });
+            let detail = format!("batch at {}: body checksum does not match", batch.start);
+            return Err(Stop::Bad { detail, other: None });
         } else {
             scan.tail = batch.end;
             scan.records += u64::from(batch.records);
@@ -211,18 +226,17 @@ fn walk(
 }
 
 fn begin(bytes: &[u8], position: u64, volume: VolumeId, epoch: WriteEpoch) -> Result<Current, Stop> {
-    let bad = |detail: String| Stop::Bad { detail: format!("batch at {position}: {detail}") };
+    let bad = |detail: String, other| Stop::Bad { detail: format!("batch at {position}: {detail}"), other };
     let header = match BatchHeader::decode(bytes) {
         Ok(header) => header,
         Err(_) if bytes.iter().take(PAGE_BYTES).all(|byte| *byte == 0) => return Err(Stop::Blank),
-        Err(error) => return Err(bad(error.to_string())),
+        Err(error) => return Err(bad(error.to_string(), None)),
     };
     let is_own = (header.volume, header.epoch, header.offset) == (volume, epoch, position);
     if !is_own && !planted!(AcceptStaleRecord) {
-        return Err(bad(format!(
-            "belongs elsewhere: volume {} epoch {} offset {}",
-            header.volume, header.epoch, header.offset
-        )));
+        let detail =
+            format!("belongs elsewhere: volume {} epoch {} offset {}", header.volume, header.epoch, header.offset);
+        return Err(bad(detail, (header.offset == position && header.volume != volume).then_some(header.volume)));
     }
     Ok(Current {
         start: position,

@@ -138,7 +138,7 @@ impl Engine {
             Stop::Blank => format!("nothing was written at {}", scan.tail),
             // It may be readable the next time; what memory knows of the extent still holds.
             Stop::Unreadable { detail } => return Err(self.damaged(slot, volume, scan.tail, detail)),
-            Stop::Bad { detail } => detail,
+            Stop::Bad { detail, .. } => detail,
         };
         self.with_slot(slot, |slot| {
             if let Some(live) = slot.live.as_mut() {

@@ -135,7 +135,8 @@ impl Entry {
                 let use_of = |header: &SlotHeader| (header.state == SlotState::Free, header.slot_generation);
                 use_of(found) != use_of(&self.header)
             }
-            Err(SlotHeaderError::Blank) => self.header != SlotHeader::blank(),
+            // Of a slot that was never used; what an earlier life of the disk left is as good as nothing.
+            Err(SlotHeaderError::Blank | SlotHeaderError::OtherDisk) => self.header != SlotHeader::blank(),
             Err(_) => true,
         }
     }

@@ -200,7 +200,7 @@ impl Engine {
                 Stop::Spans { end } if scan.tail == next => limit = end,
                 Stop::Limit | Stop::Spans { .. } => return Ok(scan.tail),
                 Stop::Blank => return Err(bad("nothing stands there".to_owned(), true)),
-                Stop::Bad { detail } => return Err(bad(detail, true)),
+                Stop::Bad { detail, .. } => return Err(bad(detail, true)),
                 Stop::Unreadable { detail } => return Err(bad(detail, false)),
             }
         }
