@@ -188,9 +188,10 @@ impl Disk {
             .await
     }
 
-    /// Writes a part of a copy; `offset` and length must be whole pages.
+    /// Writes the next part of a copy; `offset` is where the one before ended, and it and the length are whole pages.
     ///
     /// # Errors
+    /// `NotTail` (it is not the next part), `NoAppends` (a part failed, or the disk was mounted anew: begin again),
     /// `WrongState`, `OutOfRange`, `InvalidArgument`, …
     pub async fn copy_write(&self, volume: VolumeId, offset: u64, part: AlignedBuf) -> Result<(), EngineError> {
         self.call(Lane::Data, move |engine| async move { engine.copy_write(volume, offset, part).await }).await
@@ -200,7 +201,7 @@ impl Disk {
     /// Idempotent once sealed.
     ///
     /// # Errors
-    /// `CopyMismatch` (it stays a copy: begin again or abort), `WrongState`, …
+    /// `CopyMismatch` (it stays a copy: begin again or abort), `TooShort` (parts are missing), `WrongState`, …
     pub async fn finish_copy(&self, volume: VolumeId) -> Result<(), EngineError> {
         self.call_long(move |engine| async move { engine.finish_copy(volume).await }).await
     }
