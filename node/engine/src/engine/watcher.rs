@@ -99,8 +99,9 @@ mod tests {
     use std::rc::Rc;
     use std::task::{Context, Poll, Waker};
 
-    use holdfast_libs_sim::disk::SimDisk;
+    use holdfast_libs_sim::disk::{SimDisk, SimOp};
     use holdfast_libs_sim::streams::{SimRng, Streams};
+    use holdfast_libs_sim::zones::ZoneLayout;
     use holdfast_libs_types::{CellId, VolumeId, WriteEpoch};
 
     use super::{Warrant, judge};
@@ -192,5 +193,36 @@ mod tests {
         assert_eq!((handle.status().erase_alarms, handle.status().counters.writes), (2, writes));
         let info = drive(&mut disk, handle.extent(VOLUME)).unwrap();
         assert!(info.takes_appends, "refused before anything of it was begun");
+    }
+
+    #[test]
+    fn zones_of_a_slot_that_holds_an_extent_are_not_reset_whoever_asks() {
+        let streams = Streams::new(2);
+        let cell = CellId([1; 16]);
+        let media: SharedSimDisk = Rc::new(RefCell::new(SimDisk::new(24 << 20, &streams)));
+        let layout = ZoneLayout { zone_bytes: 1 << 20, capacity_bytes: 1 << 20, conventional: 7, max_open: 0 };
+        media.borrow_mut().set_zones(layout);
+        simulated::format(&media, cell, 1 << 20, &mut streams.stream("format"));
+        let mut disk = SimulatedDisk::begin_mount(&media, cell, SimRng::from_seed(1)).unwrap();
+        while !disk.is_mounted() {
+            disk.turn();
+        }
+        let handle = disk.handle().clone();
+        drive(&mut disk, handle.create_extent(VOLUME, WriteEpoch(1))).unwrap();
+        let slot = drive(&mut disk, handle.extent(VOLUME)).unwrap().slot;
+        let reset = |slot| {
+            handle.call(Lane::Control, move |engine| async move {
+                let zones = engine.geometry().zones.clone().unwrap();
+                engine.reset_zones(&zones, slot).await
+            })
+        };
+        let at = disk.data_range(slot).start;
+        media.borrow_mut().submit(u64::MAX, SimOp::Write { offset: at, bytes: vec![7; 4096], dsync: true });
+        media.borrow_mut().complete_one().unwrap();
+        let error = drive(&mut disk, reset(slot)).unwrap_err();
+        assert!(matches!(error, EngineError::EraseRefused { slot: refused, .. } if refused == slot), "{error}");
+        assert_eq!((handle.status().erase_alarms, media.borrow().peek(at, 4096)), (1, vec![7; 4096]));
+        drive(&mut disk, reset(slot + 1)).unwrap();
+        assert_eq!(handle.status().erase_alarms, 1);
     }
 }
