@@ -183,6 +183,8 @@ fn gauges(registry: &mut Registry, readings: &[Reading]) {
     };
     gauge("disk_slots", "Slots", |disk| disk.status.slots.into());
     gauge("disk_free_slots", "Slots that hold no extent", |disk| disk.status.free_slots.into());
+    gauge("disk_open_zones", "Disk zones that extents are written to", |disk| disk.status.open_zones.into());
+    gauge("disk_open_zones_limit", "Most disk zones that may be", |disk| disk.status.open_zones_limit.into());
     gauge("disk_in_flight", "Operations not yet answered", |disk| disk.status.in_flight as u64);
     gauge("disk_queue_depth", "I/Os that the disk works on", |disk| disk.status.queue_depth as u64);
     gauge("disk_buffer_bytes", "Bytes of buffers in use", |disk| disk.status.buffer_bytes as u64);
