@@ -112,7 +112,7 @@ fn empty_bays_and_foreign_disks_of_a_dense_chassis_are_told() {
         (Cause::TooSmall, "4.0 TB (4000787030016 bytes), the least is 8.0 TB (8000000000000 bytes)".to_owned())
     );
     assert_eq!(one("sdb"), (Cause::WrongMedia, "it is ssd, the bay is for hdd".to_owned()));
-    assert_eq!(one("sdd"), (Cause::InUse, "there is a ext2/3/4 file system on it".to_owned()));
+    assert_eq!(one("sdd"), (Cause::InUse, "there is a file system ext2, ext3 or ext4 on it".to_owned()));
     assert_eq!(one("sde"), (Cause::Offline, "the kernel calls it offline".to_owned()));
     assert_eq!(one("sdf").0, Cause::NoMedium);
     assert_eq!(one("sdg").0, Cause::ReadOnly);

@@ -8,10 +8,11 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use holdfast_libs_signatures::{EDGE_BYTES, Edges, Signature};
 use holdfast_libs_types::{CellId, DiskId, PAGE_BYTES};
 
 use crate::error::FormatError;
-use crate::foreign::{EDGE_BYTES, Edges, Signature};
+
 use crate::format::{open_for_format, plan_on, write_disk};
 use crate::raw::file::{DiskFile, DiskZones};
 use crate::raw::zones::Condition;

@@ -3,11 +3,11 @@
 
 mod table;
 
+use holdfast_libs_signatures::Edges;
 use holdfast_libs_types::{BlockHash, CellId, DiskId, PAGE_BYTES, VolumeId, WriteEpoch};
 
 use crate::engine::keys;
 use crate::footer::{Footer, FooterOf, FooterShape, RecordRow, Trailer};
-use crate::foreign::Edges;
 use crate::format::fresh_superblock;
 use crate::geometry::Geometry;
 use crate::geometry::zoned::ZoneShape;

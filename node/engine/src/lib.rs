@@ -26,7 +26,6 @@ mod engine;
 mod error;
 mod findings;
 mod footer;
-mod foreign;
 mod format;
 #[doc(hidden)]
 pub mod fuzz;
@@ -55,8 +54,8 @@ pub use disk::{Disk, format};
 pub use error::{EngineError, ExtentState, FormatError, OpenError};
 pub use findings::{Finding, Place, ScrubStep};
 pub use footer::RecordRow;
-pub use foreign::Signature;
 pub use format::check_slot_bytes;
+pub use holdfast_libs_signatures::Signature;
 pub use latency::{LATENCY_BUCKETS, LatencyHistogram, LatencySnapshot};
 #[cfg(feature = "planted-bugs")]
 pub use planted::{PlantedBug, plant};

@@ -3,8 +3,10 @@
 //! The list only gives a name to what stands there. A disk is blank when its first and last [`EDGE_BYTES`] are zero,
 //! and every magic below lies within them; so what is not in the list is refused as well, without a name.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 /// Bytes at either end of a disk that must be zero, or have an owner who agreed to lose them.
-pub(crate) const EDGE_BYTES: u64 = 2 << 20;
+pub const EDGE_BYTES: u64 = 2 << 20;
 
 /// A magic found on a disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,11 +76,15 @@ const AT_END: [(&str, u64, &[u8]); 4] = [
 const MD_MAGIC: u32 = 0xa92b_4efc;
 const ZFS_UBERBLOCK: u64 = 0x00ba_b10c;
 
-/// The two ends of a disk of `size` bytes: `head` from its start, `tail` up to its end.
-pub(crate) struct Edges<'a> {
-    pub(crate) head: &'a [u8],
-    pub(crate) tail: &'a [u8],
-    pub(crate) size: u64,
+/// The two ends of a disk.
+#[derive(Debug, Clone, Copy)]
+pub struct Edges<'a> {
+    /// Bytes from its start.
+    pub head: &'a [u8],
+    /// Bytes up to its end.
+    pub tail: &'a [u8],
+    /// All of its bytes.
+    pub size: u64,
 }
 
 impl Edges<'_> {
@@ -100,13 +106,13 @@ impl Edges<'_> {
     }
 
     /// The first byte of either end that is not zero.
-    pub(crate) fn first_data(&self) -> Option<u64> {
+    pub fn first_data(&self) -> Option<u64> {
         let of = |edge: &[u8], start: u64| edge.iter().position(|byte| *byte != 0).map(|at| start + at as u64);
-        of(self.head, 0).or_else(|| of(self.tail, self.size - self.tail.len() as u64))
+        of(self.head, 0).or_else(|| of(self.tail, self.size.saturating_sub(self.tail.len() as u64)))
     }
 
     /// Every known magic, each name once, where it stands first.
-    pub(crate) fn signatures(&self) -> Vec<Signature> {
+    pub fn signatures(&self) -> Vec<Signature> {
         let mut found: Vec<Signature> = Vec::new();
         let mut add = |name, at| {
             if !found.iter().any(|known| known.name == name) {
