@@ -266,11 +266,8 @@ impl<'i> Planner<'i> {
         let weights: Vec<f64> = members.iter().map(|disks| disks.iter().map(weight).sum()).collect();
         let in_use = weights.iter().filter(|weight| **weight > 0.0).count().max(1);
         let volumes = self.volumes as f64;
-        let caps: Vec<f64> = members
-            .iter()
-            .zip(&weights)
-            .map(|(_, weight)| weight.min(volumes * COPIES.div_ceil(in_use) as f64))
-            .collect();
+        let most = volumes * COPIES.div_ceil(in_use) as f64;
+        let caps: Vec<f64> = weights.iter().map(|weight| weight.min(most)).collect();
         let total: u64 = counts.iter().sum();
         let zone_shares = deal(total as f64, &weights, &caps);
         let between = level(&counts, &zone_shares, self.policy.band, 0);
@@ -279,17 +276,14 @@ impl<'i> Planner<'i> {
             let goal = counts[zone] + inward - outward;
             let shares = self.shares_in_zone(disks, goal as f64, weight);
             let has: Vec<u64> = disks.iter().map(|at| self.has[*at]).collect();
-            let Flows { gives, mut takes } =
-                level(&has, &shares, self.policy.band, outward.cast_signed() - inward.cast_signed());
+            let net = outward.cast_signed() - inward.cast_signed();
+            let Flows { gives, takes } = level(&has, &shares, self.policy.band, net);
+            let mut places = vec![0; self.zones[zone].disks.len()];
             for (number, at) in disks.iter().enumerate() {
                 self.shares[*at] = shares[number];
                 self.gives[*at] = gives[number];
                 let room = self.disks[*at].free_above_reserve().saturating_sub(self.arrived[*at]);
-                takes[number] = takes[number].min(room);
-            }
-            let mut places = vec![0; self.zones[zone].disks.len()];
-            for (number, at) in disks.iter().enumerate() {
-                places[self.places[*at].1] = takes[number];
+                places[self.places[*at].1] = takes[number].min(room);
             }
             let zone = &mut self.zones[zone];
             zone.takes = Lots::new(&places);
