@@ -168,11 +168,14 @@ mod tests {
         }
     }
 
-    #[test]
-    fn an_erase_that_a_fault_in_the_engine_asks_for_is_refused_at_both_doors_and_raises_an_alarm() {
+    /// Bytes, the disk mounted from them, in zones or not, and the slot of an open extent on it.
+    fn disk_with_an_extent(zones: Option<ZoneLayout>) -> (SharedSimDisk, SimulatedDisk, u32) {
         let streams = Streams::new(1);
         let cell = CellId([1; 16]);
         let media: SharedSimDisk = Rc::new(RefCell::new(SimDisk::new(24 << 20, &streams)));
+        if let Some(layout) = zones {
+            media.borrow_mut().set_zones(layout);
+        }
         simulated::format(&media, cell, 1 << 20, &mut streams.stream("format"));
         let mut disk = SimulatedDisk::begin_mount(&media, cell, SimRng::from_seed(1)).unwrap();
         while !disk.is_mounted() {
@@ -181,6 +184,13 @@ mod tests {
         let handle = disk.handle().clone();
         drive(&mut disk, handle.create_extent(VOLUME, WriteEpoch(1))).unwrap();
         let slot = drive(&mut disk, handle.extent(VOLUME)).unwrap().slot;
+        (media, disk, slot)
+    }
+
+    #[test]
+    fn an_erase_that_a_fault_in_the_engine_asks_for_is_refused_at_both_doors_and_raises_an_alarm() {
+        let (_, mut disk, slot) = disk_with_an_extent(None);
+        let handle = disk.handle().clone();
         let writes = handle.status().counters.writes;
         let planted = handle
             .call(Lane::Control, move |engine| async move { engine.commit_slot(slot, SlotHeader::freed(1)).await });
@@ -197,19 +207,9 @@ mod tests {
 
     #[test]
     fn zones_of_a_slot_that_holds_an_extent_are_not_reset_whoever_asks() {
-        let streams = Streams::new(2);
-        let cell = CellId([1; 16]);
-        let media: SharedSimDisk = Rc::new(RefCell::new(SimDisk::new(24 << 20, &streams)));
         let layout = ZoneLayout { zone_bytes: 1 << 20, capacity_bytes: 1 << 20, conventional: 7, max_open: 0 };
-        media.borrow_mut().set_zones(layout);
-        simulated::format(&media, cell, 1 << 20, &mut streams.stream("format"));
-        let mut disk = SimulatedDisk::begin_mount(&media, cell, SimRng::from_seed(1)).unwrap();
-        while !disk.is_mounted() {
-            disk.turn();
-        }
+        let (media, mut disk, slot) = disk_with_an_extent(Some(layout));
         let handle = disk.handle().clone();
-        drive(&mut disk, handle.create_extent(VOLUME, WriteEpoch(1))).unwrap();
-        let slot = drive(&mut disk, handle.extent(VOLUME)).unwrap().slot;
         let reset = |slot| {
             handle.call(Lane::Control, move |engine| async move {
                 let zones = engine.geometry().zones.clone().unwrap();
