@@ -200,7 +200,9 @@ pub enum AdminCommand {
 pub enum DiskCommand {
     /// Make a disk of a block device or a file; run it on the storage server itself, no daemon is needed
     ///
-    /// Refuses, with the reason and what to do, a device that is in use or on which anything stands.
+    /// Refuses, with the reason and what to do, a device that is in use or on which anything stands: a mount, a partition
+    /// table, a known signature, or any byte that is not zero in its first or last 2 MiB. What lies between is not looked
+    /// at, and is overwritten.
     #[command(after_help = "Exit codes: 0 it is a disk now, 1 refused or failed (a refusal changes nothing), 2 usage.")]
     Format(FormatDisk),
 }

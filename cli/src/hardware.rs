@@ -26,7 +26,9 @@ fn chosen(choice: &ProfileChoice, machine: &Machine) -> anyhow::Result<Option<Pr
     let folder = choice.profiles.as_deref();
     if let Some(name) = &choice.profile {
         return match shipped::named(name, folder) {
-            Err(error @ HardwareError::UnknownProfile { .. }) => Err(usage(error.to_string())),
+            Err(error @ (HardwareError::UnknownProfile { .. } | HardwareError::Io { .. })) => {
+                Err(usage(error.to_string()))
+            }
             other => Ok(Some(other?)),
         };
     }

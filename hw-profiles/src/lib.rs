@@ -52,7 +52,7 @@ pub mod shipped;
 pub mod signature;
 pub mod size;
 pub mod smart;
-mod tree;
+pub mod tree;
 pub mod write;
 
 pub use crate::error::HardwareError;

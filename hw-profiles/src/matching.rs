@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::inventory::{Disk, Enclosure, Machine};
+use crate::inventory::{Disk, Enclosure, Machine, is_virtual};
 use crate::pattern::{Pattern, natural};
 use crate::profile::{Bay, Media, Profile, Zones};
 use crate::runner::{RunError, Runner};
@@ -476,8 +476,11 @@ fn condition(disk: &Disk) -> Vec<Reason> {
         reasons.push(Reason { cause: Cause::Offline, detail: format!("the kernel calls it {state}") });
     }
     if disk.size_bytes == 0 {
-        let detail =
-            "its size is 0: no medium, or sectors that Linux cannot use (520 bytes; reformat it with sg_format)";
+        let detail = if is_virtual(&disk.name) {
+            "its size is 0: nothing is attached to it"
+        } else {
+            "its size is 0: no medium, or sectors that Linux cannot use (520 bytes; reformat it with sg_format)"
+        };
         reasons.push(Reason { cause: Cause::NoMedium, detail: detail.to_owned() });
     }
     reasons

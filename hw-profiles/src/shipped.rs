@@ -71,6 +71,7 @@ pub fn named(name: &str, folder: Option<&Path>) -> Result<Profile, HardwareError
     }
     let known: Vec<&str> = profiles.iter().map(|profile| profile.name.as_str()).collect();
     let nearest = load::nearest(name, known.iter().copied()).map(|nearest| format!(" (did you mean `{nearest}`?)"));
-    let nearest = nearest.unwrap_or_default();
+    let is_folder = Path::new(name).is_dir().then(|| " (it is a folder: --profiles takes that)".to_owned());
+    let nearest = is_folder.or(nearest).unwrap_or_default();
     Err(HardwareError::UnknownProfile { name: name.to_owned(), nearest, known: known.join(", ") })
 }

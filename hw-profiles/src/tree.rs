@@ -2,7 +2,9 @@
 //!
 //! Never follows a link out of the root, and never reads more than [`MAX_TEXT_BYTES`] of a file.
 
+use std::ffi::OsString;
 use std::io::Read as _;
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Component, Path, PathBuf};
 
 /// Longest file that is read whole; mountinfo of a busy container host is the longest there is.
@@ -81,4 +83,31 @@ pub fn parts(path: &Path) -> Vec<&str> {
             _ => None,
         })
         .collect()
+}
+
+/// A path as mountinfo and swaps write it: `\040` and the like back to the characters they stand for.
+pub fn unescaped(text: &str) -> PathBuf {
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let digits = text.get(at + 1..at + 4).filter(|_| bytes[at] == b'\\');
+        let code = digits.and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        out.push(code.unwrap_or(bytes[at]));
+        at += if code.is_some() { 4 } else { 1 };
+    }
+    PathBuf::from(OsString::from_vec(out))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::unescaped;
+
+    #[test]
+    fn escaped_paths_are_read() {
+        assert_eq!(unescaped("/a\\040b\\134c\\"), Path::new("/a b\\c\\"));
+        assert_eq!(unescaped("/a\\0\u{e4}"), Path::new("/a\\0\u{e4}"), "no digits");
+    }
 }

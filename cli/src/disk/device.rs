@@ -6,22 +6,10 @@ use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use holdfast_hw_profiles::inventory;
+use holdfast_hw_profiles::tree::Tree;
 use nix::sys::stat::{major, minor};
 use serde::Serialize;
-
-/// Where the system's trees are: `/` but in tests.
-#[derive(Debug, Clone)]
-pub struct Roots {
-    pub dev: PathBuf,
-    pub proc: PathBuf,
-    pub sys: PathBuf,
-}
-
-impl Roots {
-    pub fn system() -> Self {
-        Self { dev: "/dev".into(), proc: "/proc".into(), sys: "/sys".into() }
-    }
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -58,12 +46,12 @@ impl Device {
     ///
     /// # Errors
     /// In words: it does not exist, or is neither a file nor a block device.
-    pub fn find(roots: &Roots, named: &Path) -> Result<Self, String> {
+    pub fn find(tree: &Tree, named: &Path) -> Result<Self, String> {
         match fs::metadata(named) {
             Ok(metadata) if metadata.file_type().is_block_device() => {
                 let path = resolve(named)?;
                 let rdev = metadata.rdev();
-                Ok(Self::block(roots, named, path, &format!("{}:{}", major(rdev), minor(rdev))))
+                Ok(Self::block(tree, named, path, &format!("{}:{}", major(rdev), minor(rdev))))
             }
             Ok(metadata) if metadata.is_file() => Ok(Self::file(named, resolve(named)?)),
             Ok(_) => Err(format!("{} is neither a block device nor a regular file", named.display())),
@@ -71,7 +59,7 @@ impl Device {
                 let parent = named.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
                 let folder = resolve(parent)?;
                 let name = named.file_name().ok_or_else(|| format!("{} names no file", named.display()))?;
-                if folder.starts_with(&roots.dev) {
+                if folder.starts_with(tree.at("dev")) {
                     return Err(format!("there is no device {}; `lsblk` lists them", named.display()));
                 }
                 Ok(Self::file(named, folder.join(name)))
@@ -96,23 +84,29 @@ impl Device {
     }
 
     /// The block device `number` (`MAJOR:MINOR`), whose node is `path`.
-    pub fn block(roots: &Roots, named: &Path, path: PathBuf, number: &str) -> Self {
-        let link = roots.sys.join("dev/block").join(number);
-        let sysfs = fs::canonicalize(&link).unwrap_or(link);
-        // A partition has the identity of its disk.
-        let disk = if sysfs.join("partition").exists() { sysfs.parent().unwrap_or(&sysfs) } else { &sysfs };
-        let first = |names: &[&str]| names.iter().find_map(|name| text(&disk.join(name)));
-        let serial = first(&["serial", "device/serial"]).or_else(|| vpd_serial(&disk.join("device/vpd_pg80")));
+    pub fn block(tree: &Tree, named: &Path, path: PathBuf, number: &str) -> Self {
+        let sysfs = tree.real(format!("sys/dev/block/{number}"));
+        let is_partition = sysfs.as_ref().is_some_and(|sysfs| tree.exists(sysfs.join("partition")));
+        // A partition has the identity of its disk, but not its names.
+        let whole = sysfs.as_deref().and_then(|sysfs| if is_partition { sysfs.parent() } else { Some(sysfs) });
+        let name = whole.and_then(|whole| whole.file_name()?.to_str());
+        let disk = name.and_then(|name| inventory::disk(tree, name));
+        let links = |folder: &str, names: Option<&Vec<String>>| -> Vec<PathBuf> {
+            let folder = Path::new("dev/disk").join(folder);
+            let names = names.filter(|_| !is_partition).into_iter().flatten();
+            names.map(|name| folder.join(name)).filter(|link| tree.exists(link)).map(|link| tree.at(link)).collect()
+        };
+        let by_id = links("by-id", disk.as_ref().map(|disk| &disk.by_id));
         Self {
             named: named.to_owned(),
-            stable_path: by_id(roots, &path).unwrap_or_else(|| path.clone()),
+            stable_path: by_id.into_iter().min_by_key(|link| rank(link)).unwrap_or_else(|| path.clone()),
             kind: Kind::BlockDevice,
-            model: first(&["device/model"]),
-            serial,
-            wwn: first(&["wwid", "device/wwid"]),
-            by_path: links_to(&roots.dev.join("disk/by-path"), &path).into_iter().next(),
+            by_path: links("by-path", disk.as_ref().map(|disk| &disk.by_path)).into_iter().next(),
+            model: disk.as_ref().and_then(|disk| disk.model.clone()),
+            serial: disk.as_ref().and_then(|disk| disk.serial.clone()),
+            wwn: disk.and_then(|disk| disk.wwn),
             number: Some(number.to_owned()),
-            sysfs: Some(sysfs),
+            sysfs: sysfs.map(|sysfs| tree.at(sysfs)),
             path,
         }
     }
@@ -150,33 +144,11 @@ pub fn text(path: &Path) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
-/// The serial of a SCSI or SATA disk: vital product data page 0x80, four bytes of head (the length in the last two),
-/// then the text. SPC-5, section 7.7.20.
-fn vpd_serial(path: &Path) -> Option<String> {
-    let page = fs::read(path).ok()?;
-    let len = usize::from(*page.get(2)?) << 8 | usize::from(*page.get(3)?);
-    let bytes = page.get(4..4 + len).or_else(|| page.get(4..))?;
-    let text = String::from_utf8_lossy(bytes).trim_matches(|c: char| c.is_whitespace() || c == '\0').to_owned();
-    (!text.is_empty()).then_some(text)
-}
-
-/// The links of `folder` that lead to `path`, sorted.
-fn links_to(folder: &Path, path: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
-    let mut links: Vec<PathBuf> =
-        entries.filter(|link| fs::canonicalize(link).is_ok_and(|target| target == path)).collect();
-    links.sort();
-    links
-}
-
-/// The stable name: by WWN or EUI where there is one, since it is printed on the disk and the same in every machine.
-fn by_id(roots: &Roots, path: &Path) -> Option<PathBuf> {
+/// The stable name is by WWN or EUI where there is one, since it is printed on the disk and the same in every machine.
+fn rank(link: &Path) -> usize {
     const FIRST: [&str; 6] = ["wwn-", "nvme-eui.", "nvme-uuid.", "nvme-", "ata-", "scsi-"];
-    let rank = |link: &PathBuf| {
-        let name = link.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        FIRST.iter().position(|prefix| name.starts_with(prefix)).unwrap_or(FIRST.len())
-    };
-    links_to(&roots.dev.join("disk/by-id"), path).into_iter().min_by_key(rank)
+    let name = link.file_name().unwrap_or_default().to_string_lossy();
+    FIRST.iter().position(|prefix| name.starts_with(prefix)).unwrap_or(FIRST.len())
 }
 
 #[cfg(test)]
@@ -185,7 +157,9 @@ mod tests {
     use std::os::unix::fs::symlink;
     use std::path::Path;
 
-    use super::{Device, Roots};
+    use holdfast_hw_profiles::tree::Tree;
+
+    use super::Device;
 
     fn put(path: &Path, bytes: &[u8]) {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -196,32 +170,37 @@ mod tests {
     fn a_disk_has_its_serial_its_wwn_and_the_names_that_stay() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().canonicalize().unwrap();
-        let roots = Roots { dev: root.join("dev"), proc: root.join("proc"), sys: root.join("sys") };
-        let sdb = roots.sys.join("devices/pci0000:00/host2/block/sdb");
+        let tree = Tree::open(&root).unwrap();
+        let sdb = root.join("sys/devices/pci0000:00/host2/block/sdb");
         put(&sdb.join("device/vpd_pg80"), b"\x00\x80\x00\x0c    ZX12AB34");
         put(&sdb.join("device/wwid"), b"naa.5000c500e1234567\n");
         put(&sdb.join("device/model"), b"ST20000NM007D-3D \n");
         put(&sdb.join("sdb1/partition"), b"1\n");
-        fs::create_dir_all(roots.sys.join("dev/block")).unwrap();
-        symlink("../../devices/pci0000:00/host2/block/sdb", roots.sys.join("dev/block/8:16")).unwrap();
-        symlink("../../devices/pci0000:00/host2/block/sdb/sdb1", roots.sys.join("dev/block/8:17")).unwrap();
-        put(&roots.dev.join("sdb"), b"");
+        for (folder, link, target) in [
+            ("sys/dev/block", "8:16", "../../devices/pci0000:00/host2/block/sdb"),
+            ("sys/dev/block", "8:17", "../../devices/pci0000:00/host2/block/sdb/sdb1"),
+            ("sys/block", "sdb", "../devices/pci0000:00/host2/block/sdb"),
+        ] {
+            fs::create_dir_all(root.join(folder)).unwrap();
+            symlink(target, root.join(folder).join(link)).unwrap();
+        }
+        put(&root.join("dev/sdb"), b"");
         for (folder, link) in [
             ("by-id", "ata-ST20000NM007D-3D_ZX12AB34"),
             ("by-id", "wwn-0x5000c500e1234567"),
             ("by-path", "pci-0000:01:00.0-sas-exp0x500304801eb5bbff-phy7-lun-0"),
         ] {
-            fs::create_dir_all(roots.dev.join("disk").join(folder)).unwrap();
-            symlink("../../sdb", roots.dev.join("disk").join(folder).join(link)).unwrap();
+            fs::create_dir_all(root.join("dev/disk").join(folder)).unwrap();
+            symlink("../../sdb", root.join("dev/disk").join(folder).join(link)).unwrap();
         }
-        let disk = Device::block(&roots, Path::new("/dev/sdb"), roots.dev.join("sdb"), "8:16");
+        let disk = Device::block(&tree, Path::new("/dev/sdb"), root.join("dev/sdb"), "8:16");
         assert_eq!(disk.serial.as_deref(), Some("ZX12AB34"));
         assert_eq!(disk.erase_word(), "ZX12AB34");
-        assert_eq!(disk.wwn.as_deref(), Some("naa.5000c500e1234567"));
-        assert_eq!(disk.stable_path, roots.dev.join("disk/by-id/wwn-0x5000c500e1234567"));
+        assert_eq!(disk.wwn.as_deref(), Some("0x5000c500e1234567"));
+        assert_eq!(disk.stable_path, root.join("dev/disk/by-id/wwn-0x5000c500e1234567"));
         assert!(disk.by_path.unwrap().ends_with("pci-0000:01:00.0-sas-exp0x500304801eb5bbff-phy7-lun-0"));
         assert_eq!(disk.model.as_deref(), Some("ST20000NM007D-3D"));
-        let partition = Device::block(&roots, Path::new("/dev/sdb1"), roots.dev.join("sdb1"), "8:17");
+        let partition = Device::block(&tree, Path::new("/dev/sdb1"), root.join("dev/sdb1"), "8:17");
         assert_eq!(partition.serial.as_deref(), Some("ZX12AB34"), "a partition has the identity of its disk");
     }
 
@@ -229,28 +208,32 @@ mod tests {
     fn an_nvme_disk_has_its_serial_and_a_disk_without_one_is_named_by_its_path() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().canonicalize().unwrap();
-        let roots = Roots { dev: root.join("dev"), proc: root.join("proc"), sys: root.join("sys") };
-        put(&roots.sys.join("dev/block/259:0/device/serial"), b"S64DNX0R123456      \n");
-        put(&roots.sys.join("dev/block/259:0/wwid"), b"eui.0025385b11b0f0c1\n");
-        put(&roots.sys.join("dev/block/7:0/size"), b"1\n");
-        let nvme = Device::block(&roots, Path::new("/dev/nvme0n1"), "/dev/nvme0n1".into(), "259:0");
+        let tree = Tree::open(&root).unwrap();
+        put(&root.join("sys/block/nvme0n1/device/serial"), b"S64DNX0R123456      \n");
+        put(&root.join("sys/block/nvme0n1/wwid"), b"eui.0025385b11b0f0c1\n");
+        put(&root.join("sys/block/loop0/size"), b"1\n");
+        fs::create_dir_all(root.join("sys/dev/block")).unwrap();
+        symlink("../../block/nvme0n1", root.join("sys/dev/block/259:0")).unwrap();
+        symlink("../../block/loop0", root.join("sys/dev/block/7:0")).unwrap();
+        let nvme = Device::block(&tree, Path::new("/dev/nvme0n1"), "/dev/nvme0n1".into(), "259:0");
         assert_eq!(
             (nvme.serial.as_deref(), nvme.wwn.as_deref()),
             (Some("S64DNX0R123456"), Some("eui.0025385b11b0f0c1"))
         );
-        let bare = Device::block(&roots, Path::new("/dev/loop0"), "/dev/loop0".into(), "7:0");
+        let bare = Device::block(&tree, Path::new("/dev/loop0"), "/dev/loop0".into(), "7:0");
         assert_eq!((bare.erase_word().as_str(), bare.describe().as_str()), ("/dev/loop0", "/dev/loop0"));
     }
 
     #[test]
     fn a_name_that_means_no_disk_is_refused_in_words() {
         let folder = tempfile::tempdir().unwrap();
-        let roots = Roots { dev: folder.path().canonicalize().unwrap(), ..Roots::system() };
-        let error = Device::find(&roots, &roots.dev.join("sdzz")).unwrap_err();
+        fs::create_dir(folder.path().join("dev")).unwrap();
+        let tree = Tree::open(folder.path()).unwrap();
+        let error = Device::find(&tree, &tree.at("dev/sdzz")).unwrap_err();
         assert!(error.contains("there is no device") && error.contains("lsblk"), "{error}");
-        let error = Device::find(&roots, folder.path()).unwrap_err();
+        let error = Device::find(&tree, folder.path()).unwrap_err();
         assert!(error.contains("neither a block device nor a regular file"), "{error}");
-        let error = Device::find(&Roots::system(), Path::new("/nowhere/at/all")).unwrap_err();
+        let error = Device::find(&tree, Path::new("/nowhere/at/all")).unwrap_err();
         assert!(error.contains("/nowhere/at"), "{error}");
     }
 }

@@ -12,12 +12,13 @@ mod uses;
 use std::path::Path;
 
 use anyhow::anyhow;
+use holdfast_hw_profiles::tree::Tree;
 use holdfast_libs_types::CellId;
 use holdfast_node_engine::{Candidate, Consent, FormatError, FormatOptions, Formatted, FoundDisk};
 use serde_json::json;
 
 use crate::arguments::FormatDisk;
-use crate::disk::device::{Device, Kind, Roots};
+use crate::disk::device::{Device, Kind};
 use crate::disk::obstacle::{Grip, Obstacle};
 use crate::outcome::usage;
 use crate::show;
@@ -30,13 +31,13 @@ const DEFAULT_SLOT_BYTES: u64 = 1 << 30;
 /// # Errors
 /// Usage; or everything that speaks against it.
 pub fn format(options: &FormatDisk) -> anyhow::Result<()> {
-    let roots = Roots::system();
+    let tree = Tree::open(Path::new("/"))?;
     let (cell, slot_bytes) = cell_and_slot(options)?;
-    let device = Device::find(&roots, &options.device).map_err(usage)?;
+    let device = Device::find(&tree, &options.device).map_err(usage)?;
     check_size(options, &device)?;
     check_word(options, &device)?;
     let format_options = FormatOptions { cell, slot_bytes, size_bytes: options.size.map(|size| size.0) };
-    let (candidate, obstacles, extents) = look(&roots, &device, format_options)?;
+    let (candidate, obstacles, extents) = look(&tree, &device, format_options)?;
     let Some(candidate) = candidate.filter(|_| may_go_on(options, &obstacles, extents)) else {
         return Err(refusal(&device, &obstacles, options));
     };
@@ -107,11 +108,11 @@ fn check_word(options: &FormatDisk, device: &Device) -> anyhow::Result<()> {
 /// Everything that speaks against formatting; the candidate, held, unless something in use forbids to open it; and
 /// how many extents stand on it.
 fn look(
-    roots: &Roots,
+    tree: &Tree,
     device: &Device,
     options: FormatOptions,
 ) -> anyhow::Result<(Option<Candidate>, Vec<Obstacle>, u32)> {
-    let mut obstacles = uses::obstacles(roots, device);
+    let mut obstacles = uses::obstacles(tree, device);
     if obstacles.iter().any(|obstacle| obstacle.grip == Grip::Firm) {
         return Ok((None, obstacles, 0));
     }
@@ -119,7 +120,7 @@ fn look(
     let candidate = match Candidate::open(&device.path, options) {
         Ok(candidate) => candidate,
         Err(error) => {
-            obstacles.push(unopened(roots, &device.path, error)?);
+            obstacles.push(unopened(tree, &device.path, error)?);
             return Ok((None, obstacles, 0));
         }
     };
@@ -133,10 +134,10 @@ fn look(
     Ok((Some(candidate), obstacles, extents))
 }
 
-fn unopened(roots: &Roots, path: &Path, error: FormatError) -> Result<Obstacle, FormatError> {
+fn unopened(tree: &Tree, path: &Path, error: FormatError) -> Result<Obstacle, FormatError> {
     let (code, what, remedy) = match error {
         FormatError::InUse { .. } => {
-            let holder = uses::lock_holder(roots, path).unwrap_or_else(|| "another process".to_owned());
+            let holder = uses::lock_holder(tree, path).unwrap_or_else(|| "another process".to_owned());
             ("in-use", format!("it is in use by {holder}"), "stop that first; a node lets go of a disk when it stops")
         }
         FormatError::TooSmall { have, need, slot_bytes, .. } => (

@@ -1,13 +1,13 @@
 //! Who uses a device now: mounts, swap, arrays and volumes above it, loop devices, other processes.
 
 use std::fs;
-use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use holdfast_hw_profiles::tree::{Tree, unescaped};
 use nix::sys::stat::{major, minor};
 
-use super::device::{Device, Kind, Roots, text};
+use super::device::{Device, Kind, text};
 use super::obstacle::{Grip, Obstacle};
 
 /// A device or one of its partitions.
@@ -18,25 +18,25 @@ struct Part {
 }
 
 /// Everything in the system's tables that speaks against erasing `device`.
-pub fn obstacles(roots: &Roots, device: &Device) -> Vec<Obstacle> {
-    let parts = parts(roots, device);
+pub fn obstacles(tree: &Tree, device: &Device) -> Vec<Obstacle> {
+    let parts = parts(tree, device);
     let mut found = shape(device, &parts);
-    found.extend(mounts(roots, device, &parts));
-    found.extend(swaps(roots, device, &parts));
-    found.extend(holders(roots, &parts));
-    found.extend(loops(roots, device, &parts));
+    found.extend(mounts(tree, device, &parts));
+    found.extend(swaps(tree, device, &parts));
+    found.extend(holders(tree, &parts));
+    found.extend(loops(tree, device, &parts));
     found
 }
 
 /// The device itself first, then its partitions as the kernel knows them.
-fn parts(roots: &Roots, device: &Device) -> Vec<Part> {
+fn parts(tree: &Tree, device: &Device) -> Vec<Part> {
     let (Some(sysfs), Some(number)) = (&device.sysfs, &device.number) else { return Vec::new() };
     let mut parts = vec![Part { number: number.clone(), path: device.path.clone(), sysfs: sysfs.clone() }];
     for folder in folders(sysfs) {
         if let (true, Some(number), Some(name)) =
             (folder.join("partition").exists(), text(&folder.join("dev")), folder.file_name())
         {
-            parts.push(Part { number, path: roots.dev.join(name), sysfs: folder.clone() });
+            parts.push(Part { number, path: tree.at("dev").join(name), sysfs: folder.clone() });
         }
     }
     parts
@@ -69,14 +69,6 @@ fn shape(device: &Device, parts: &[Part]) -> Vec<Obstacle> {
             "look for a write protection; `blockdev --setrw` lifts one that was set by software",
         ));
     }
-    if let Some(model) = device.attribute("queue/zoned").filter(|model| model != "none") {
-        found.push(Obstacle::new(
-            Grip::Firm,
-            "zoned",
-            format!("it is a zoned device ({model}: SMR or ZNS)"),
-            "this version formats conventional devices only; use another disk for now",
-        ));
-    }
     if parts.len() > 1 {
         let names: Vec<_> = parts[1..].iter().map(|part| part.path.display().to_string()).collect();
         found.push(Obstacle::new(
@@ -91,14 +83,14 @@ fn shape(device: &Device, parts: &[Part]) -> Vec<Obstacle> {
 
 /// `/proc/self/mountinfo`: by device number, and by source for file systems of many devices (btrfs), which have a
 /// number of their own.
-fn mounts(roots: &Roots, device: &Device, parts: &[Part]) -> Vec<Obstacle> {
-    let table = fs::read_to_string(roots.proc.join("self/mountinfo")).unwrap_or_default();
+fn mounts(tree: &Tree, device: &Device, parts: &[Part]) -> Vec<Obstacle> {
+    let table = fs::read_to_string(tree.at("proc/self/mountinfo")).unwrap_or_default();
     let mut found: Vec<Obstacle> = Vec::new();
     for line in table.lines() {
         let Some((left, right)) = line.split_once(" - ") else { continue };
         let left: Vec<&str> = left.split(' ').collect();
         let (Some(number), Some(point)) = (left.get(2), left.get(4)) else { continue };
-        let source = right.split(' ').nth(1).map(unescape).unwrap_or_default();
+        let source = right.split(' ').nth(1).map(unescaped).unwrap_or_default();
         let is_source = |path: &Path| same(&source, path);
         let part = parts.iter().find(|part| part.number == *number || is_source(&part.path));
         let path = match part {
@@ -106,7 +98,7 @@ fn mounts(roots: &Roots, device: &Device, parts: &[Part]) -> Vec<Obstacle> {
             None if device.kind == Kind::File && is_source(&device.path) => &device.path,
             None => continue,
         };
-        let point = unescape(point);
+        let point = unescaped(point);
         let text = format!("{} is mounted on {}", path.display(), point.display());
         let remedy = format!("if it may go, `umount {}` first, and take it out of /etc/fstab", point.display());
         if !found.iter().any(|known| known.what == text) {
@@ -116,9 +108,9 @@ fn mounts(roots: &Roots, device: &Device, parts: &[Part]) -> Vec<Obstacle> {
     found
 }
 
-fn swaps(roots: &Roots, device: &Device, parts: &[Part]) -> Vec<Obstacle> {
-    let table = fs::read_to_string(roots.proc.join("swaps")).unwrap_or_default();
-    let names = table.lines().skip(1).filter_map(|line| line.split_whitespace().next()).map(unescape);
+fn swaps(tree: &Tree, device: &Device, parts: &[Part]) -> Vec<Obstacle> {
+    let table = fs::read_to_string(tree.at("proc/swaps")).unwrap_or_default();
+    let names = table.lines().skip(1).filter_map(|line| line.split_whitespace().next()).map(unescaped);
     names
         .filter(|name| same(name, &device.path) || parts.iter().any(|part| same(name, &part.path)))
         .map(|name| {
@@ -130,12 +122,12 @@ fn swaps(roots: &Roots, device: &Device, parts: &[Part]) -> Vec<Obstacle> {
 }
 
 /// Devices built on top: LVM, LUKS, multipath (all device mapper), md arrays, bcache.
-fn holders(roots: &Roots, parts: &[Part]) -> Vec<Obstacle> {
+fn holders(tree: &Tree, parts: &[Part]) -> Vec<Obstacle> {
     let mut found = Vec::new();
     for part in parts {
         for holder in folders(&part.sysfs.join("holders")) {
             let name = holder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let mapped = text(&roots.sys.join("block").join(&name).join("dm/name"));
+            let mapped = text(&tree.at("sys/block").join(&name).join("dm/name"));
             let (what, remedy) = match mapped {
                 Some(mapped) => (
                     format!("{name} ({mapped}, device mapper: LVM, LUKS or multipath)"),
@@ -155,9 +147,9 @@ fn holders(roots: &Roots, parts: &[Part]) -> Vec<Obstacle> {
 }
 
 /// Loop devices whose backing file (or device) it is: the kernel does not lock that.
-fn loops(roots: &Roots, device: &Device, parts: &[Part]) -> Vec<Obstacle> {
+fn loops(tree: &Tree, device: &Device, parts: &[Part]) -> Vec<Obstacle> {
     let mut found = Vec::new();
-    for entry in folders(&roots.sys.join("block")) {
+    for entry in folders(&tree.at("sys/block")) {
         let Some(backing) = text(&entry.join("loop/backing_file")) else { continue };
         let backing = PathBuf::from(backing);
         if same(&backing, &device.path) || parts.iter().any(|part| same(&backing, &part.path)) {
@@ -184,31 +176,14 @@ fn same(one: &Path, other: &Path) -> bool {
 }
 
 /// The process that holds the lock of the file or device node, from `/proc/locks`.
-pub fn lock_holder(roots: &Roots, path: &Path) -> Option<String> {
+pub fn lock_holder(tree: &Tree, path: &Path) -> Option<String> {
     let metadata = fs::metadata(path).ok()?;
-
     let wanted = format!("{:02x}:{:02x}:{}", major(metadata.dev()), minor(metadata.dev()), metadata.ino());
-    let locks = fs::read_to_string(roots.proc.join("locks")).ok()?;
+    let locks = fs::read_to_string(tree.at("proc/locks")).ok()?;
     let line = locks.lines().find(|line| line.contains("FLOCK") && line.split_whitespace().any(|f| f == wanted))?;
     let pid = line.split_whitespace().nth(4)?;
-    let name = text(&roots.proc.join(pid).join("comm")).unwrap_or_default();
+    let name = text(&tree.at("proc").join(pid).join("comm")).unwrap_or_default();
     Some(format!("process {pid} ({name})"))
-}
-
-/// The kernel writes a space in a path as `\040`.
-fn unescape(text: &str) -> PathBuf {
-    let bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let code = bytes
-            .get(at + 1..at + 4)
-            .filter(|_| bytes[at] == b'\\')
-            .and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
-        out.push(code.unwrap_or(bytes[at]));
-        at += if code.is_some() { 4 } else { 1 };
-    }
-    PathBuf::from(std::ffi::OsString::from_vec(out))
 }
 
 #[cfg(test)]
@@ -216,20 +191,22 @@ mod tests {
     use std::fs;
     use std::path::Path;
 
-    use super::{obstacles, unescape};
-    use crate::disk::device::{Device, Roots};
+    use super::obstacles;
+    use holdfast_hw_profiles::tree::Tree;
+
+    use crate::disk::device::Device;
 
     /// A machine with one disk, sdb (8:16), that has a partition sdb1 (8:17).
     fn machine(root: &Path, files: &[(&str, &str)]) -> Vec<(&'static str, String)> {
-        let roots = Roots { dev: root.join("dev"), proc: root.join("proc"), sys: root.join("sys") };
+        let tree = Tree::open(root).unwrap();
         let all = [("sys/dev/block/8:16/ro", "0"), ("dev/sdb", ""), ("dev/sdb1", "")];
         for (path, text) in all.iter().chain(files) {
             let path = root.join(path);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
         }
-        let device = Device::block(&roots, Path::new("/dev/sdb"), roots.dev.join("sdb"), "8:16");
-        obstacles(&roots, &device).into_iter().map(|found| (found.code, found.to_string())).collect()
+        let device = Device::block(&tree, Path::new("/dev/sdb"), root.join("dev/sdb"), "8:16");
+        obstacles(&tree, &device).into_iter().map(|found| (found.code, found.to_string())).collect()
     }
 
     fn only(files: &[(&str, &str)], code: &str, words: &[&str]) {
@@ -272,14 +249,8 @@ mod tests {
     }
 
     #[test]
-    fn a_read_only_and_a_zoned_device_and_a_partition_are_refused() {
+    fn a_read_only_device_and_a_partition_are_refused() {
         only(&[("sys/dev/block/8:16/ro", "1\n")], "read-only", &["read-only", "blockdev --setrw"]);
-        only(&[("sys/dev/block/8:16/queue/zoned", "host-managed\n")], "zoned", &["host-managed", "conventional"]);
         only(&[("sys/dev/block/8:16/partition", "2\n")], "partition", &["partition 2", "whole disks"]);
-    }
-
-    #[test]
-    fn escaped_paths_are_read() {
-        assert_eq!(unescape("/a\\040b\\134c\\"), Path::new("/a b\\c\\"));
     }
 }

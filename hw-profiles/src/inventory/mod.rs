@@ -75,7 +75,7 @@ impl Machine {
         let mut disks: Vec<Disk> = tree
             .names("sys/block")
             .iter()
-            .filter(|name| options.virtual_disks || !VIRTUAL.iter().any(|kind| is_numbered(name, kind)))
+            .filter(|name| options.virtual_disks || !is_virtual(name))
             .filter_map(|name| disk::read(&tree, name, &usage, &enclosures))
             .collect();
         if !options.skip_signatures {
@@ -98,6 +98,16 @@ impl Machine {
         ids.dedup();
         ids
     }
+}
+
+/// What sysfs says of the one disk `name`, who uses it and what its bytes say left out; `None` when it is not there.
+pub fn disk(tree: &Tree, name: &str) -> Option<Disk> {
+    disk::read(tree, name, &Usage::default(), &[])
+}
+
+/// Whether `name` is of those that are no hardware: loop, RAM, device mapper and the like.
+pub(crate) fn is_virtual(name: &str) -> bool {
+    VIRTUAL.iter().any(|kind| is_numbered(name, kind))
 }
 
 /// Whether `name` is `kind` and a number: `md0` is a `md`, `mdraid` is not.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::tree::Tree;
+use crate::tree::{Tree, unescaped};
 
 /// Mounts and swap of the whole machine.
 #[derive(Debug, Default)]
@@ -32,7 +32,7 @@ impl Usage {
     fn add_mount(&mut self, line: &str) {
         let mut fields = line.split(' ');
         let (Some(number), Some(point)) = (fields.nth(2), fields.nth(1)) else { return };
-        let place = format!("mounted at {}", unescaped(point));
+        let place = format!("mounted at {}", unescaped(point).display());
         let source = line.split_once(" - ").and_then(|(_, rest)| rest.split(' ').nth(1));
         if let Some(name) = source.and_then(|source| source.strip_prefix("/dev/")) {
             self.add(name.to_owned(), place.clone());
@@ -59,21 +59,6 @@ impl Usage {
         }
         found
     }
-}
-
-/// `\040` and the like back to the characters they stand for.
-fn unescaped(text: &str) -> String {
-    let mut out = Vec::new();
-    let bytes = text.as_bytes();
-    let mut at = 0;
-    while at < bytes.len() {
-        let code = (bytes[at] == b'\\')
-            .then(|| text.get(at + 1..at + 4).and_then(|digits| u8::from_str_radix(digits, 8).ok()))
-            .flatten();
-        out.push(code.unwrap_or(bytes[at]));
-        at += if code.is_some() { 4 } else { 1 };
-    }
-    String::from_utf8_lossy(&out).into_owned()
 }
 
 #[cfg(test)]

@@ -1,11 +1,13 @@
 //! TOML configuration: every key can be set as `HOLDFAST__SECTION__KEY`, secrets also by `KEY_file`, and an unknown
 //! key is an error that names the nearest known one.
 
+use std::borrow::Cow;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
-use toml::{Table, Value};
+use toml::de::{DeTable, DeValue};
+use toml::{Spanned, Table, Value};
 
 /// Environment variables with this prefix override keys.
 const PREFIX: &str = "HOLDFAST__";
@@ -25,11 +27,13 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// The file is no TOML, or a key is unknown, missing or of the wrong type.
-    #[error("{path}: {detail}")]
+    #[error("{path}{place}: {detail}")]
     Invalid {
         /// The file.
         path: PathBuf,
-        /// What and where.
+        /// `:LINE:COLUMN`, both from 1; empty where no place of the file is to blame.
+        place: String,
+        /// What is wrong.
         detail: String,
     },
 }
@@ -72,15 +76,53 @@ pub fn parse<T: DeserializeOwned>(
     secrets: &[&str],
     environment: impl Iterator<Item = (String, String)>,
 ) -> Result<T, ConfigError> {
-    let invalid = |detail: String| ConfigError::Invalid { path: path.to_owned(), detail };
-    let mut table: Table = toml::from_str(text).map_err(|error| invalid(error.to_string()))?;
+    let invalid = |detail| ConfigError::Invalid { path: path.to_owned(), place: String::new(), detail };
+    let at = |error: &toml::de::Error| ConfigError::Invalid {
+        path: path.to_owned(),
+        place: error.span().map(|span| place(text, span.start)).unwrap_or_default(),
+        detail: with_nearest(error.message()),
+    };
+    let mut table: Table = toml::from_str(text).map_err(|error| at(&error))?;
     for (name, value) in environment {
         if let Some(keys) = name.strip_prefix(PREFIX) {
             set(&mut table, &keys.to_ascii_lowercase(), "__", &value).map_err(invalid)?;
         }
     }
     read_secrets(&mut table, secrets)?;
-    Value::Table(table).try_into().map_err(|error: toml::de::Error| invalid(with_nearest(&error.to_string())))
+    Value::Table(table).try_into().map_err(|error: toml::de::Error| match wrong_in_text::<T>(text, secrets) {
+        // Otherwise the environment is to blame.
+        Some(placed) if placed.message() == error.message() => at(&placed),
+        _ => invalid(with_nearest(error.to_string().trim_end())),
+    })
+}
+
+/// What is wrong with the text alone, with its place.
+fn wrong_in_text<T: DeserializeOwned>(text: &str, secrets: &[&str]) -> Option<toml::de::Error> {
+    let mut table = DeTable::parse(text).ok()?;
+    rename_secrets(table.get_mut(), secrets);
+    T::deserialize(toml::de::Deserializer::from(table)).err()
+}
+
+/// `KEY_file` to `KEY`: a secret is a text, as the name of its file is.
+fn rename_secrets(table: &mut DeTable<'_>, secrets: &[&str]) {
+    for secret in secrets {
+        if let Some((key, file)) = table.remove_entry(format!("{secret}_file").as_str()) {
+            table.insert(Spanned::new(key.span(), Cow::Owned((*secret).to_owned())), file);
+        }
+    }
+    for (_, value) in table.iter_mut() {
+        if let DeValue::Table(section) = value.get_mut() {
+            rename_secrets(section, secrets);
+        }
+    }
+}
+
+/// The place of a byte of the text, as editors count.
+fn place(text: &str, byte: usize) -> String {
+    let before = text.get(..byte).unwrap_or(text);
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    format!(":{line}:{column}")
 }
 
 /// Sets the key that `keys` names, section by section with `separator` between them, to a value read as TOML, or as a
@@ -177,6 +219,21 @@ mod tests {
     fn an_unknown_key_names_the_nearest_known_one() {
         let error = load(&GOOD.replace("certificate", "certifikate"), &[]).unwrap_err().to_string();
         assert!(error.contains("certifikate") && error.contains("did you mean `certificate`?"), "{error}");
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_its_line() {
+        let place = |text: &str, environment: &[(&str, &str)]| match load(text, environment).unwrap_err() {
+            ConfigError::Invalid { place, .. } => place,
+            ConfigError::Read { path, source } => panic!("{}: {source}", path.display()),
+        };
+        let misspelt = GOOD.replace("certificate", "certifikate");
+        assert_eq!(place(&misspelt, &[]), ":3:1");
+        assert_eq!(place(&misspelt.replace("key = 'k'", "key_file = '/dev/null'"), &[]), ":3:1");
+        assert_eq!(place(&GOOD.replace("certificate = 'c'\n", ""), &[]), ":2:1", "a missing key: its section");
+        assert_eq!(place(&GOOD.replace("'a'", "1"), &[]), ":1:10");
+        assert_eq!(place(&GOOD.replace("'a'", "a"), &[]), ":1:10", "no TOML");
+        assert_eq!(place(GOOD, &[("HOLDFAST__LISTEN", "1")]), "", "not the file's fault");
     }
 
     #[test]

@@ -28,6 +28,9 @@ impl InvalidId {
 
 macro_rules! random_id {
     ($(#[$doc:meta])* $name:ident, $what:literal) => {
+        random_id!($(#[$doc])* $name, $what, "32 hex digits", |_| true);
+    };
+    ($(#[$doc:meta])* $name:ident, $what:literal, $expected:literal, $is_one:expr) => {
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
         pub struct $name(pub [u8; 16]);
@@ -56,9 +59,11 @@ macro_rules! random_id {
 
             fn from_str(text: &str) -> Result<Self, InvalidId> {
                 let mut bytes = [0; 16];
-                hex::decode_to_slice(text, &mut bytes)
-                    .map_err(|_| InvalidId::new($what, "32 hex digits", text))?;
-                Ok(Self(bytes))
+                let is_one: fn(&[u8; 16]) -> bool = $is_one;
+                match hex::decode_to_slice(text, &mut bytes) {
+                    Ok(()) if is_one(&bytes) => Ok(Self(bytes)),
+                    _ => Err(InvalidId::new($what, $expected, text)),
+                }
             }
         }
 
@@ -80,7 +85,9 @@ macro_rules! random_id {
 random_id!(
     /// One volume manager's domain. Stands in disk, volume and URL formats.
     CellId,
-    "a cell id"
+    "a cell id",
+    "32 hex digits, not all of them 0",
+    |bytes| *bytes != [0; 16]
 );
 random_id!(
     /// A disk, named at format time and never again.
@@ -168,7 +175,7 @@ impl fmt::Display for NodeId {
 
 #[cfg(test)]
 mod tests {
-    use super::{DiskId, VolumeId};
+    use super::{CellId, DiskId, VolumeId};
 
     #[test]
     fn an_id_reads_back_from_its_text() {
@@ -181,6 +188,14 @@ mod tests {
     fn a_text_that_is_no_id_is_named_in_the_error() {
         let error = "xyz".parse::<DiskId>().unwrap_err();
         assert_eq!(error.to_string(), "\"xyz\" is not a disk id: expected 32 hex digits");
+    }
+
+    #[test]
+    fn a_cell_is_never_called_by_zeros_alone() {
+        let zeros = DiskId::default().to_string();
+        assert!(zeros.parse::<DiskId>().is_ok());
+        let error = zeros.parse::<CellId>().unwrap_err().to_string();
+        assert!(error.contains("is not a cell id: expected 32 hex digits, not all of them 0"), "{error}");
     }
 
     #[test]
