@@ -230,6 +230,9 @@ pub struct Model {
     /// Confirmed incarnations: number and nonce.
     pub incarnation: Register<(u64, [u8; 16])>,
     pub proposal: Option<Incarnation>,
+    /// A scrub was begun since the mount that may not be able to read something. It goes on whoever waits for it, and may
+    /// come to extents that were made after it began.
+    pub may_mark: bool,
     term: u64,
 }
 
@@ -241,8 +244,15 @@ impl Model {
             keys_busy: false,
             incarnation: Register::new((0, [0; 16])),
             proposal: None,
+            may_mark: false,
             term: 0,
         }
+    }
+
+    /// A volume that was asked for.
+    pub fn insert(&mut self, mut volume: Volume) {
+        volume.marked = if self.may_mark { Known::Maybe } else { Known::No };
+        self.volumes.insert(volume.id, volume);
     }
 
     /// The term of the newest leader that any order came from.
@@ -266,6 +276,7 @@ impl Model {
             }
         }
         self.volumes.retain(|id, _| shown(id));
+        self.may_mark = false;
         Ok(())
     }
 }

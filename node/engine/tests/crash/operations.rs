@@ -56,7 +56,7 @@ impl Simulation {
 
     fn create(&mut self, disk: Disk) -> Running {
         let id = self.fresh_volume();
-        self.model.volumes.insert(id, Volume::new(id, EPOCH, false));
+        self.model.insert(Volume::new(id, EPOCH, false));
         Box::pin(async move {
             let result = disk.create_extent(id, EPOCH).await;
             observe(move |model, _| {
@@ -298,6 +298,7 @@ impl Simulation {
     fn scrub(&mut self, disk: Disk) -> Running {
         let most = 1 + self.ops.below(300_000);
         let (may_mark, is_written) = (self.faults.read_errors > 0, self.faults.write_errors == 0);
+        self.model.may_mark |= may_mark;
         for volume in self.model.volumes.values_mut() {
             // It may also take a mark back.
             if may_mark || volume.marked == Known::Yes {
@@ -335,7 +336,7 @@ impl Simulation {
             let (bytes, records) = batch(id, EPOCH, offset, offset, &self.payloads());
             volume.batches.push(Batch { offset, bytes, records, acknowledged: false });
         }
-        self.model.volumes.insert(id, volume);
+        self.model.insert(volume);
         id
     }
 
