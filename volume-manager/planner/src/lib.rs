@@ -4,6 +4,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod durability;
 mod health;
 mod inventory;
 mod placement;
@@ -13,6 +14,7 @@ mod repair;
 mod seal;
 mod spread;
 
+pub use durability::{Durability, DurabilityError, DurabilityInputs, durability};
 pub use health::{HealthCounts, can_lose, health_counts};
 pub use inventory::{Inventory, InventoryDisk};
 pub use placement::{COPIES, Distinct, PlacementError, choose_disks, choose_repair_disk};
