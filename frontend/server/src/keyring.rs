@@ -8,15 +8,16 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use holdfast_libs_crypto::{CryptoError, DataKey, MasterKey, SealedRecord};
 use holdfast_libs_types::{BlockHash, KeyId};
+use holdfast_volume_manager_catalog::CatalogError;
 
-use crate::index::{Index, IndexError};
+use crate::index::Index;
 
 /// Why there is no key.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum KeyError {
     /// The catalog cannot be read or written.
     #[error("keyring: {0}")]
-    Index(#[from] IndexError),
+    Index(#[from] CatalogError),
     /// The cipher library refuses, or there are no random bytes.
     #[error("keyring: {0}")]
     Crypto(#[from] CryptoError),
@@ -44,7 +45,7 @@ impl Keyring {
             return Ok(key.clone());
         }
         let (key, wrapped) = self.master.generate()?;
-        self.index.put_key(wrapped).await?;
+        self.index.put_key(&wrapped).await?;
         let key = Arc::new(key);
         tracing::info!(key = %key.id(), "new data key");
         self.known.write().unwrap_or_else(PoisonError::into_inner).insert(key.id(), key.clone());

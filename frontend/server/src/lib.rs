@@ -3,7 +3,7 @@
 //! - `routes`, `puts`, `gets`, `receive`: signed URLs and bodies
 //! - `store`, `in_flight`, `writer`: the way of a block into the cell
 //! - `reader`, `locations`, `cache`: the way of a block out of the cell
-//! - `index`: the catalog, off the async threads
+//! - `index`: the catalog
 //! - `keyring`: encryption at rest
 //!
 //! Invariants:
@@ -43,6 +43,7 @@ use holdfast_libs_crypto::{MasterKey, key_from_hex};
 use holdfast_libs_presign::SigningKeys;
 use holdfast_libs_transport::{HttpClient, Role, ServiceTokens};
 use holdfast_libs_types::InstanceId;
+use holdfast_volume_manager_catalog::CatalogStore;
 use holdfast_volume_manager_client::VolumeManagerClient;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -103,7 +104,8 @@ pub async fn run_on(listener: TcpListener, config: Config, shutdown: Cancellatio
     let server_tls = config.tls.server()?;
     let http = HttpClient::new(&config.tls.client()?, Some(&tokens.token(Role::Frontend)));
     let instance = InstanceId(holdfast_libs_crypto::random().map_err(|_| ServerError::Random)?);
-    let index = Index::open(&config.catalog_dir, config.cell).await.map_err(|error| ServerError::Catalog {
+    let store = CatalogStore::Sqlite { folder: config.catalog_dir.clone() };
+    let index = Index::open(&store, config.cell).await.map_err(|error| ServerError::Catalog {
         folder: config.catalog_dir.display().to_string(),
         detail: error.to_string(),
     })?;

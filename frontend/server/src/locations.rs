@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use holdfast_libs_types::VolumeId;
+use holdfast_volume_manager_catalog::CatalogError;
 use holdfast_volume_manager_client::Replica;
 use tokio::time::Instant;
 
-use crate::index::{Index, IndexError};
+use crate::index::Index;
 
 /// Repair changes the list; a reader that finds nothing where the list says so looks again at once.
 const MEMORY: Duration = Duration::from_secs(5);
@@ -32,7 +33,7 @@ impl Locations {
     }
 
     /// The replicas of `volume`; empty when the table does not know it. With `fresh` the memory is not asked.
-    pub(crate) async fn of(&self, volume: VolumeId, fresh: bool) -> Result<Replicas, IndexError> {
+    pub(crate) async fn of(&self, volume: VolumeId, fresh: bool) -> Result<Replicas, CatalogError> {
         if !fresh {
             let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some((replicas, when)) = seen.get(&volume)

@@ -79,7 +79,7 @@ impl Reader {
     /// # Errors
     /// `unavailable` when the catalog cannot be read.
     pub(crate) async fn rows(&self, hashes: Vec<BlockHash>) -> Result<Vec<Option<Row>>, ApiError> {
-        self.index.lookup(hashes).await.map_err(|error| unavailable(error.to_string()))
+        self.index.lookup(&hashes).await.map_err(|error| unavailable(error.to_string()))
     }
 
     /// A block from the cache, verified when it was put there.

@@ -68,7 +68,7 @@ impl Store {
     }
 
     async fn bring(&self, owned: Vec<Owned>, held: Arc<Held>) {
-        let known = match self.index.touch(owned.iter().map(|owned| owned.hash).collect()).await {
+        let known = match self.index.touch(&owned.iter().map(|owned| owned.hash).collect::<Vec<_>>()).await {
             Ok(known) => known,
             Err(error) => return fail(owned, &error),
         };

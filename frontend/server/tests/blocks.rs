@@ -250,7 +250,7 @@ async fn a_full_volume_is_followed_by_another() {
     let leased = cluster.counter("volumes_leased").await;
     assert!(leased >= 3, "{leased} volumes of 13 MiB for 32 MiB");
     eventually("the full ones are sealed", async || {
-        let sealed = cluster.volumes().into_iter().filter(|row| row.state == VolumeState::Sealed).count() as u64;
+        let sealed = cluster.volumes().await.into_iter().filter(|row| row.state == VolumeState::Sealed).count() as u64;
         (sealed >= leased - 2).then_some(())
     })
     .await;

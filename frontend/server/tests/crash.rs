@@ -73,7 +73,7 @@ async fn what_was_appended_without_index_rows_was_never_acknowledged_and_can_be_
     assert_eq!(cluster.get(lost).await.unwrap(), blocks[2]);
     // Its lease runs out, and its volume is sealed with everything that was acknowledged below the length.
     let open = cluster.status().await.open_volumes;
-    let abandoned = cluster.volumes().into_iter().map(|row| row.volume).find(|volume| !open.contains(volume));
+    let abandoned = cluster.volumes().await.into_iter().map(|row| row.volume).find(|volume| !open.contains(volume));
     cluster.sealed(abandoned.expect("the dead frontend's volume")).await;
     for block in &blocks {
         assert_eq!(cluster.get(BlockHash::of(block)).await.unwrap(), *block);

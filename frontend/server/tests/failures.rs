@@ -40,7 +40,7 @@ async fn puts_go_on_in_another_volume_when_a_node_dies_and_nothing_acknowledged_
     assert!(row.replicas.len() >= 2 && !row.replicas.contains(&dead), "{row:?}");
     assert!(reason.contains(&format!("disk {dead} failed the writer")), "the seal names the disk: {reason}");
     for open in cluster.status().await.open_volumes {
-        let next = cluster.volumes().into_iter().find(|row| row.volume == open).unwrap();
+        let next = cluster.volumes().await.into_iter().find(|row| row.volume == open).unwrap();
         assert!(!next.replicas.contains(&dead), "the next volume avoids it");
     }
     let counters = cluster.status().await.counters;
@@ -207,7 +207,7 @@ async fn blocks_whose_index_rows_are_fenced_go_into_another_volume() {
     let first = block(1, 5000);
     cluster.put(&first).await.unwrap();
     let volume = cluster.status().await.open_volumes[0];
-    cluster.close_fence(volume);
+    cluster.close_fence(volume).await;
     let blocks: Vec<_> = (2..12).map(|n| block(n, 5000)).collect();
     assert_eq!(cluster.put_list(&blocks).await.unwrap().receipts.len(), 10);
     for block in blocks.iter().chain([&first]) {

@@ -103,6 +103,9 @@ pub enum CatalogError {
         /// The term in the catalog.
         current: Term,
     },
+    /// The process ends.
+    #[error("the catalog is not asked any more: the process ends")]
+    Stopped,
     /// No such volume.
     #[error("volume {0} is not in the replication table")]
     UnknownVolume(VolumeId),

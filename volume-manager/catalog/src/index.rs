@@ -1,55 +1,21 @@
 //! The block index: hash -> (volume, offset, length), the fence rows that guard it, and the keyring.
 //!
-//! Rows are many (one a block in the cell) and small, so their size decides the catalog's. Measured with 300,000 random
-//! hashes: 63 bytes of file a row as inserted, 56 packed; an ordinary table with the whole volume id takes 119. Two choices:
-//! - The hash is the primary key of a table WITHOUT ROWID: the row lives in the key's own tree. An ordinary table holds the
-//!   32-byte hash twice, in the table and in its unique index. (119 -> 79 bytes)
-//! - The 16-byte volume id is replaced by a small integer (2 bytes up to 32,767 volumes). Its side table is the fence table:
-//!   inserting reads the fence row anyway, so the number costs no further look-up. (79 -> 63 bytes)
+//! A block that has a row is there: frontends answer a put only after its row is durable, and look blocks up here. The index
+//! may be split by hash into several databases (shards), each with fence rows of its own.
 //!
-//! The test `a_row_takes_less_than_seventy_bytes` watches over it.
+//! What every store keeps, whether it has one database or many:
+//! - An insert checks the volume's fence, raises its highest end and writes the rows in one transaction of each database it
+//!   touches. It counts as done when all of them took it.
+//! - `close_fence` answers only once every database has closed the volume's fence, with the highest of their ends. So no row
+//!   is inserted afterwards, and every row that ever was lies below that floor, those of refused inserts included.
 
-mod fence;
-mod keyring;
-mod rows;
-#[cfg(test)]
-mod tests;
-
-use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use holdfast_libs_types::{BlockHash, CellId, KeyId, VolumeId, WriteEpoch};
+use async_trait::async_trait;
+use holdfast_libs_types::{BlockHash, KeyId, VolumeId, WriteEpoch};
 
-use crate::database::{Database, Schema};
-use crate::{CatalogError, Fenced, InsertError};
-
-const SCHEMA: Schema = Schema {
-    file: "index.db",
-    version: 1,
-    // `small` numbers the volume in `blocks`. `touched` is in days since 1970.
-    create: "
-        CREATE TABLE fences (
-            small INTEGER PRIMARY KEY,
-            volume BLOB NOT NULL UNIQUE,
-            epoch INTEGER NOT NULL,
-            closed INTEGER NOT NULL,
-            highest_end INTEGER NOT NULL
-        ) STRICT;
-        CREATE TABLE blocks (
-            hash BLOB PRIMARY KEY NOT NULL,
-            small INTEGER NOT NULL,
-            start INTEGER NOT NULL,
-            length INTEGER NOT NULL,
-            plain_len INTEGER NOT NULL,
-            touched INTEGER NOT NULL
-        ) STRICT, WITHOUT ROWID;
-        CREATE TABLE keys (
-            id BLOB PRIMARY KEY NOT NULL,
-            wrapped BLOB NOT NULL,
-            generation INTEGER NOT NULL UNIQUE
-        ) STRICT, WITHOUT ROWID;
-    ",
-};
+use crate::number::int;
+use crate::{CatalogError, FenceReason, Fenced, InsertError};
 
 /// Where a block is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,53 +71,39 @@ pub struct Fence {
 }
 
 /// The block index of a cell. Frontends open it in their own process, beside the volume manager.
-#[derive(Debug, Clone)]
-pub struct BlockIndex {
-    db: Database,
-}
-
-impl BlockIndex {
-    /// Opens `index.db` in `dir`, making it when it is missing.
-    ///
-    /// # Errors
-    /// `ForeignCell`, `NewerSchema`, `NotCatalog`, `Pragma`, `File`, `Busy`.
-    pub fn open(dir: &Path, cell: CellId) -> Result<Self, CatalogError> {
-        Ok(Self { db: Database::open(dir, &SCHEMA, cell)? })
-    }
-
+///
+/// A call whose future is dropped goes on to its end. Every call can be repeated, so a lost answer is no harm: after an
+/// error, repeat it or treat the outcome as not known.
+#[async_trait]
+pub trait BlockIndex: std::fmt::Debug + Send + Sync {
     /// Where each block is, in the order asked for; None when the index has no row.
     ///
     /// # Errors
-    /// `Sql`, `Damaged`.
-    pub fn lookup(&self, hashes: &[BlockHash]) -> Result<Vec<Option<IndexRow>>, CatalogError> {
-        self.db.read(|tx| hashes.iter().map(|hash| rows::lookup(tx, *hash)).collect())
-    }
+    /// `Sql`, `Database`, `Damaged`.
+    async fn lookup(&self, hashes: &[BlockHash]) -> Result<Vec<Option<IndexRow>>, CatalogError>;
 
     /// Whether each block is there, in the order asked for. "There" is durably marked with today's date, so that garbage
     /// collection keeps the block for its grace; a block marked today already costs no write.
     ///
     /// # Errors
-    /// `Busy`, `Full`, `Sql`.
-    pub fn touch(&self, hashes: &[BlockHash]) -> Result<Vec<bool>, CatalogError> {
-        rows::touch(&self.db, hashes, today())
-    }
+    /// `Busy`, `Full`, `Sql`, `Database`.
+    async fn touch(&self, hashes: &[BlockHash]) -> Result<Vec<bool>, CatalogError>;
 
-    /// Inserts the rows of several volumes in one transaction. Each volume's fence must be open for its epoch, otherwise
-    /// that volume gets `Fenced` and none of its rows; the others are not affected. A block that has a row already keeps it
-    /// (and counts as touched). Durable when this returns; can be repeated.
+    /// Inserts the rows of several volumes. Each volume's fence must be open for its epoch, otherwise that volume gets
+    /// `Fenced`; the others are not affected. A block that has a row already keeps it (and counts as touched). Durable when
+    /// this returns; can be repeated. With one database all of it is one transaction, and a volume that gets `Fenced` got
+    /// none of its rows. With several, those that took rows keep them: they are true, and lie below the floor.
     ///
     /// # Errors
-    /// `BadRow` and `TooLarge` for impossible rows (nothing at all is inserted), `Busy`, `Full`, `Sql`.
-    pub fn insert_many(&self, inserts: &[VolumeInsert]) -> Result<Vec<Result<(), Fenced>>, CatalogError> {
-        rows::insert_many(&self.db, inserts, today())
-    }
+    /// `BadRow` and `TooLarge` for impossible rows (nothing at all is inserted), `Busy`, `Full`, `Sql`, `Database`.
+    async fn insert_many(&self, inserts: &[VolumeInsert]) -> Result<Vec<Result<(), Fenced>>, CatalogError>;
 
     /// [`BlockIndex::insert_many`] for one volume.
     ///
     /// # Errors
     /// `Fenced`, or those of `insert_many`.
-    pub fn insert(&self, insert: &VolumeInsert) -> Result<(), InsertError> {
-        for result in self.insert_many(std::slice::from_ref(insert))? {
+    async fn insert(&self, insert: &VolumeInsert) -> Result<(), InsertError> {
+        for result in self.insert_many(std::slice::from_ref(insert)).await? {
             result?;
         }
         Ok(())
@@ -161,63 +113,80 @@ impl BlockIndex {
     ///
     /// # Errors
     /// `Fenced` when the row is closed or of another epoch.
-    pub fn create_fence(&self, volume: VolumeId, epoch: WriteEpoch) -> Result<(), InsertError> {
-        fence::create(&self.db, volume, epoch)
-    }
+    async fn create_fence(&self, volume: VolumeId, epoch: WriteEpoch) -> Result<(), InsertError>;
 
     /// Closes a volume's fence for good and answers the floor: the highest end that was inserted, in bytes. Makes a closed
     /// row with floor 0 when there is none, so that a late `create_fence` or `insert` is refused. Can be repeated.
     ///
     /// # Errors
-    /// `Busy`, `Full`, `Sql`.
-    pub fn close_fence(&self, volume: VolumeId, new_epoch: WriteEpoch) -> Result<u64, CatalogError> {
-        fence::close(&self.db, volume, new_epoch)
-    }
+    /// `Busy`, `Full`, `Sql`, `Database`.
+    async fn close_fence(&self, volume: VolumeId, new_epoch: WriteEpoch) -> Result<u64, CatalogError>;
 
-    /// A volume's fence row.
+    /// A volume's fence. Where several databases have it: closed when any has closed it, with the highest of their epochs
+    /// and ends.
     ///
     /// # Errors
-    /// `Sql`, `Damaged`.
-    pub fn fence(&self, volume: VolumeId) -> Result<Option<Fence>, CatalogError> {
-        self.db.read(|tx| Ok(fence::find(tx, volume)?.map(|(_, fence)| fence)))
-    }
+    /// `Sql`, `Database`, `Damaged`.
+    async fn fence(&self, volume: VolumeId) -> Result<Option<Fence>, CatalogError>;
 
     /// Keeps a wrapped data key. It must be durable here before the key seals its first block. Answers the keyring's new
     /// generation; the same key again changes nothing.
     ///
     /// # Errors
     /// `KeyTaken` when the id has other bytes.
-    pub fn put_key(&self, key: &KeyId, wrapped: &[u8]) -> Result<u64, CatalogError> {
-        keyring::put(&self.db, key, wrapped)
-    }
+    async fn put_key(&self, key: &KeyId, wrapped: &[u8]) -> Result<u64, CatalogError>;
 
     /// The keyring: its generation (0 when empty, raised by each new key) and all wrapped keys, oldest first.
     ///
     /// # Errors
-    /// `Sql`.
-    pub fn keys(&self) -> Result<(u64, WrappedKeys), CatalogError> {
-        keyring::all(&self.db)
-    }
+    /// `Sql`, `Database`.
+    async fn keys(&self) -> Result<(u64, WrappedKeys), CatalogError>;
 
     /// How many blocks have a row. Reads the whole index: for tests and reports.
     ///
     /// # Errors
-    /// `Sql`.
-    pub fn count(&self) -> Result<u64, CatalogError> {
-        rows::count(&self.db)
-    }
+    /// `Sql`, `Database`.
+    async fn count(&self) -> Result<u64, CatalogError>;
 
     /// At most `limit` rows with hashes above `after`, in order of the hash.
     ///
     /// # Errors
-    /// `Sql`, `Damaged`.
-    pub fn scan(&self, after: Option<BlockHash>, limit: usize) -> Result<Vec<(BlockHash, IndexRow)>, CatalogError> {
-        rows::scan(&self.db, after, limit)
-    }
+    /// `Sql`, `Database`, `Damaged`.
+    async fn scan(&self, after: Option<BlockHash>, limit: usize) -> Result<Vec<(BlockHash, IndexRow)>, CatalogError>;
 }
 
 /// Days since 1970. A clock before that counts as day 0: a touch then writes nothing and marks never go back.
-fn today() -> i64 {
+pub(crate) fn today() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs() / 86_400).unwrap_or(i64::MAX)
+}
+
+/// Whether a fence admits an insert at `epoch`.
+pub(crate) fn admit(fence: Option<&Fence>, volume: VolumeId, epoch: WriteEpoch) -> Result<(), Fenced> {
+    let reason = match fence {
+        None => FenceReason::Missing,
+        Some(fence) if fence.closed => FenceReason::Closed,
+        Some(fence) if fence.epoch != epoch => FenceReason::OtherEpoch(fence.epoch),
+        Some(_) => return Ok(()),
+    };
+    Err(Fenced { volume, reason })
+}
+
+/// Refuses rows that cannot be right: those beyond the batch's end would outlive a seal that cuts there.
+pub(crate) fn check(inserts: &[VolumeInsert]) -> Result<(), CatalogError> {
+    for insert in inserts {
+        int("the end of a batch", insert.end)?;
+        for row in &insert.rows {
+            let end = row.offset.checked_add(u64::from(row.length));
+            let why = if row.length == 0 {
+                "its record has no bytes".to_owned()
+            } else if end.is_none_or(|end| end > insert.end) {
+                format!("offset {} + {} bytes is beyond the batch's end {}", row.offset, row.length, insert.end)
+            } else {
+                continue;
+            };
+            return Err(CatalogError::BadRow { hash: row.hash, why });
+        }
+    }
+    Ok(())
 }

@@ -1,80 +1,15 @@
 //! The replication table and the inventory: volumes with their replicas, nodes, disks, the leader's term.
 //!
 //! One process writes it, the leader. Each write is one transaction that first compares the leader's term, so that a leader
-//! that was replaced, and does not know it yet, changes nothing. Frontends read it ([`ReplicationTable::open_read_only`]), so
-//! that reads of blocks go on while no volume manager runs.
-
-mod inventory;
-mod reader;
-mod seal;
-#[cfg(test)]
-mod tests;
-mod volumes;
+//! that was replaced, and does not know it yet, changes nothing. Frontends read it, so that reads of blocks go on while no
+//! volume manager runs.
 
 use std::fmt;
-use std::path::Path;
 
-use holdfast_libs_types::{CellId, DiskId, InstanceId, NodeId, VolumeId, WriteEpoch};
-use rusqlite::{OptionalExtension, Transaction};
-
-pub use reader::TableReader;
+use async_trait::async_trait;
+use holdfast_libs_types::{DiskId, InstanceId, NodeId, VolumeId, WriteEpoch};
 
 use crate::CatalogError;
-use crate::database::{Database, Schema, int, uint};
-
-pub(crate) const SCHEMA: Schema = Schema {
-    file: "table.db",
-    version: 2,
-    // Nonces are 64 random bits, stored as the signed number with the same bits.
-    create: "
-        CREATE TABLE leader (
-            one INTEGER PRIMARY KEY CHECK (one = 1),
-            term INTEGER NOT NULL,
-            generation INTEGER NOT NULL
-        ) STRICT;
-        INSERT INTO leader (one, term, generation) VALUES (1, 0, 1);
-        CREATE TABLE volumes (
-            volume BLOB PRIMARY KEY NOT NULL,
-            state TEXT NOT NULL,
-            epoch INTEGER NOT NULL,
-            capacity INTEGER NOT NULL,
-            length INTEGER,
-            digest BLOB,
-            holder BLOB,
-            lease_expires_ms INTEGER,
-            seal_reason TEXT
-        ) STRICT, WITHOUT ROWID;
-        CREATE INDEX volumes_by_state ON volumes (state);
-        CREATE TABLE nodes (
-            node TEXT PRIMARY KEY NOT NULL,
-            zone TEXT NOT NULL,
-            rack TEXT NOT NULL,
-            address TEXT NOT NULL,
-            instance BLOB NOT NULL,
-            last_seen_ms INTEGER NOT NULL
-        ) STRICT, WITHOUT ROWID;
-        CREATE TABLE disks (
-            disk BLOB PRIMARY KEY NOT NULL,
-            node TEXT NOT NULL REFERENCES nodes (node),
-            path TEXT NOT NULL,
-            incarnation INTEGER NOT NULL,
-            nonce INTEGER NOT NULL,
-            state TEXT NOT NULL,
-            reason TEXT,
-            slot_bytes INTEGER NOT NULL,
-            volume_bytes INTEGER NOT NULL,
-            slots INTEGER NOT NULL,
-            free_slots INTEGER NOT NULL
-        ) STRICT, WITHOUT ROWID;
-        CREATE TABLE replicas (
-            volume BLOB NOT NULL REFERENCES volumes (volume),
-            place INTEGER NOT NULL,
-            disk BLOB NOT NULL REFERENCES disks (disk),
-            PRIMARY KEY (volume, place),
-            UNIQUE (disk, volume)
-        ) STRICT, WITHOUT ROWID;
-    ",
-};
 
 /// A leader's term. Only [`ReplicationTable::take_leadership`] raises it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -102,7 +37,7 @@ pub enum VolumeState {
 }
 
 impl VolumeState {
-    const ALL: [Self; 5] = [Self::Creating, Self::Open, Self::Sealing, Self::Sealed, Self::Failed];
+    pub(crate) const ALL: [Self; 5] = [Self::Creating, Self::Open, Self::Sealing, Self::Sealed, Self::Failed];
 
     /// The word for it in the protocol: `creating`, `open`, `sealing`, `sealed` or `failed`.
     pub const fn as_str(self) -> &'static str {
@@ -115,7 +50,7 @@ impl VolumeState {
         }
     }
 
-    fn parse(text: &str) -> Result<Self, CatalogError> {
+    pub(crate) fn parse(text: &str) -> Result<Self, CatalogError> {
         let found = Self::ALL.into_iter().find(|state| state.as_str() == text);
         found.ok_or_else(|| CatalogError::Damaged(format!("a volume's state is {text:?}")))
     }
@@ -262,182 +197,195 @@ pub struct ReplicaLocation {
     pub address: String,
 }
 
-/// The replication table, for the volume manager.
-///
-/// Every method that takes a [`Term`] is one transaction, is refused with `StaleTerm` when that is not the current one, and
-/// can be repeated after a lost answer.
-#[derive(Debug, Clone)]
-pub struct ReplicationTable {
-    db: Database,
-    reader: TableReader,
-}
-
-impl ReplicationTable {
-    /// Opens `table.db` in `dir`, making it when it is missing.
-    ///
-    /// # Errors
-    /// `ForeignCell`, `NewerSchema`, `NotCatalog`, `Pragma`, `File`, `Busy`.
-    pub fn open(dir: &Path, cell: CellId) -> Result<Self, CatalogError> {
-        let db = Database::open(dir, &SCHEMA, cell)?;
-        Ok(Self { reader: TableReader::new(db.clone()), db })
-    }
-
-    /// Opens `table.db` for reading, in any process.
-    ///
-    /// # Errors
-    /// `Missing` before the volume manager's first start; otherwise as [`ReplicationTable::open`].
-    pub fn open_read_only(dir: &Path, cell: CellId) -> Result<TableReader, CatalogError> {
-        Ok(TableReader::new(Database::open_read_only(dir, &SCHEMA, cell)?))
-    }
-
-    /// Becomes the leader: raises the term, so that every earlier leader's writes are refused from now on.
-    ///
-    /// # Errors
-    /// `Busy`, `Full`, `Sql`.
-    pub fn take_leadership(&self) -> Result<Term, CatalogError> {
-        self.db.write(|tx| {
-            tx.execute("UPDATE leader SET term = term + 1", [])?;
-            current_term(tx)
-        })
-    }
-
+/// The replication table, for reading only: what frontends have of it.
+#[async_trait]
+pub trait TableReader: fmt::Debug + Send + Sync {
     /// The current term; 0 when there never was a leader.
     ///
     /// # Errors
-    /// `Sql`.
-    pub fn term(&self) -> Result<Term, CatalogError> {
-        self.db.read(current_term)
-    }
+    /// `Sql`, `Database`.
+    async fn term(&self) -> Result<Term, CatalogError>;
 
     /// The catalog's generation, for [`VolumeId::from_parts`]. It starts at 1.
     ///
     /// # Errors
-    /// `Sql`.
-    pub fn generation(&self) -> Result<u32, CatalogError> {
-        self.db.read(generation)
-    }
+    /// `Sql`, `Database`.
+    async fn generation(&self) -> Result<u32, CatalogError>;
+
+    /// One volume.
+    ///
+    /// # Errors
+    /// `Sql`, `Database`, `Damaged`.
+    async fn volume(&self, volume: VolumeId) -> Result<Option<Volume>, CatalogError>;
+
+    /// All volumes, in order of their ids.
+    ///
+    /// # Errors
+    /// `Sql`, `Database`, `Damaged`.
+    async fn volumes(&self) -> Result<Vec<Volume>, CatalogError>;
+
+    /// The volumes in any of these states, in order of their ids.
+    ///
+    /// # Errors
+    /// `Sql`, `Database`, `Damaged`.
+    async fn volumes_in(&self, states: &[VolumeState]) -> Result<Vec<Volume>, CatalogError>;
+
+    /// The volumes in state `creating` or `open` whose lease ended at `now_ms` (milliseconds since 1970) or before.
+    ///
+    /// # Errors
+    /// `Sql`, `Database`, `Damaged`, `TooLarge`.
+    async fn expired_leases(&self, now_ms: u64) -> Result<Vec<Volume>, CatalogError>;
+
+    /// All nodes, in order of their names.
+    ///
+    /// # Errors
+    /// `Sql`, `Database`, `Damaged`.
+    async fn nodes(&self) -> Result<Vec<Node>, CatalogError>;
+
+    /// All disks, in order of their ids.
+    ///
+    /// # Errors
+    /// `Sql`, `Database`, `Damaged`.
+    async fn disks(&self) -> Result<Vec<Disk>, CatalogError>;
+
+    /// Where a volume can be read; None when there is no such volume.
+    ///
+    /// # Errors
+    /// `Sql`, `Database`, `Damaged`.
+    async fn locations(&self, volume: VolumeId) -> Result<Option<VolumeLocations>, CatalogError>;
+}
+
+/// The replication table, for the volume manager.
+///
+/// Every method that takes a [`Term`] is one transaction, is refused with `StaleTerm` when that is not the current one, and
+/// can be repeated after a lost answer. A call whose future is dropped goes on to its end. The errors that every call may
+/// answer (`Busy`, `Full`, `Sql`, `Database`) are not named at each.
+#[async_trait]
+pub trait ReplicationTable: TableReader {
+    /// Becomes the leader: raises the term, so that every earlier leader's writes are refused from now on.
+    ///
+    /// # Errors
+    /// See the trait.
+    async fn take_leadership(&self) -> Result<Term, CatalogError>;
 
     /// Raises the generation, to be done after the catalog was restored from a copy: ids issued after that copy was made
     /// are then never issued again. Unlike the other methods a repeat raises it again, which does no harm.
     ///
     /// # Errors
-    /// `StaleTerm`, `Sql`.
-    pub fn raise_generation(&self, term: Term) -> Result<u32, CatalogError> {
-        self.write(term, |tx| {
-            tx.execute("UPDATE leader SET generation = generation + 1", [])?;
-            generation(tx)
-        })
-    }
+    /// `StaleTerm`.
+    async fn raise_generation(&self, term: Term) -> Result<u32, CatalogError>;
 
-    /// All reading methods, as frontends have them.
-    pub fn reader(&self) -> &TableReader {
-        &self.reader
-    }
-
-    /// See [`TableReader::volume`].
+    /// Writes down a volume that is about to be made, in state `creating`.
     ///
     /// # Errors
-    /// `Sql`, `Damaged`.
-    pub fn volume(&self, volume: VolumeId) -> Result<Option<Volume>, CatalogError> {
-        self.reader.volume(volume)
-    }
+    /// `StaleTerm`; `VolumeExists` when the id is taken by anything but this very volume in state `creating`; `UnknownDisk`,
+    /// `BadReplicas`.
+    async fn create_volume(&self, term: Term, new: &NewVolume) -> Result<(), CatalogError>;
 
-    /// See [`TableReader::volumes`].
+    /// `creating` -> `open`.
     ///
     /// # Errors
-    /// `Sql`, `Damaged`.
-    pub fn volumes(&self) -> Result<Vec<Volume>, CatalogError> {
-        self.reader.volumes()
-    }
+    /// `StaleTerm`, `UnknownVolume`, `WrongState`.
+    async fn open_volume(&self, term: Term, volume: VolumeId) -> Result<(), CatalogError>;
 
-    /// See [`TableReader::volumes_in`].
+    /// `creating` -> `failed`: it could not be made. A volume that a writer may have is sealed instead.
     ///
     /// # Errors
-    /// `Sql`, `Damaged`.
-    pub fn volumes_in(&self, states: &[VolumeState]) -> Result<Vec<Volume>, CatalogError> {
-        self.reader.volumes_in(states)
-    }
+    /// `StaleTerm`, `UnknownVolume`, `WrongState`.
+    async fn fail_volume(&self, term: Term, volume: VolumeId, reason: &str) -> Result<(), CatalogError>;
 
-    /// See [`TableReader::expired_leases`].
+    /// Moves the end of the leases that `holder` has on these volumes to `expires_ms` (never to an earlier time). Answers
+    /// those that were kept: the open ones of this holder. A lease that ran out is kept too, as long as no seal has begun.
     ///
     /// # Errors
-    /// `Sql`, `Damaged`.
-    pub fn expired_leases(&self, now_ms: u64) -> Result<Vec<Volume>, CatalogError> {
-        self.reader.expired_leases(now_ms)
-    }
-
-    /// See [`TableReader::nodes`].
-    ///
-    /// # Errors
-    /// `Sql`, `Damaged`.
-    pub fn nodes(&self) -> Result<Vec<Node>, CatalogError> {
-        self.reader.nodes()
-    }
-
-    /// See [`TableReader::disks`].
-    ///
-    /// # Errors
-    /// `Sql`, `Damaged`.
-    pub fn disks(&self) -> Result<Vec<Disk>, CatalogError> {
-        self.reader.disks()
-    }
-
-    /// See [`TableReader::locations`].
-    ///
-    /// # Errors
-    /// `Sql`, `Damaged`.
-    pub fn locations(&self, volume: VolumeId) -> Result<Option<VolumeLocations>, CatalogError> {
-        self.reader.locations(volume)
-    }
-
-    /// Runs `work` in a write transaction of the current leader.
-    fn write<T>(
+    /// `StaleTerm`, `TooLarge`.
+    async fn renew_leases(
         &self,
         term: Term,
-        work: impl FnOnce(&Transaction<'_>) -> Result<T, CatalogError>,
-    ) -> Result<T, CatalogError> {
-        self.db.write(|tx| {
-            let current = current_term(tx)?;
-            if current != term {
-                return Err(CatalogError::StaleTerm { given: term, current });
-            }
-            work(tx)
-        })
-    }
-}
+        holder: InstanceId,
+        volumes: &[VolumeId],
+        expires_ms: u64,
+    ) -> Result<Vec<VolumeId>, CatalogError>;
 
-fn current_term(tx: &Transaction<'_>) -> Result<Term, CatalogError> {
-    let term = tx.prepare_cached("SELECT term FROM leader")?.query_row([], |row| row.get(0))?;
-    Ok(Term(uint("the leader's term", term)?))
-}
+    /// Replaces the replicas of a sealed volume by compare-and-set.
+    ///
+    /// # Errors
+    /// `ReplicasChanged` when the list is neither `expected_old` nor already `new`; `WrongState` before it is sealed;
+    /// `StaleTerm`, `UnknownVolume`, `UnknownDisk`, `BadReplicas`.
+    async fn set_replicas(
+        &self,
+        term: Term,
+        volume: VolumeId,
+        expected_old: &[DiskId],
+        new: &[DiskId],
+    ) -> Result<(), CatalogError>;
 
-fn generation(tx: &Transaction<'_>) -> Result<u32, CatalogError> {
-    let generation: i64 = tx.query_row("SELECT generation FROM leader", [], |row| row.get(0))?;
-    u32::try_from(generation).map_err(|_| CatalogError::Damaged(format!("the catalog's generation is {generation}")))
-}
+    /// Step a of the seal: `open` -> `sealing` with the epoch raised by one. Answers the sealing epoch; a volume that is
+    /// sealing or sealed already answers the one it has, and keeps its reason.
+    ///
+    /// # Errors
+    /// `WrongEpoch` when an open volume is not at `from_epoch`, or any volume is below it; `WrongState` when it is `creating`
+    /// or `failed`; `StaleTerm`, `UnknownVolume`.
+    async fn begin_seal(
+        &self,
+        term: Term,
+        volume: VolumeId,
+        from_epoch: WriteEpoch,
+        reason: &str,
+    ) -> Result<WriteEpoch, CatalogError>;
 
-/// The volume, which must be there.
-fn known(tx: &Transaction<'_>, volume: VolumeId) -> Result<Volume, CatalogError> {
-    reader::volume(tx, volume)?.ok_or(CatalogError::UnknownVolume(volume))
-}
+    /// Step e: commits the length, in bytes, if none is committed yet. Answers the one that stands: it is the first, ever.
+    ///
+    /// # Errors
+    /// `WrongEpoch` when `epoch` is not the sealing epoch; `WrongState` when the volume is not sealing or sealed;
+    /// `SealConflict` when the length exceeds its capacity; `StaleTerm`, `UnknownVolume`.
+    async fn commit_length(
+        &self,
+        term: Term,
+        volume: VolumeId,
+        epoch: WriteEpoch,
+        length: u64,
+    ) -> Result<LengthCommitted, CatalogError>;
 
-/// Replaces a volume's list of replicas.
-fn write_replicas(tx: &Transaction<'_>, volume: VolumeId, disks: &[DiskId]) -> Result<(), CatalogError> {
-    let bad = |why: &str| Err(CatalogError::BadReplicas { volume, why: why.to_owned() });
-    if disks.is_empty() {
-        return bad("the list is empty");
-    }
-    if (1..disks.len()).any(|at| disks[..at].contains(&disks[at])) {
-        return bad("a disk stands in the list twice");
-    }
-    tx.prepare_cached("DELETE FROM replicas WHERE volume = ?1")?.execute([volume.as_bytes()])?;
-    let mut there = tx.prepare_cached("SELECT 1 FROM disks WHERE disk = ?1")?;
-    let mut add = tx.prepare_cached("INSERT INTO replicas (volume, place, disk) VALUES (?1, ?2, ?3)")?;
-    for (place, disk) in disks.iter().enumerate() {
-        if there.query_row([disk.as_bytes()], |_| Ok(())).optional()?.is_none() {
-            return Err(CatalogError::UnknownDisk(*disk));
-        }
-        add.execute((volume.as_bytes(), int("place", place as u64)?, disk.as_bytes()))?;
-    }
-    Ok(())
+    /// Step f: commits digest and holders, `sealing` -> `sealed`. `replicas` are those of the volume's disks that verified
+    /// this digest. Repeating it on a sealed volume with the same digest changes nothing, whatever its replicas are by then.
+    ///
+    /// # Errors
+    /// `SealConflict` without a committed length or with another digest committed; `BadReplicas` when the list is empty or
+    /// names a disk that is no replica; `WrongState`, `StaleTerm`, `UnknownVolume`.
+    async fn commit_seal(
+        &self,
+        term: Term,
+        volume: VolumeId,
+        digest: [u8; 32],
+        replicas: &[DiskId],
+    ) -> Result<(), CatalogError>;
+
+    /// Writes a node's row. It must come before its disks.
+    ///
+    /// # Errors
+    /// `StaleTerm`, `TooLarge`.
+    async fn upsert_node(&self, term: Term, node: &Node) -> Result<(), CatalogError>;
+
+    /// Writes what a node reports of a disk that it registered. Its incarnation and nonce stay as they are.
+    ///
+    /// # Errors
+    /// `UnknownDisk` before its first registration; `DiskElsewhere` when another node registered it (so that a clone's node
+    /// cannot take the disk over by a heartbeat); `StaleTerm`, `TooLarge`.
+    async fn upsert_disk(&self, term: Term, info: &DiskInfo) -> Result<(), CatalogError>;
+
+    /// A disk proposes its next incarnation. It is accepted, and the disk's whole row written, when the disk is new, when
+    /// it shows the nonce that was accepted last, or when it repeats the accepted proposal after a lost answer. Anything
+    /// else is a copy of the disk, or an old disk put back: refused, and nothing is changed.
+    ///
+    /// # Errors
+    /// `UnknownNode` when the node has no row; `StaleTerm`, `TooLarge`.
+    async fn register_disk_incarnation(
+        &self,
+        term: Term,
+        info: &DiskInfo,
+        previous_nonce: u64,
+        incarnation: u64,
+        nonce: u64,
+    ) -> Result<Registration, CatalogError>;
 }

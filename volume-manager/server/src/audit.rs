@@ -54,7 +54,7 @@ pub(crate) fn start(manager: &Arc<Manager>, snapshot: &Arc<Snapshot>, all: bool)
 
 async fn audit(manager: &Arc<Manager>, snapshot: &Snapshot, node: &NodeId) -> Result<(), CatalogError> {
     // The table is read before the disks: what it names by now must be there by then.
-    let sealed = manager.catalog(|catalog, _| catalog.table.volumes_in(&[VolumeState::Sealed])).await?;
+    let sealed = manager.catalog.table.volumes_in(&[VolumeState::Sealed]).await?;
     let holding: Vec<&Volume> = sealed.iter().filter(|volume| volume.length.is_some_and(|length| length > 0)).collect();
     for view in snapshot.disks.iter().filter(|view| view.disk.info.node == *node) {
         if view.standing != Standing::Healthy {
@@ -105,7 +105,7 @@ async fn drop_replica(
     disk: DiskId,
     why: String,
 ) -> Result<(), CatalogError> {
-    let (id, old) = (volume.volume, volume.replicas.clone());
+    let (id, old) = (volume.volume, &volume.replicas);
     if !snapshot.live(volume).iter().any(|live| *live != disk) {
         tracing::error!(volume = %id, %disk, why, "the last replica is not what was sealed");
         manager.progress().damaged.insert((id, disk), why);
@@ -113,7 +113,7 @@ async fn drop_replica(
     }
     let kept: Vec<DiskId> = old.iter().copied().filter(|other| *other != disk).collect();
     tracing::warn!(volume = %id, %disk, why, "replica dropped");
-    unless_changed(manager.catalog(move |catalog, term| catalog.table.set_replicas(term, id, &old, &kept)).await)
+    unless_changed(manager.catalog.table.set_replicas(manager.term, id, old, &kept).await)
 }
 
 async fn readmit(
@@ -140,9 +140,9 @@ async fn readmit(
     }
     tracing::info!(volume = %volume.volume, %disk, "replica readmitted");
     manager.metrics.readmitted.inc();
-    let (id, old) = (volume.volume, volume.replicas.clone());
     let replicas: Vec<DiskId> = live.into_iter().chain([disk]).collect();
-    unless_changed(manager.catalog(move |catalog, term| catalog.table.set_replicas(term, id, &old, &replicas)).await)
+    let table = &manager.catalog.table;
+    unless_changed(table.set_replicas(manager.term, volume.volume, &volume.replicas, &replicas).await)
 }
 
 /// Has a node cut and verify what it holds of a sealed volume; `Ok` when it is a replica of it.

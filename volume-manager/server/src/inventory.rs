@@ -81,7 +81,7 @@ impl Snapshot {
 
 impl Manager {
     pub async fn snapshot(&self) -> Result<Snapshot, CatalogError> {
-        let (nodes, disks) = self.catalog(|catalog, _| Ok((catalog.table.nodes()?, catalog.table.disks()?))).await?;
+        let (nodes, disks) = (self.catalog.table.nodes().await?, self.catalog.table.disks().await?);
         let now = Instant::now();
         let liveness = self.liveness();
         let places: HashMap<NodeId, [String; 3]> = nodes

@@ -14,7 +14,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 
 /// Starts to give the keyring to each node that is up and does not have this generation of it.
 pub(crate) async fn start(manager: &Arc<Manager>, snapshot: &Snapshot) -> Result<(), CatalogError> {
-    let (generation, keys) = manager.catalog(|catalog, _| catalog.index.keys()).await?;
+    let (generation, keys) = manager.catalog.index.keys().await?;
     if keys.is_empty() {
         return Ok(());
     }

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 use crate::error::answer;
 use crate::inventory::DISTINCT;
-use crate::manager::{Manager, now_ms, within};
+use crate::manager::{self, Manager, now_ms, within};
 use crate::routes::Message;
 
 /// How often other disks are tried before the frontend is told to come again.
@@ -51,8 +51,7 @@ async fn make(manager: Arc<Manager>, request: LeaseRequest) -> Result<LeasedVolu
     let mut last = String::new();
     for _ in 0..ATTEMPTS {
         let (new, replicas) = place(&manager, request.frontend, &avoid).await?;
-        let row = new.clone();
-        let created = manager.catalog(move |catalog, term| catalog.table.create_volume(term, &row)).await;
+        let created = manager.catalog.table.create_volume(manager.term, &new).await;
         created.map_err(|error| answer(&error))?;
         let failed = create_extents(&manager, new.volume, &replicas).await;
         if failed.is_empty() {
@@ -75,7 +74,7 @@ async fn make(manager: Arc<Manager>, request: LeaseRequest) -> Result<LeasedVolu
                 avoid.push(disk);
             }
         }
-        give_up(&manager, new.volume, last.clone()).await?;
+        give_up(&manager, new.volume, &last).await?;
     }
     Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", format!("no volume could be made: {last}")))
 }
@@ -124,24 +123,29 @@ async fn create_extents(manager: &Manager, volume: VolumeId, replicas: &[Replica
 
 /// Steps 3 and 4: the fence row, then the state.
 async fn open(manager: &Manager, volume: VolumeId) -> Result<(), ApiError> {
-    let opened = manager.catalog(move |catalog, term| match catalog.index.create_fence(volume, WriteEpoch(1)) {
-        Ok(()) => catalog.table.open_volume(term, volume),
+    let (catalog, term) = (&manager.catalog, manager.term);
+    let opened = match catalog.index.create_fence(volume, WriteEpoch(1)).await {
+        Ok(()) => catalog.table.open_volume(term, volume).await,
         Err(InsertError::Catalog(error)) => Err(error),
         // It was given up meanwhile, by a newer leader or because it took too long.
-        Err(InsertError::Fenced(_)) => Err(match catalog.table.term()? {
-            current if current != term => CatalogError::StaleTerm { given: term, current },
-            _ => CatalogError::WrongState { volume, state: VolumeState::Failed, wanted: "creating" },
-        }),
-    });
-    opened.await.map_err(|error| answer(&error))
+        Err(InsertError::Fenced(_)) => match catalog.table.term().await {
+            Ok(current) if current != term => Err(CatalogError::StaleTerm { given: term, current }),
+            Ok(_) => Err(CatalogError::WrongState { volume, state: VolumeState::Failed, wanted: "creating" }),
+            Err(error) => Err(error),
+        },
+    };
+    opened.map_err(|error| answer(&error))
 }
 
-async fn give_up(manager: &Manager, volume: VolumeId, reason: String) -> Result<(), ApiError> {
-    let given_up = manager.catalog(move |catalog, term| match catalog.table.volume(volume)? {
-        Some(volume) if volume.state == VolumeState::Creating => catalog.give_up(term, &volume, &reason),
-        _ => Ok(()),
-    });
-    given_up.await.map_err(|error| answer(&error))
+async fn give_up(manager: &Manager, volume: VolumeId, reason: &str) -> Result<(), ApiError> {
+    let given_up = match manager.catalog.table.volume(volume).await {
+        Ok(Some(volume)) if volume.state == VolumeState::Creating => {
+            manager::give_up(&manager.catalog, manager.term, &volume, reason).await
+        }
+        Ok(_) => Ok(()),
+        Err(error) => Err(error),
+    };
+    given_up.map_err(|error| answer(&error))
 }
 
 pub(crate) async fn renew(
@@ -152,8 +156,9 @@ pub(crate) async fn renew(
         return Err(ApiError::bad_request(format!("a renewal names at most {MAX_RENEWALS} volumes")));
     }
     let expires = now_ms() + manager.config.timing.lease_ms;
-    let kept = manager
-        .catalog(move |catalog, term| catalog.table.renew_leases(term, request.frontend, &request.volumes, expires))
+    let table = &manager.catalog.table;
+    let kept = table
+        .renew_leases(manager.term, request.frontend, &request.volumes, expires)
         .await
         .map_err(|error| answer(&error))?;
     Ok(Json(json!({ "kept": kept })))
@@ -169,13 +174,10 @@ pub(crate) async fn seal(
         (None, Some(reason)) => reason.clone(),
         (None, None) => "the writer is done with it".to_owned(),
     };
-    let state = manager
-        .catalog(move |catalog, term| {
-            catalog.table.begin_seal(term, request.volume, request.epoch, &reason)?;
-            Ok(catalog.table.volume(request.volume)?.map_or(VolumeState::Sealing, |row| row.state))
-        })
-        .await
-        .map_err(|error| answer(&error))?;
+    let table = &manager.catalog.table;
+    table.begin_seal(manager.term, request.volume, request.epoch, &reason).await.map_err(|error| answer(&error))?;
     manager.wake.notify_one();
+    let row = table.volume(request.volume).await.map_err(|error| answer(&error))?;
+    let state = row.map_or(VolumeState::Sealing, |row| row.state);
     Ok(Json(SealState { state: state.as_str().to_owned() }))
 }

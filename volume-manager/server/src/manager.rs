@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use holdfast_libs_transport::{CallError, HttpClient};
 use holdfast_libs_types::{DiskId, InstanceId, NodeId, VolumeId};
 use holdfast_node_client::NodeClient;
-use holdfast_volume_manager_catalog::{BlockIndex, CatalogError, ReplicationTable, Term, Volume, VolumeState};
+use holdfast_volume_manager_catalog::{Catalog, CatalogError, CatalogStore, Term, Volume, VolumeState};
 use holdfast_volume_manager_client::Work;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -21,20 +21,11 @@ use crate::metrics::Metrics;
 /// Volumes that are sealed at once.
 const PARALLEL_SEALS: usize = 4;
 
-/// Both files of the catalog.
-#[derive(Debug, Clone)]
-pub(crate) struct Catalog {
-    pub index: BlockIndex,
-    pub table: ReplicationTable,
-}
-
-impl Catalog {
-    /// A volume that is `creating` becomes `failed`. Its fence is closed first: whatever happens to the table's row then,
-    /// nothing can point into the volume.
-    pub fn give_up(&self, term: Term, volume: &Volume, reason: &str) -> Result<(), CatalogError> {
-        self.index.close_fence(volume.volume, volume.epoch.next())?;
-        self.table.fail_volume(term, volume.volume, reason)
-    }
+/// A volume that is `creating` becomes `failed`. Its fence is closed first: whatever happens to the table's row then, nothing
+/// can point into the volume.
+pub(crate) async fn give_up(catalog: &Catalog, term: Term, volume: &Volume, reason: &str) -> Result<(), CatalogError> {
+    catalog.index.close_fence(volume.volume, volume.epoch.next()).await?;
+    catalog.table.fail_volume(term, volume.volume, reason).await
 }
 
 /// The volume manager.
@@ -87,20 +78,14 @@ impl Manager {
     /// Opens the catalog, becomes the leader, and gives up the volumes that the last leader was making when it died: no
     /// frontend has them.
     pub async fn open(config: Config, http: HttpClient, shutdown: CancellationToken) -> Result<Self, ServerError> {
-        let (folder, cell) = (config.data_dir.clone(), config.cell);
-        let opened = blocking(move || -> Result<_, ServerError> {
-            std::fs::create_dir_all(&folder).map_err(|source| ServerError::Folder { path: folder.clone(), source })?;
-            let index = BlockIndex::open(&folder, cell)?;
-            let table = ReplicationTable::open(&folder, cell)?;
-            let term = table.take_leadership()?;
-            let generation = table.generation()?;
-            let catalog = Catalog { index, table };
-            for volume in catalog.table.volumes_in(&[VolumeState::Creating])? {
-                catalog.give_up(term, &volume, "its volume manager died while making it")?;
-            }
-            Ok((catalog, term, generation))
-        });
-        let (catalog, term, generation) = opened.await?;
+        let folder = &config.data_dir;
+        std::fs::create_dir_all(folder).map_err(|source| ServerError::Folder { path: folder.clone(), source })?;
+        let catalog = CatalogStore::Sqlite { folder: folder.clone() }.open(config.cell).await?;
+        let term = catalog.table.take_leadership().await?;
+        let generation = catalog.table.generation().await?;
+        for volume in catalog.table.volumes_in(&[VolumeState::Creating]).await? {
+            give_up(&catalog, term, &volume, "its volume manager died while making it").await?;
+        }
         let copies = Arc::new(Semaphore::new(config.copies.max_parallel.max(1)));
         Ok(Self {
             config,
@@ -121,13 +106,16 @@ impl Manager {
         })
     }
 
-    /// Runs catalog work, which waits for a disk, off the async threads.
-    pub async fn catalog<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Catalog, Term) -> Result<T, CatalogError> + Send + 'static,
-    ) -> Result<T, CatalogError> {
-        let (catalog, term) = (self.catalog.clone(), self.term);
-        blocking(move || work(&catalog, term)).await
+    /// Runs several steps to their end, also when the caller hangs up between two of them.
+    pub async fn to_the_end<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> T {
+        match self.tasks.spawn(work).await {
+            Ok(result) => result,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // Tasks are cancelled only when the runtime ends, and then nobody waits here.
+                Err(_) => std::future::pending().await,
+            },
+        }
     }
 
     pub fn liveness(&self) -> MutexGuard<'_, Liveness> {
@@ -200,16 +188,5 @@ pub(crate) async fn within<T>(
     match tokio::time::timeout(limit, call).await {
         Ok(answer) => answer,
         Err(_) => Err(CallError::Timeout { url: address.to_owned(), after: limit }),
-    }
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            // Blocking tasks are cancelled only when the runtime ends, and then nobody waits here.
-            Err(_) => std::future::pending().await,
-        },
     }
 }

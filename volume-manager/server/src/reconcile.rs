@@ -11,7 +11,7 @@ use holdfast_volume_manager_catalog::{CatalogError, VolumeState};
 use crate::error::ServerError;
 use crate::inventory::Snapshot;
 use crate::liveness::Standing;
-use crate::manager::{Manager, now_ms};
+use crate::manager::{Manager, give_up, now_ms};
 use crate::seal::{Sealed, seal};
 use crate::{audit, keyring, repair};
 
@@ -70,18 +70,16 @@ pub(crate) async fn run(manager: Arc<Manager>) -> Result<(), ServerError> {
 
 async fn round(manager: &Arc<Manager>, audit_all: bool, seen: &mut Seen) -> Result<(), CatalogError> {
     // Writes check the term by themselves. A leader that has nothing to write must notice too.
-    manager
-        .catalog(|catalog, term| match catalog.table.term()? {
-            current if current != term => Err(CatalogError::StaleTerm { given: term, current }),
-            _ => Ok(()),
-        })
-        .await?;
+    let (term, current) = (manager.term, manager.catalog.table.term().await?);
+    if current != term {
+        return Err(CatalogError::StaleTerm { given: term, current });
+    }
     let snapshot = Arc::new(manager.snapshot().await?);
     audit::start(manager, &snapshot, audit_all);
     keyring::start(manager, &snapshot).await?;
     give_up_overdue(manager).await?;
     begin_seals(manager, &snapshot).await?;
-    let sealing = manager.catalog(|catalog, _| catalog.table.volumes_in(&[VolumeState::Sealing])).await?;
+    let sealing = manager.catalog.table.volumes_in(&[VolumeState::Sealing]).await?;
     for volume in sealing {
         start_seal(manager, volume.volume);
     }
@@ -97,7 +95,7 @@ async fn look(manager: &Arc<Manager>, snapshot: &Arc<Snapshot>, seen: &mut Seen)
     if !stale && !due && standings == seen.standings {
         return Ok(());
     }
-    let sealed = manager.catalog(|catalog, _| catalog.table.volumes_in(&[VolumeState::Sealed])).await?;
+    let sealed = manager.catalog.table.volumes_in(&[VolumeState::Sealed]).await?;
     repair::start(manager, snapshot, &sealed);
     *seen = Seen { standings, looked: Some(Instant::now()) };
     Ok(())
@@ -106,35 +104,31 @@ async fn look(manager: &Arc<Manager>, snapshot: &Arc<Snapshot>, seen: &mut Seen)
 /// Volumes whose making took longer than a lease: whoever made them is gone or has failed.
 async fn give_up_overdue(manager: &Manager) -> Result<(), CatalogError> {
     let now = now_ms();
-    manager
-        .catalog(move |catalog, term| {
-            let overdue = catalog.table.volumes_in(&[VolumeState::Creating])?;
-            let overdue = overdue.iter().filter(|volume| volume.lease_expires_ms.is_none_or(|expires| expires < now));
-            overdue.into_iter().try_for_each(|volume| catalog.give_up(term, volume, "it could not be made in time"))
-        })
-        .await
+    for volume in manager.catalog.table.volumes_in(&[VolumeState::Creating]).await? {
+        if volume.lease_expires_ms.is_none_or(|expires| expires < now) {
+            give_up(&manager.catalog, manager.term, &volume, "it could not be made in time").await?;
+        }
+    }
+    Ok(())
 }
 
 /// Open volumes that nobody writes to any more, or that lost a disk.
-async fn begin_seals(manager: &Manager, snapshot: &Arc<Snapshot>) -> Result<(), CatalogError> {
-    let (now, snapshot) = (now_ms(), Arc::clone(snapshot));
+async fn begin_seals(manager: &Manager, snapshot: &Snapshot) -> Result<(), CatalogError> {
+    let now = now_ms();
     // Nobody could renew while no volume manager ran.
     let renewable = now < manager.started_ms + manager.config.timing.lease_ms;
-    manager
-        .catalog(move |catalog, term| {
-            for volume in catalog.table.volumes_in(&[VolumeState::Open])? {
-                let broken = volume.replicas.iter().find_map(|disk| broken(&snapshot, *disk));
-                let expired = !renewable && volume.lease_expires_ms.is_none_or(|expires| expires < now);
-                let reason = match broken {
-                    Some(reason) => reason,
-                    None if expired => "its lease ran out".to_owned(),
-                    None => continue,
-                };
-                catalog.table.begin_seal(term, volume.volume, volume.epoch, &reason)?;
-            }
-            Ok(())
-        })
-        .await
+    let table = &manager.catalog.table;
+    for volume in table.volumes_in(&[VolumeState::Open]).await? {
+        let broken = volume.replicas.iter().find_map(|disk| broken(snapshot, *disk));
+        let expired = !renewable && volume.lease_expires_ms.is_none_or(|expires| expires < now);
+        let reason = match broken {
+            Some(reason) => reason,
+            None if expired => "its lease ran out".to_owned(),
+            None => continue,
+        };
+        table.begin_seal(manager.term, volume.volume, volume.epoch, &reason).await?;
+    }
+    Ok(())
 }
 
 /// Why a volume on this disk cannot be written any more.

@@ -16,7 +16,7 @@ use http::StatusCode;
 
 use crate::error::answer;
 use crate::liveness::Heard;
-use crate::manager::{Catalog, Manager, now_ms};
+use crate::manager::{Manager, now_ms};
 use crate::routes::Message;
 
 /// Most disks one node may report.
@@ -30,7 +30,7 @@ pub(crate) async fn register(
     Message(request): Message<Register>,
 ) -> Result<Json<RegisterAnswer>, ApiError> {
     check(&manager, &request)?;
-    let known = manager.catalog(|catalog, _| catalog.table.disks()).await.map_err(|error| answer(&error))?;
+    let known = manager.catalog.table.disks().await.map_err(|error| answer(&error))?;
     let owners: HashMap<DiskId, NodeId> = known.into_iter().map(|disk| (disk.info.disk, disk.info.node)).collect();
     let judged = judge(&manager, &request, &owners).await.map_err(|error| answer(&error))?;
     note(&manager, &request, &judged, &owners);
@@ -73,8 +73,9 @@ async fn judge(
         last_seen_ms: now_ms(),
     };
     let (node, reports) = (request.node.clone(), request.disks.clone());
-    let write = move |catalog: &Catalog, term| {
-        catalog.table.upsert_node(term, &row)?;
+    let (table, term) = (Arc::clone(&manager.catalog.table), manager.term);
+    let write = async move {
+        table.upsert_node(term, &row).await?;
         let mut judged = Vec::with_capacity(reports.len());
         for (report, elsewhere) in reports.iter().zip(elsewhere) {
             let info = info(&node, report);
@@ -90,7 +91,8 @@ async fn judge(
                 )),
                 None => {
                     let (previous, nonce) = (report.previous_nonce, report.nonce);
-                    match catalog.table.register_disk_incarnation(term, &info, previous, report.incarnation, nonce)? {
+                    let registered = table.register_disk_incarnation(term, &info, previous, report.incarnation, nonce);
+                    match registered.await? {
                         Registration::Accepted => None,
                         Registration::Refused(reason) => Some(reason),
                     }
@@ -100,7 +102,7 @@ async fn judge(
         }
         Ok(judged)
     };
-    manager.catalog(write).await
+    manager.to_the_end(write).await
 }
 
 /// Notes who was heard, and of which disks. A refused disk of this very node's is not the one the catalog knows, so that one
@@ -202,9 +204,11 @@ pub(crate) async fn heartbeat(
         manager.wake.notify_one();
     }
     let node = request.node;
-    let written = manager.catalog(move |catalog, term| {
+    // What was heard is not written again by the next heartbeat.
+    let (table, term) = (Arc::clone(&manager.catalog.table), manager.term);
+    let written = manager.to_the_end(async move {
         for report in changed {
-            match catalog.table.upsert_disk(term, &info(&node, &report)) {
+            match table.upsert_disk(term, &info(&node, &report)).await {
                 // It was registered elsewhere since.
                 Ok(()) | Err(CatalogError::DiskElsewhere { .. } | CatalogError::UnknownDisk(_)) => {}
                 Err(error) => return Err(error),
@@ -213,7 +217,7 @@ pub(crate) async fn heartbeat(
         Ok(())
     });
     written.await.map_err(|error| answer(&error))?;
-    Ok(Json(HeartbeatAnswer { register: false, term }))
+    Ok(Json(HeartbeatAnswer { register: false, term: manager.term.0 }))
 }
 
 fn info(node: &NodeId, report: &DiskReport) -> DiskInfo {

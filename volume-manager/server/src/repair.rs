@@ -145,7 +145,7 @@ async fn try_copy(
         }
         Err(error) => return Err(Failure::Failed(error.to_string())),
     }
-    let (id, old, replicas) = (volume.volume, volume.replicas.clone(), action.replicas.clone());
-    let committed = manager.catalog(move |catalog, term| catalog.table.set_replicas(term, id, &old, &replicas)).await;
+    let table = &manager.catalog.table;
+    let committed = table.set_replicas(manager.term, volume.volume, &volume.replicas, &action.replicas).await;
     committed.map_err(|error| Failure::Failed(error.to_string()))
 }

@@ -37,15 +37,14 @@ pub(crate) enum Sealed {
 
 /// Carries a volume that is `sealing` to `sealed`.
 pub(crate) async fn seal(manager: &Arc<Manager>, id: VolumeId) -> Result<Sealed, CatalogError> {
-    let Some(volume) = manager.catalog(move |catalog, _| catalog.table.volume(id)).await? else {
+    let Some(volume) = manager.catalog.table.volume(id).await? else {
         return Err(CatalogError::UnknownVolume(id));
     };
     if volume.state == VolumeState::Sealed {
         return Ok(Sealed::Done);
     }
     // Step b.
-    let epoch = volume.epoch;
-    let floor = manager.catalog(move |catalog, _| catalog.index.close_fence(id, epoch)).await?;
+    let floor = manager.catalog.index.close_fence(id, volume.epoch).await?;
     let length = match volume.length {
         Some(length) => length,
         None => match agree_on_length(manager, &volume, floor).await? {
@@ -65,9 +64,8 @@ async fn agree_on_length(manager: &Manager, volume: &Volume, floor: u64) -> Resu
     match decide_length(&votes, floor) {
         LengthDecision::Wait { why } => Ok(Err(why)),
         LengthDecision::Length { length, .. } => {
-            let (id, epoch) = (volume.volume, volume.epoch);
-            let committed =
-                manager.catalog(move |catalog, term| catalog.table.commit_length(term, id, epoch, length)).await?;
+            let table = &manager.catalog.table;
+            let committed = table.commit_length(manager.term, volume.volume, volume.epoch, length).await?;
             Ok(Ok(committed.0))
         }
     }
@@ -103,8 +101,7 @@ async fn commit_digest(manager: &Manager, volume: &Volume, length: u64) -> Resul
             for (disk, why) in dropped {
                 tracing::warn!(volume = %volume.volume, %disk, why, "replica dropped at the seal");
             }
-            let id = volume.volume;
-            manager.catalog(move |catalog, term| catalog.table.commit_seal(term, id, digest, &holders)).await?;
+            manager.catalog.table.commit_seal(manager.term, volume.volume, digest, &holders).await?;
             manager.metrics.seals.inc();
             tracing::info!(volume = %volume.volume, length, reason = volume.seal_reason, "volume sealed");
             Ok(Sealed::Done)

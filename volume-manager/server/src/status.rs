@@ -19,7 +19,7 @@ use crate::manager::Manager;
 
 pub(crate) async fn status(State(manager): State<Arc<Manager>>) -> Result<Json<CellStatus>, ApiError> {
     let snapshot = manager.snapshot().await.map_err(|error| answer(&error))?;
-    let volumes = manager.catalog(|catalog, _| catalog.table.volumes()).await.map_err(|error| answer(&error))?;
+    let volumes = manager.catalog.table.volumes().await.map_err(|error| answer(&error))?;
     let counted: Vec<&Volume> = volumes.iter().filter(|volume| holds_something(volume)).collect();
     let live: Vec<usize> = counted.iter().map(|volume| snapshot.live(volume).len()).collect();
     let counts = health_counts(live.iter().copied());
@@ -155,7 +155,7 @@ fn disk_rows(snapshot: &Snapshot, volumes: &[Volume]) -> Vec<DiskRow> {
 
 pub(crate) async fn volumes(State(manager): State<Arc<Manager>>) -> Result<Json<Vec<VolumeRow>>, ApiError> {
     let snapshot = manager.snapshot().await.map_err(|error| answer(&error))?;
-    let volumes = manager.catalog(|catalog, _| catalog.table.volumes()).await.map_err(|error| answer(&error))?;
+    let volumes = manager.catalog.table.volumes().await.map_err(|error| answer(&error))?;
     Ok(Json(volumes.iter().map(|volume| volume_row(&snapshot, volume)).collect()))
 }
 
@@ -166,7 +166,7 @@ pub(crate) async fn volume(
     let id: VolumeId =
         id.parse().map_err(|error: holdfast_libs_types::ids::InvalidId| ApiError::bad_request(error.to_string()))?;
     let snapshot = manager.snapshot().await.map_err(|error| answer(&error))?;
-    let found = manager.catalog(move |catalog, _| catalog.table.volume(id)).await.map_err(|error| answer(&error))?;
+    let found = manager.catalog.table.volume(id).await.map_err(|error| answer(&error))?;
     match found {
         Some(volume) => Ok(Json(volume_row(&snapshot, &volume))),
         None => Err(ApiError::new(StatusCode::NOT_FOUND, code::UNKNOWN_VOLUME, format!("there is no volume {id}"))),

@@ -31,7 +31,7 @@ async fn a_clone_of_a_disk_is_refused_and_its_reports_do_not_unseat_the_disk() {
     assert!(!client.heartbeat(&heartbeat).await.unwrap().register);
     let status = cell.admin().status().await.unwrap();
     let state = status.disks.iter().find(|row| row.disk == disk).unwrap().state.clone();
-    assert_eq!((state.as_str(), cell.row(leased.volume).state), ("healthy", VolumeState::Open));
+    assert_eq!((state.as_str(), cell.row(leased.volume).await.state), ("healthy", VolumeState::Open));
 }
 
 #[tokio::test]
@@ -48,7 +48,7 @@ async fn a_copy_that_fails_is_tried_on_another_disk() {
     }
     node.report(lost, |report| report.state = "failed".to_owned());
     eventually("both spares have failed", async || (node.count(Call::Copy, volume.volume) >= 2).then_some(())).await;
-    assert_eq!(cell.row(volume.volume).replicas, volume.replicas);
+    assert_eq!(cell.row(volume.volume).await.replicas, volume.replicas);
     let admin = cell.admin();
     eventually("the status says that nothing is left to try", async || {
         let status = admin.status().await.unwrap();

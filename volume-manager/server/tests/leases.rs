@@ -28,8 +28,8 @@ async fn a_lease_makes_three_extents_in_three_zones_then_the_fence_then_opens() 
         assert_eq!((extent.state, extent.epoch, extent.tail), (ExtentState::Open, leased.epoch, 0));
     }
     let fence = Fence { epoch: leased.epoch, closed: false, highest_end: 0 };
-    assert_eq!(cell.index().fence(leased.volume).unwrap(), Some(fence));
-    let row = cell.row(leased.volume);
+    assert_eq!(cell.index().await.fence(leased.volume).await.unwrap(), Some(fence));
+    let row = cell.row(leased.volume).await;
     assert_eq!((row.state, row.holder), (VolumeState::Open, Some(FRONTEND)));
     let disks: Vec<DiskId> = leased.replicas.iter().map(|replica| replica.disk).collect();
     assert_eq!(row.replicas, disks);
@@ -46,7 +46,7 @@ async fn a_disk_that_makes_no_extent_is_left_out_and_the_first_try_can_never_be_
     }
     let volumes = cell.admin().volumes().await.unwrap();
     let failed = volumes.iter().find(|row| row.state == "failed").expect("twelve leases never met the sick disk");
-    let error = cell.index().insert(&rows(failed.volume, 1)).unwrap_err();
+    let error = cell.index().await.insert(&rows(failed.volume, 1)).await.unwrap_err();
     assert!(matches!(error, InsertError::Fenced(fenced) if fenced.reason == FenceReason::Closed));
 }
 
@@ -132,12 +132,12 @@ async fn a_lease_that_is_not_renewed_is_sealed_and_one_that_is_renewed_is_not() 
     let renew = RenewRequest { frontend: FRONTEND, volumes: vec![kept] };
     let row = eventually("the lease ran out", async || {
         assert_eq!(cell.frontend().renew(&renew).await.unwrap()["kept"], json!([kept]));
-        let row = cell.row(left);
+        let row = cell.row(left).await;
         (row.state == VolumeState::Sealed).then_some(row)
     })
     .await;
     assert_eq!((row.length, row.epoch), (Some(8192), WriteEpoch(2)));
-    assert_eq!(cell.row(kept).state, VolumeState::Open);
+    assert_eq!(cell.row(kept).await.state, VolumeState::Open);
     let stranger = RenewRequest { frontend: InstanceId([1; 16]), volumes: vec![kept, VolumeId([1; 16])] };
     assert_eq!(cell.frontend().renew(&stranger).await.unwrap()["kept"], json!([]));
 }

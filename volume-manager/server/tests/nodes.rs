@@ -129,7 +129,7 @@ async fn a_disk_that_does_not_answer_is_suspect_with_its_reason_and_keeps_its_re
         let leased = cell.written(1).await;
         assert!(leased.replicas.iter().all(|replica| replica.disk != hung), "nothing new goes there");
     }
-    assert_eq!(cell.row(volume.volume).replicas, volume.replicas);
+    assert_eq!(cell.row(volume.volume).await.replicas, volume.replicas);
 }
 
 #[tokio::test]
@@ -171,7 +171,7 @@ async fn an_old_image_put_back_into_its_node_counts_as_failed_and_what_it_held_i
     // A node sets such a disk read-only and goes on to report it: that must not make it a replica's place again.
     cell.node_of(old).report(old, |report| report.state = "read_only".to_owned());
     let row = eventually("what it held is made again", async || {
-        let row = cell.row(volume.volume);
+        let row = cell.row(volume.volume).await;
         (!row.replicas.contains(&old)).then_some(row)
     })
     .await;
@@ -197,7 +197,7 @@ async fn a_disk_that_takes_no_more_writes_is_replaced_and_read_meanwhile() {
         report.reason = Some("write error".to_owned());
     });
     let row = eventually("the sealed volume is elsewhere", async || {
-        let row = cell.row(volume.volume);
+        let row = cell.row(volume.volume).await;
         (!row.replicas.contains(&worn)).then_some(row)
     })
     .await;
@@ -253,10 +253,10 @@ async fn a_caller_that_hangs_up_leaves_no_volume_half_made() {
 #[tokio::test]
 async fn every_node_gets_the_keyring_once_for_each_generation_and_again_when_it_restarts() {
     let cell = Cell::start(timing(), 1).await;
-    let index = cell.index();
+    let index = cell.index().await;
     for generation in 1..=2u8 {
         let key = KeyId([generation; 16]);
-        assert_eq!(index.put_key(&key, &[generation; 40]).unwrap(), u64::from(generation));
+        assert_eq!(index.put_key(&key, &[generation; 40]).await.unwrap(), u64::from(generation));
         for node in &cell.nodes {
             let given = eventually("it has the keyring", async || {
                 node.keyrings().pop().filter(|body| body.generation == u64::from(generation))

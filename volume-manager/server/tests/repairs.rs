@@ -39,11 +39,11 @@ async fn a_lost_replica_is_made_again_in_its_zone_and_listed_only_once_the_copy_
     eventually("a copy is ordered", async || (node.count(Call::Copy, volume.volume) > 0).then_some(())).await;
     let status = cell.admin().status().await.unwrap();
     assert!(status.work.iter().any(|work| work.kind == "repair" && work.volume == volume.volume), "{:?}", status.work);
-    assert_eq!(cell.row(volume.volume).replicas, volume.replicas);
+    assert_eq!(cell.row(volume.volume).await.replicas, volume.replicas);
     node.unhang();
     let spare = others(&cell, lost)[0];
     let row = eventually("the list is set", async || {
-        let row = cell.row(volume.volume);
+        let row = cell.row(volume.volume).await;
         (row.replicas != volume.replicas).then_some(row)
     })
     .await;
@@ -71,7 +71,7 @@ async fn the_second_disk_takes_the_copy_that_the_first_refused() {
     fail(&cell, lost);
     for volume in &hit {
         let row = eventually("repaired", async || {
-            let row = cell.row(volume.volume);
+            let row = cell.row(volume.volume).await;
             (!row.replicas.contains(&lost)).then_some(row)
         })
         .await;
@@ -89,9 +89,9 @@ async fn an_audit_drops_a_replica_that_is_not_there_and_it_is_made_again() {
     let node = cell.node_of(gone);
     node.hang(Call::Copy);
     node.vanish(gone, volume.volume);
-    eventually("it is dropped", async || (!cell.row(volume.volume).replicas.contains(&gone)).then_some(())).await;
+    eventually("it is dropped", async || (!cell.row(volume.volume).await.replicas.contains(&gone)).then_some(())).await;
     node.unhang();
-    eventually("it is back", async || cell.row(volume.volume).replicas.contains(&gone).then_some(())).await;
+    eventually("it is back", async || cell.row(volume.volume).await.replicas.contains(&gone).then_some(())).await;
     assert!(node.find(gone, volume.volume).is_some());
 }
 
@@ -105,12 +105,12 @@ async fn an_audit_never_drops_the_last_replica() {
         cell.node_of(*disk).hang(Call::Copy);
         cell.node_of(*disk).vanish(*disk, volume.volume);
     }
-    eventually("one is left", async || (cell.row(volume.volume).replicas.len() == 1).then_some(())).await;
+    eventually("one is left", async || (cell.row(volume.volume).await.replicas.len() == 1).then_some(())).await;
     let asked = |cell: &Cell| -> usize {
         let all = holdfast_libs_types::VolumeId::default();
         cell.nodes.iter().map(|node| node.count(Call::Extents, all)).min().unwrap()
     };
     let before = asked(&cell);
     eventually("two more audits", async || (asked(&cell) >= before + 2).then_some(())).await;
-    assert_eq!(cell.row(volume.volume).replicas.len(), 1);
+    assert_eq!(cell.row(volume.volume).await.replicas.len(), 1);
 }

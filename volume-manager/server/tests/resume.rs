@@ -6,9 +6,9 @@ mod support;
 
 use holdfast_libs_types::WriteEpoch;
 use holdfast_node_client::ExtentState;
-use holdfast_volume_manager_catalog::{FenceReason, InsertError, NewVolume, ReplicationTable, VolumeState};
+use holdfast_volume_manager_catalog::{FenceReason, InsertError, NewVolume, VolumeState};
 use support::node::Extent;
-use support::{CELL, Call, Cell, FRONTEND, PAGE, eventually, rows, timing};
+use support::{Call, Cell, FRONTEND, PAGE, eventually, rows, timing};
 
 const SEALING: WriteEpoch = WriteEpoch(2);
 
@@ -33,11 +33,11 @@ async fn resume(died: DiedAfter) {
     cell.node_of(longest).extent(longest, volume, |extent| extent.tail = 3 * PAGE);
     cell.crash_manager();
 
-    let table = ReplicationTable::open(&cell.config.data_dir, CELL).unwrap();
-    let term = table.take_leadership().unwrap();
-    assert_eq!(table.begin_seal(term, volume, WriteEpoch(1), "by hand").unwrap(), SEALING);
+    let table = cell.catalog().await.table;
+    let term = table.take_leadership().await.unwrap();
+    assert_eq!(table.begin_seal(term, volume, WriteEpoch(1), "by hand").await.unwrap(), SEALING);
     if died >= DiedAfter::FenceRow {
-        assert_eq!(cell.index().close_fence(volume, SEALING).unwrap(), 2 * PAGE);
+        assert_eq!(cell.index().await.close_fence(volume, SEALING).await.unwrap(), 2 * PAGE);
     }
     if died >= DiedAfter::Fences {
         for replica in &leased.replicas {
@@ -46,7 +46,7 @@ async fn resume(died: DiedAfter) {
         }
     }
     if died >= DiedAfter::Length {
-        table.commit_length(term, volume, SEALING, 2 * PAGE).unwrap();
+        table.commit_length(term, volume, SEALING, 2 * PAGE).await.unwrap();
     }
     let sealed = match died {
         DiedAfter::OneSeal => 1,
@@ -71,9 +71,9 @@ async fn resume(died: DiedAfter) {
         assert_eq!((extent.state, extent.tail), (ExtentState::Sealed, 2 * PAGE), "{died:?}");
     }
     // A writer that slept through all of it.
-    let late = cell.index().insert(&rows(volume, 3)).unwrap_err();
+    let late = cell.index().await.insert(&rows(volume, 3)).await.unwrap_err();
     assert!(matches!(late, InsertError::Fenced(fenced) if fenced.reason == FenceReason::Closed), "{died:?}");
-    assert_eq!(cell.index().fence(volume).unwrap().unwrap().highest_end, 2 * PAGE);
+    assert_eq!(cell.index().await.fence(volume).await.unwrap().unwrap().highest_end, 2 * PAGE);
 }
 
 #[tokio::test]
@@ -95,8 +95,8 @@ async fn a_volume_that_was_being_made_is_given_up_by_the_next_and_can_never_be_w
     let mut cell = Cell::start(timing(), 1).await;
     let disks: Vec<_> = cell.nodes.iter().map(|node| node.disks()[0]).collect();
     cell.crash_manager();
-    let table = ReplicationTable::open(&cell.config.data_dir, CELL).unwrap();
-    let term = table.take_leadership().unwrap();
+    let table = cell.catalog().await.table;
+    let term = table.take_leadership().await.unwrap();
     let new = |number: u8| NewVolume {
         volume: holdfast_libs_types::VolumeId([number; 16]),
         epoch: WriteEpoch(1),
@@ -106,14 +106,14 @@ async fn a_volume_that_was_being_made_is_given_up_by_the_next_and_can_never_be_w
         capacity: 1 << 20,
     };
     let (bare, fenced) = (new(1), new(2));
-    table.create_volume(term, &bare).unwrap();
-    table.create_volume(term, &fenced).unwrap();
-    cell.index().create_fence(fenced.volume, WriteEpoch(1)).unwrap();
+    table.create_volume(term, &bare).await.unwrap();
+    table.create_volume(term, &fenced).await.unwrap();
+    cell.index().await.create_fence(fenced.volume, WriteEpoch(1)).await.unwrap();
     drop(table);
     cell.start_manager().await;
     for new in [bare, fenced] {
-        assert_eq!(cell.row(new.volume).state, VolumeState::Failed);
-        let error = cell.index().insert(&rows(new.volume, 1)).unwrap_err();
+        assert_eq!(cell.row(new.volume).await.state, VolumeState::Failed);
+        let error = cell.index().await.insert(&rows(new.volume, 1)).await.unwrap_err();
         assert!(matches!(error, InsertError::Fenced(fenced) if fenced.reason == FenceReason::Closed));
     }
 }
@@ -138,11 +138,11 @@ async fn a_replica_that_was_away_during_the_seal_is_verified_and_readmitted_with
     eventually("a copy is asked for", async || (node.count(Call::Copy, volume) == 1).then_some(())).await;
     cell.crash_manager();
     cell.start_manager().await;
-    eventually("it is a replica again", async || cell.row(volume).replicas.contains(&away).then_some(())).await;
+    eventually("it is a replica again", async || cell.row(volume).await.replicas.contains(&away).then_some(())).await;
     let extent = cell.node_of(away).find(away, volume).unwrap();
     assert_eq!((extent.state, extent.tail), (ExtentState::Sealed, 2 * PAGE));
     assert_eq!(cell.node_of(away).count(Call::Copy, volume), 1, "no copy was needed");
-    assert_eq!(cell.row(volume).replicas.len(), 3);
+    assert_eq!(cell.row(volume).await.replicas.len(), 3);
 }
 
 #[tokio::test]
@@ -164,5 +164,5 @@ async fn other_bytes_are_never_readmitted() {
         (cell.node_of(liar).count(Call::Seal, volume) >= seals + 2).then_some(())
     })
     .await;
-    assert!(!cell.row(volume).replicas.contains(&liar));
+    assert!(!cell.row(volume).await.replicas.contains(&liar));
 }

@@ -11,8 +11,8 @@ use holdfast_volume_manager_client::LeasedVolume;
 use support::{Call, Cell, PAGE, eventually, rows, timing};
 
 /// The table's list, each extent on it and what the nodes hold agree on one length and one digest.
-fn assert_one_truth(cell: &Cell, volume: VolumeId, pages: u64, replicas: usize) {
-    let row = cell.row(volume);
+async fn assert_one_truth(cell: &Cell, volume: VolumeId, pages: u64, replicas: usize) {
+    let row = cell.row(volume).await;
     assert_eq!((row.state, row.length, row.replicas.len()), (VolumeState::Sealed, Some(pages * PAGE), replicas));
     let digest: String = row.digest.unwrap().iter().map(|byte| format!("{byte:02x}")).collect();
     for disk in row.replicas {
@@ -49,7 +49,7 @@ async fn crash_while(call: Call, hanging: usize) {
     })
     .await;
     cell.crash_manager();
-    let row = cell.row(volume);
+    let row = cell.row(volume).await;
     assert_eq!((row.state, row.digest), (VolumeState::Sealing, None));
     assert_eq!(row.length, (call == Call::Seal).then_some(2 * PAGE));
     for node in &cell.nodes {
@@ -57,7 +57,7 @@ async fn crash_while(call: Call, hanging: usize) {
     }
     cell.start_manager().await;
     cell.sealed(volume).await;
-    assert_one_truth(&cell, volume, 2, 3);
+    assert_one_truth(&cell, volume, 2, 3).await;
 }
 
 #[tokio::test]
@@ -88,7 +88,7 @@ async fn a_committed_length_stands_when_the_replica_that_gave_it_is_gone() {
         node.hang(Call::Seal);
     }
     cell.ask_to_seal(leased.volume).await;
-    eventually("the length is committed", async || cell.row(leased.volume).length).await;
+    eventually("the length is committed", async || cell.row(leased.volume).await.length).await;
     cell.crash_manager();
     let shortest = leased.replicas[0].disk;
     cell.node_of(shortest).vanish(shortest, leased.volume);
@@ -100,8 +100,8 @@ async fn a_committed_length_stands_when_the_replica_that_gave_it_is_gone() {
     let row = cell.sealed(leased.volume).await;
     assert!(!row.replicas.contains(&shortest));
     cell.node_of(shortest).unhang();
-    eventually("repaired", async || (cell.row(leased.volume).replicas.len() == 3).then_some(())).await;
-    assert_one_truth(&cell, leased.volume, 2, 3);
+    eventually("repaired", async || (cell.row(leased.volume).await.replicas.len() == 3).then_some(())).await;
+    assert_one_truth(&cell, leased.volume, 2, 3).await;
 }
 
 #[tokio::test]
@@ -114,13 +114,13 @@ async fn an_index_row_after_the_fence_was_closed_is_refused() {
     cell.ask_to_seal(volume).await;
     // Fences are asked for only after the fence row was closed.
     eventually("fences are under way", async || (cell.nodes[0].count(Call::Fence, volume) > 0).then_some(())).await;
-    let error = cell.index().insert(&rows(volume, 2)).unwrap_err();
+    let error = cell.index().await.insert(&rows(volume, 2)).await.unwrap_err();
     assert!(matches!(error, InsertError::Fenced(fenced) if fenced.reason == FenceReason::Closed));
     for node in &cell.nodes {
         node.unhang();
     }
     cell.sealed(volume).await;
-    assert_one_truth(&cell, volume, 1, 3);
+    assert_one_truth(&cell, volume, 1, 3).await;
 }
 
 #[tokio::test]
@@ -133,7 +133,7 @@ async fn a_replica_below_the_floor_has_no_vote_and_is_dropped() {
     cell.ask_to_seal(leased.volume).await;
     let row = cell.sealed(leased.volume).await;
     assert!(!row.replicas.contains(&short));
-    assert_one_truth(&cell, leased.volume, 3, 2);
+    assert_one_truth(&cell, leased.volume, 3, 2).await;
 }
 
 #[tokio::test]
@@ -145,7 +145,7 @@ async fn a_replica_that_differs_from_the_majority_or_is_damaged_is_dropped() {
     cell.node_of(liar).refuse(Call::Copy, liar, "disk_failed");
     cell.ask_to_seal(leased.volume).await;
     assert!(!cell.sealed(leased.volume).await.replicas.contains(&liar));
-    assert_one_truth(&cell, leased.volume, 1, 2);
+    assert_one_truth(&cell, leased.volume, 1, 2).await;
     cell.node_of(liar).admit();
 
     let leased = cell.written(1).await;
@@ -154,7 +154,7 @@ async fn a_replica_that_differs_from_the_majority_or_is_damaged_is_dropped() {
     cell.node_of(damaged).refuse(Call::Copy, damaged, "disk_failed");
     cell.ask_to_seal(leased.volume).await;
     assert!(!cell.sealed(leased.volume).await.replicas.contains(&damaged));
-    assert_one_truth(&cell, leased.volume, 1, 2);
+    assert_one_truth(&cell, leased.volume, 1, 2).await;
 }
 
 #[tokio::test]
@@ -174,12 +174,12 @@ async fn without_a_voter_the_seal_waits_says_so_and_finishes_when_a_replica_is_b
         (status.health != "ok" && status.reasons.iter().any(said)).then_some(())
     })
     .await;
-    assert_eq!(cell.row(leased.volume).length, None);
+    assert_eq!(cell.row(leased.volume).await.length, None);
     for node in &cell.nodes {
         node.admit();
     }
     cell.sealed(leased.volume).await;
-    assert_one_truth(&cell, leased.volume, 2, 3);
+    assert_one_truth(&cell, leased.volume, 2, 3).await;
 }
 
 #[tokio::test]
@@ -195,8 +195,8 @@ async fn a_node_that_does_not_answer_is_waited_for_within_the_grace() {
         (cell.node_of(shortest).count(Call::Fence, leased.volume) > 2).then_some(())
     })
     .await;
-    assert_eq!(cell.row(leased.volume).length, None);
+    assert_eq!(cell.row(leased.volume).await.length, None);
     cell.node_of(shortest).admit();
     cell.sealed(leased.volume).await;
-    assert_one_truth(&cell, leased.volume, 2, 3);
+    assert_one_truth(&cell, leased.volume, 2, 3).await;
 }

@@ -56,10 +56,9 @@ impl Inserter {
     async fn insert(&self, group: Vec<FinishedBatch>) {
         let (rows, rest): (Vec<_>, Vec<_>) =
             group.into_iter().map(|batch| (batch.insert, (batch.jobs, batch.fenced))).unzip();
-        let rows = Arc::new(rows);
         let mut tries = 1;
         let results = loop {
-            match self.index.insert(rows.clone()).await {
+            match self.index.insert(&rows).await {
                 Ok(results) => break results,
                 Err(error) if tries < TRIES => {
                     tracing::warn!(%error, "index rows not inserted; trying again");

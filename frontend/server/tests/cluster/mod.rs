@@ -19,10 +19,11 @@ use holdfast_libs_transport::{CallError, HttpClient, Role, ServiceTokens};
 use holdfast_libs_types::{AccountId, BlockHash, CellId, DiskId, VolumeId, WriteEpoch};
 use holdfast_node_client::NodeClient;
 use holdfast_node_server::{DiskPath, Memory, ScrubConfig, SmartConfig, TrashConfig};
-use holdfast_volume_manager_catalog::{BlockIndex, ReplicationTable, Volume, VolumeState};
+use holdfast_volume_manager_catalog::{CatalogStore, FrontendCatalog, Volume, VolumeState};
 use holdfast_volume_manager_client::{CellStatus, VolumeManagerClient};
 use holdfast_volume_manager_server::{Copies, Timing};
 use tempfile::TempDir;
+use tokio::sync::OnceCell;
 
 pub use daemon::Daemon;
 
@@ -111,6 +112,7 @@ pub struct Cluster {
     pub frontend: Daemon,
     pub options: Options,
     anyone: HttpClient,
+    catalog: OnceCell<FrontendCatalog>,
 }
 
 impl Cluster {
@@ -128,7 +130,8 @@ impl Cluster {
             .collect();
         let frontend = start_frontend(dir.path(), &tls, &volume_manager.address, &options);
         let anyone = http(&tls, None);
-        let cluster = Self { dir, tls, keys, volume_manager, nodes, frontend, options, anyone };
+        let cluster =
+            Self { dir, tls, keys, volume_manager, nodes, frontend, options, anyone, catalog: OnceCell::new() };
         cluster.wait_for_nodes(cluster.nodes.len()).await;
         cluster
     }
@@ -173,15 +176,20 @@ impl Cluster {
     }
 
     /// The volumes that were ever leased, as the replication table has them.
-    pub fn volumes(&self) -> Vec<Volume> {
-        let table = ReplicationTable::open_read_only(&self.dir.path().join("catalog"), CELL).unwrap();
-        table.volumes_in(&[VolumeState::Open, VolumeState::Sealing, VolumeState::Sealed]).unwrap()
+    pub async fn volumes(&self) -> Vec<Volume> {
+        let table = self.catalog().await.table;
+        table.volumes_in(&[VolumeState::Open, VolumeState::Sealing, VolumeState::Sealed]).await.unwrap()
+    }
+
+    async fn catalog(&self) -> FrontendCatalog {
+        let store = CatalogStore::Sqlite { folder: self.dir.path().join("catalog") };
+        self.catalog.get_or_init(async || store.open_for_frontend(CELL).await.unwrap()).await.clone()
     }
 
     /// Waits until a volume is sealed; answers why.
     pub async fn sealed(&self, volume: VolumeId) -> (Volume, String) {
         eventually("the volume is sealed", async || {
-            let row = self.volumes().into_iter().find(|row| row.volume == volume)?;
+            let row = self.volumes().await.into_iter().find(|row| row.volume == volume)?;
             let reason = row.seal_reason.clone().unwrap_or_default();
             (row.state == VolumeState::Sealed).then_some((row, reason))
         })
@@ -189,9 +197,8 @@ impl Cluster {
     }
 
     /// Step b of a seal, alone.
-    pub fn close_fence(&self, volume: VolumeId) {
-        let index = BlockIndex::open(&self.dir.path().join("catalog"), CELL).unwrap();
-        index.close_fence(volume, WriteEpoch(2)).unwrap();
+    pub async fn close_fence(&self, volume: VolumeId) {
+        self.catalog().await.index.close_fence(volume, WriteEpoch(2)).await.unwrap();
     }
 
     pub fn disk_file(&self, n: usize) -> PathBuf {
@@ -252,7 +259,7 @@ impl Cluster {
 
     /// The node in zone-1, which has two, that holds a replica of a volume; with its disk.
     pub async fn replica_of(&self, volume: VolumeId) -> (usize, DiskId) {
-        let row = self.volumes().into_iter().find(|row| row.volume == volume).unwrap();
+        let row = self.volumes().await.into_iter().find(|row| row.volume == volume).unwrap();
         for (n, _) in ZONES.iter().enumerate().filter(|(_, zone)| **zone == "zone-1") {
             let disk = self.disk_of(n).await;
             if row.replicas.contains(&disk) {

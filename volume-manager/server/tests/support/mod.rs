@@ -6,16 +6,18 @@
 pub mod node;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use holdfast_libs_transport::tls::TlsFiles;
 use holdfast_libs_transport::{CallError, HttpClient, Role, ServiceTokens};
 use holdfast_libs_types::{BlockHash, CellId, DiskId, InstanceId, VolumeId, WriteEpoch};
-use holdfast_volume_manager_catalog::{BlockIndex, NewRow, ReplicationTable, Volume, VolumeInsert};
+use holdfast_volume_manager_catalog::{BlockIndex, Catalog, CatalogStore, NewRow, Volume, VolumeInsert};
 use holdfast_volume_manager_client::{LeaseRequest, LeasedVolume, SealAsk, VolumeManagerClient};
 use holdfast_volume_manager_server::{Config, Copies, ServerError, Timing, run_on};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
+use tokio::sync::OnceCell;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -115,6 +117,7 @@ pub struct Cell {
     pub nodes: Vec<FakeNode>,
     pub manager: Option<Started>,
     pub dir: TempDir,
+    catalog: OnceCell<Catalog>,
 }
 
 impl Cell {
@@ -131,7 +134,7 @@ impl Cell {
             timing,
             copies: Copies::default(),
         };
-        let mut cell = Self { tls, config, nodes: Vec::new(), manager: None, dir };
+        let mut cell = Self { tls, config, nodes: Vec::new(), manager: None, dir, catalog: OnceCell::new() };
         for number in 1..=3 {
             cell.nodes.push(FakeNode::start(&cell.tls, number, disks).await);
         }
@@ -183,14 +186,19 @@ impl Cell {
         self.client(Role::Admin)
     }
 
-    pub fn index(&self) -> BlockIndex {
-        BlockIndex::open(&self.config.data_dir, CELL).unwrap()
+    /// The catalog, as another process opens it.
+    pub async fn catalog(&self) -> Catalog {
+        let store = CatalogStore::Sqlite { folder: self.config.data_dir.clone() };
+        self.catalog.get_or_init(async || store.open(CELL).await.unwrap()).await.clone()
+    }
+
+    pub async fn index(&self) -> Arc<dyn BlockIndex> {
+        self.catalog().await.index
     }
 
     /// A volume as the catalog has it.
-    pub fn row(&self, volume: VolumeId) -> Volume {
-        let reader = ReplicationTable::open_read_only(&self.config.data_dir, CELL).unwrap();
-        reader.volume(volume).unwrap().unwrap()
+    pub async fn row(&self, volume: VolumeId) -> Volume {
+        self.catalog().await.table.volume(volume).await.unwrap().unwrap()
     }
 
     pub async fn lease(&self) -> LeasedVolume {
@@ -203,13 +211,13 @@ impl Cell {
         for replica in &leased.replicas {
             self.node_of(replica.disk).extent(replica.disk, leased.volume, |extent| extent.tail = pages * PAGE);
         }
-        self.acknowledge(leased.volume, pages);
+        self.acknowledge(leased.volume, pages).await;
         leased
     }
 
     /// Inserts an index row that ends where `pages` pages end.
-    pub fn acknowledge(&self, volume: VolumeId, pages: u64) {
-        self.index().insert(&rows(volume, pages)).unwrap();
+    pub async fn acknowledge(&self, volume: VolumeId, pages: u64) {
+        self.index().await.insert(&rows(volume, pages)).await.unwrap();
     }
 
     pub async fn ask_to_seal(&self, volume: VolumeId) {
@@ -219,7 +227,7 @@ impl Cell {
 
     pub async fn sealed(&self, volume: VolumeId) -> Volume {
         eventually("the volume is sealed", async || {
-            let row = self.row(volume);
+            let row = self.row(volume).await;
             row.digest.is_some().then_some(row)
         })
         .await

@@ -3,9 +3,10 @@
 use holdfast_libs_types::KeyId;
 use rusqlite::OptionalExtension;
 
-use super::WrappedKeys;
 use crate::CatalogError;
-use crate::database::{Database, uint};
+use crate::index::WrappedKeys;
+use crate::number::uint;
+use crate::sqlite::database::Database;
 
 pub(super) fn put(db: &Database, key: &KeyId, wrapped: &[u8]) -> Result<u64, CatalogError> {
     let generation = db.write(|tx| {

@@ -3,8 +3,10 @@
 use holdfast_libs_types::{BlockHash, VolumeId};
 use rusqlite::{OptionalExtension, Row, Transaction};
 
-use super::{IndexRow, VolumeInsert, fence};
-use crate::database::{Database, int, uint};
+use super::fence;
+use crate::index::{IndexRow, VolumeInsert, check};
+use crate::number::{int, uint};
+use crate::sqlite::database::Database;
 use crate::{CatalogError, Fenced};
 
 /// The columns that [`decode`] reads.
@@ -81,30 +83,11 @@ pub(super) fn insert_many(
     inserts: &[VolumeInsert],
     day: i64,
 ) -> Result<Vec<Result<(), Fenced>>, CatalogError> {
-    for insert in inserts {
-        check(insert)?;
-    }
+    check(inserts)?;
     if inserts.is_empty() {
         return Ok(Vec::new());
     }
     db.write(|tx| inserts.iter().map(|insert| insert_one(tx, insert, day)).collect())
-}
-
-/// Rows beyond the batch's end would outlive a seal that cuts there.
-fn check(insert: &VolumeInsert) -> Result<(), CatalogError> {
-    int("the end of a batch", insert.end)?;
-    for row in &insert.rows {
-        let end = row.offset.checked_add(u64::from(row.length));
-        let why = if row.length == 0 {
-            "its record has no bytes".to_owned()
-        } else if end.is_none_or(|end| end > insert.end) {
-            format!("offset {} + {} bytes is beyond the batch's end {}", row.offset, row.length, insert.end)
-        } else {
-            continue;
-        };
-        return Err(CatalogError::BadRow { hash: row.hash, why });
-    }
-    Ok(())
 }
 
 fn insert_one(tx: &Transaction<'_>, insert: &VolumeInsert, day: i64) -> Result<Result<(), Fenced>, CatalogError> {

@@ -288,13 +288,3 @@ fn meta<T: rusqlite::types::FromSql>(tx: &Transaction<'_>, name: &str) -> Result
     let mut statement = tx.prepare_cached("SELECT value FROM meta WHERE name = ?1")?;
     Ok(statement.query_row([name], |row| row.get(0)).optional()?)
 }
-
-/// A number as a column holds it.
-pub(crate) fn int(what: &'static str, value: u64) -> Result<i64, CatalogError> {
-    i64::try_from(value).map_err(|_| CatalogError::TooLarge { what, value })
-}
-
-/// A number read from a column.
-pub(crate) fn uint(what: &'static str, value: i64) -> Result<u64, CatalogError> {
-    u64::try_from(value).map_err(|_| CatalogError::Damaged(format!("{what} is {value}")))
-}

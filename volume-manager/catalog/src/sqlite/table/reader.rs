@@ -4,44 +4,41 @@ use holdfast_libs_types::{DiskId, InstanceId, NodeId, VolumeId, WriteEpoch};
 use rusqlite::types::Type;
 use rusqlite::{OptionalExtension, Row, Transaction};
 
-use super::{Disk, DiskInfo, Node, ReplicaLocation, Volume, VolumeLocations, VolumeState};
 use crate::CatalogError;
-use crate::database::{Database, int};
+use crate::number::int;
+use crate::sqlite::database::Database;
+use crate::table::{Disk, DiskInfo, Node, ReplicaLocation, Term, Volume, VolumeLocations, VolumeState};
 
 /// The replication table, for reading only.
 #[derive(Debug, Clone)]
-pub struct TableReader {
+pub struct TableFileReader {
     db: Database,
 }
 
 const VOLUME_COLUMNS: &str =
     "volume, state, epoch, capacity, length, digest, holder, lease_expires_ms, seal_reason FROM volumes";
 
-impl TableReader {
+impl TableFileReader {
     pub(super) fn new(db: Database) -> Self {
         Self { db }
     }
 
-    /// One volume.
-    ///
-    /// # Errors
-    /// `Sql`, `Damaged`.
+    pub fn term(&self) -> Result<Term, CatalogError> {
+        self.db.read(super::current_term)
+    }
+
+    pub fn generation(&self) -> Result<u32, CatalogError> {
+        self.db.read(super::generation)
+    }
+
     pub fn volume(&self, id: VolumeId) -> Result<Option<Volume>, CatalogError> {
         self.db.read(|tx| volume(tx, id))
     }
 
-    /// All volumes, in order of their ids.
-    ///
-    /// # Errors
-    /// `Sql`, `Damaged`.
     pub fn volumes(&self) -> Result<Vec<Volume>, CatalogError> {
         self.db.read(|tx| many(tx, &format!("SELECT {VOLUME_COLUMNS} ORDER BY volume"), []))
     }
 
-    /// The volumes in any of these states, in order of their ids.
-    ///
-    /// # Errors
-    /// `Sql`, `Damaged`.
     pub fn volumes_in(&self, states: &[VolumeState]) -> Result<Vec<Volume>, CatalogError> {
         self.db.read(|tx| {
             let mut found = Vec::new();
@@ -53,10 +50,6 @@ impl TableReader {
         })
     }
 
-    /// The volumes in state `creating` or `open` whose lease ended at `now_ms` (milliseconds since 1970) or before.
-    ///
-    /// # Errors
-    /// `Sql`, `Damaged`.
     pub fn expired_leases(&self, now_ms: u64) -> Result<Vec<Volume>, CatalogError> {
         let now = int("the time", now_ms)?;
         let sql = format!(
@@ -66,10 +59,6 @@ impl TableReader {
         self.db.read(|tx| many(tx, &sql, [now]))
     }
 
-    /// All nodes, in order of their names.
-    ///
-    /// # Errors
-    /// `Sql`, `Damaged`.
     pub fn nodes(&self) -> Result<Vec<Node>, CatalogError> {
         self.db.read(|tx| {
             let mut statement =
@@ -88,10 +77,6 @@ impl TableReader {
         })
     }
 
-    /// All disks, in order of their ids.
-    ///
-    /// # Errors
-    /// `Sql`, `Damaged`.
     pub fn disks(&self) -> Result<Vec<Disk>, CatalogError> {
         self.db.read(|tx| {
             let mut statement = tx.prepare_cached(
@@ -103,10 +88,6 @@ impl TableReader {
         })
     }
 
-    /// Where a volume can be read; None when there is no such volume.
-    ///
-    /// # Errors
-    /// `Sql`, `Damaged`.
     pub fn locations(&self, id: VolumeId) -> Result<Option<VolumeLocations>, CatalogError> {
         self.db.read(|tx| {
             let found = tx

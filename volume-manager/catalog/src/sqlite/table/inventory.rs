@@ -3,15 +3,13 @@
 use holdfast_libs_types::{DiskId, NodeId};
 use rusqlite::{OptionalExtension, Transaction};
 
-use super::{DiskInfo, Node, Registration, ReplicationTable, Term};
-use crate::CatalogError;
-use crate::database::int;
+use super::TableFile;
+use crate::number::int;
+use crate::rules::Registrant;
+use crate::table::{DiskInfo, Node, Registration, Term};
+use crate::{CatalogError, rules};
 
-impl ReplicationTable {
-    /// Writes a node's row. It must come before its disks.
-    ///
-    /// # Errors
-    /// `StaleTerm`, `TooLarge`.
+impl TableFile {
     pub fn upsert_node(&self, term: Term, node: &Node) -> Result<(), CatalogError> {
         let seen = int("the time a node was seen", node.last_seen_ms)?;
         self.write(term, |tx| {
@@ -25,25 +23,13 @@ impl ReplicationTable {
         })
     }
 
-    /// Writes what a node reports of a disk that it registered. Its incarnation and nonce stay as they are.
-    ///
-    /// # Errors
-    /// `UnknownDisk` before its first registration; `DiskElsewhere` when another node registered it (so that a clone's node
-    /// cannot take the disk over by a heartbeat); `StaleTerm`, `TooLarge`.
     pub fn upsert_disk(&self, term: Term, info: &DiskInfo) -> Result<(), CatalogError> {
-        self.write(term, |tx| match holder(tx, info.disk)? {
-            None => Err(CatalogError::UnknownDisk(info.disk)),
-            Some((node, _)) if node != info.node => Err(CatalogError::DiskElsewhere { disk: info.disk, node }),
-            Some(_) => write_info(tx, info),
+        self.write(term, |tx| {
+            rules::check_report(registrant(tx, info.disk)?, info)?;
+            write_info(tx, info)
         })
     }
 
-    /// A disk proposes its next incarnation. It is accepted, and the disk's whole row written, when the disk is new, when
-    /// it shows the nonce that was accepted last, or when it repeats the accepted proposal after a lost answer. Anything
-    /// else is a copy of the disk, or an old disk put back: refused, and nothing is changed.
-    ///
-    /// # Errors
-    /// `UnknownNode` when the node has no row; `StaleTerm`, `TooLarge`.
     pub fn register_disk_incarnation(
         &self,
         term: Term,
@@ -53,24 +39,13 @@ impl ReplicationTable {
         nonce: u64,
     ) -> Result<Registration, CatalogError> {
         let number = int("incarnation", incarnation)?;
-        if nonce == 0 {
-            // 0 is what a disk shows that was never registered.
-            return Ok(Registration::Refused("nonce 0 proposes no incarnation".to_owned()));
-        }
         self.write(term, |tx| {
             let known_node = tx.query_row("SELECT 1 FROM nodes WHERE node = ?1", [&info.node.0], |_| Ok(())).optional()?;
             if known_node.is_none() {
                 return Err(CatalogError::UnknownNode(info.node.clone()));
             }
-            if let Some((node, stands)) = holder(tx, info.disk)?
-                && stands != previous_nonce
-                && stands != nonce
-            {
-                return Ok(Registration::Refused(format!(
-                    "disk {} was registered by node {node} since this copy of it was: it is a clone, a restored snapshot, or \
-                     an old disk put back",
-                    info.disk
-                )));
+            if let Some(why) = rules::refusal(registrant(tx, info.disk)?, info, previous_nonce, nonce) {
+                return Ok(Registration::Refused(why));
             }
             tx.prepare_cached(
                 "INSERT INTO disks (disk, node, path, incarnation, nonce, state, slot_bytes, volume_bytes, slots, free_slots)
@@ -85,8 +60,7 @@ impl ReplicationTable {
     }
 }
 
-/// The node that registered a disk, and the nonce that stands.
-fn holder(tx: &Transaction<'_>, disk: DiskId) -> Result<Option<(NodeId, u64)>, CatalogError> {
+fn registrant(tx: &Transaction<'_>, disk: DiskId) -> Result<Registrant, CatalogError> {
     let mut statement = tx.prepare_cached("SELECT node, nonce FROM disks WHERE disk = ?1")?;
     let found = statement
         .query_row([disk.as_bytes()], |row| Ok((NodeId(row.get(0)?), row.get::<_, i64>(1)?.cast_unsigned())))

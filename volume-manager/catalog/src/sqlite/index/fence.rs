@@ -3,8 +3,9 @@
 use holdfast_libs_types::{VolumeId, WriteEpoch};
 use rusqlite::{OptionalExtension, Transaction};
 
-use super::Fence;
-use crate::database::{Database, int, uint};
+use crate::index::{self, Fence};
+use crate::number::{int, uint};
+use crate::sqlite::database::Database;
 use crate::{CatalogError, FenceReason, Fenced, InsertError};
 
 /// The row and the volume's small number.
@@ -24,13 +25,10 @@ pub(super) fn admit(
     volume: VolumeId,
     epoch: WriteEpoch,
 ) -> Result<Result<(i64, u64), Fenced>, CatalogError> {
-    let reason = match find(tx, volume)? {
-        None => FenceReason::Missing,
-        Some((_, fence)) if fence.closed => FenceReason::Closed,
-        Some((_, fence)) if fence.epoch != epoch => FenceReason::OtherEpoch(fence.epoch),
-        Some((small, fence)) => return Ok(Ok((small, fence.highest_end))),
-    };
-    Ok(Err(Fenced { volume, reason }))
+    let found = find(tx, volume)?;
+    let admitted = index::admit(found.as_ref().map(|(_, fence)| fence), volume, epoch);
+    // Admitted means found.
+    Ok(admitted.map(|()| found.map_or((0, 0), |(small, fence)| (small, fence.highest_end))))
 }
 
 pub(super) fn create(db: &Database, volume: VolumeId, epoch: WriteEpoch) -> Result<(), InsertError> {

@@ -1,0 +1,151 @@
+//! `table.db`: replication table and inventory.
+
+mod inventory;
+mod reader;
+mod seal;
+#[cfg(test)]
+mod tests;
+mod volumes;
+
+use std::path::Path;
+
+use holdfast_libs_types::{CellId, DiskId, VolumeId};
+use rusqlite::{OptionalExtension, Transaction};
+
+pub use reader::TableFileReader;
+
+use super::database::{Database, Schema};
+use crate::number::{int, uint};
+use crate::table::{Term, Volume};
+use crate::{CatalogError, rules};
+
+pub(crate) const SCHEMA: Schema = Schema {
+    file: "table.db",
+    version: 2,
+    // Nonces are 64 random bits, stored as the signed number with the same bits.
+    create: "
+        CREATE TABLE leader (
+            one INTEGER PRIMARY KEY CHECK (one = 1),
+            term INTEGER NOT NULL,
+            generation INTEGER NOT NULL
+        ) STRICT;
+        INSERT INTO leader (one, term, generation) VALUES (1, 0, 1);
+        CREATE TABLE volumes (
+            volume BLOB PRIMARY KEY NOT NULL,
+            state TEXT NOT NULL,
+            epoch INTEGER NOT NULL,
+            capacity INTEGER NOT NULL,
+            length INTEGER,
+            digest BLOB,
+            holder BLOB,
+            lease_expires_ms INTEGER,
+            seal_reason TEXT
+        ) STRICT, WITHOUT ROWID;
+        CREATE INDEX volumes_by_state ON volumes (state);
+        CREATE TABLE nodes (
+            node TEXT PRIMARY KEY NOT NULL,
+            zone TEXT NOT NULL,
+            rack TEXT NOT NULL,
+            address TEXT NOT NULL,
+            instance BLOB NOT NULL,
+            last_seen_ms INTEGER NOT NULL
+        ) STRICT, WITHOUT ROWID;
+        CREATE TABLE disks (
+            disk BLOB PRIMARY KEY NOT NULL,
+            node TEXT NOT NULL REFERENCES nodes (node),
+            path TEXT NOT NULL,
+            incarnation INTEGER NOT NULL,
+            nonce INTEGER NOT NULL,
+            state TEXT NOT NULL,
+            reason TEXT,
+            slot_bytes INTEGER NOT NULL,
+            volume_bytes INTEGER NOT NULL,
+            slots INTEGER NOT NULL,
+            free_slots INTEGER NOT NULL
+        ) STRICT, WITHOUT ROWID;
+        CREATE TABLE replicas (
+            volume BLOB NOT NULL REFERENCES volumes (volume),
+            place INTEGER NOT NULL,
+            disk BLOB NOT NULL REFERENCES disks (disk),
+            PRIMARY KEY (volume, place),
+            UNIQUE (disk, volume)
+        ) STRICT, WITHOUT ROWID;
+    ",
+};
+
+/// `table.db`: what `ReplicationTable` promises, as calls that block on the disk.
+#[derive(Debug, Clone)]
+pub struct TableFile {
+    db: Database,
+    reader: TableFileReader,
+}
+
+impl TableFile {
+    pub fn open(dir: &Path, cell: CellId) -> Result<Self, CatalogError> {
+        let db = Database::open(dir, &SCHEMA, cell)?;
+        Ok(Self { reader: TableFileReader::new(db.clone()), db })
+    }
+
+    pub fn open_read_only(dir: &Path, cell: CellId) -> Result<TableFileReader, CatalogError> {
+        Ok(TableFileReader::new(Database::open_read_only(dir, &SCHEMA, cell)?))
+    }
+
+    pub fn take_leadership(&self) -> Result<Term, CatalogError> {
+        self.db.write(|tx| {
+            tx.execute("UPDATE leader SET term = term + 1", [])?;
+            current_term(tx)
+        })
+    }
+
+    pub fn raise_generation(&self, term: Term) -> Result<u32, CatalogError> {
+        self.write(term, |tx| {
+            tx.execute("UPDATE leader SET generation = generation + 1", [])?;
+            generation(tx)
+        })
+    }
+
+    pub fn reader(&self) -> &TableFileReader {
+        &self.reader
+    }
+
+    /// Runs `work` in a write transaction of the current leader.
+    fn write<T>(
+        &self,
+        term: Term,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, CatalogError>,
+    ) -> Result<T, CatalogError> {
+        self.db.write(|tx| {
+            rules::check_term(term, current_term(tx)?)?;
+            work(tx)
+        })
+    }
+}
+
+fn current_term(tx: &Transaction<'_>) -> Result<Term, CatalogError> {
+    let term = tx.prepare_cached("SELECT term FROM leader")?.query_row([], |row| row.get(0))?;
+    Ok(Term(uint("the leader's term", term)?))
+}
+
+fn generation(tx: &Transaction<'_>) -> Result<u32, CatalogError> {
+    let generation: i64 = tx.query_row("SELECT generation FROM leader", [], |row| row.get(0))?;
+    u32::try_from(generation).map_err(|_| CatalogError::Damaged(format!("the catalog's generation is {generation}")))
+}
+
+/// The volume, which must be there.
+fn known(tx: &Transaction<'_>, volume: VolumeId) -> Result<Volume, CatalogError> {
+    reader::volume(tx, volume)?.ok_or(CatalogError::UnknownVolume(volume))
+}
+
+/// Replaces a volume's list of replicas by one that was checked.
+fn write_replicas(tx: &Transaction<'_>, volume: VolumeId, disks: &[DiskId]) -> Result<(), CatalogError> {
+    tx.prepare_cached("DELETE FROM replicas WHERE volume = ?1")?.execute([volume.as_bytes()])?;
+    let mut there = tx.prepare_cached("SELECT 1 FROM disks WHERE disk = ?1")?;
+    let mut add = tx.prepare_cached("INSERT INTO replicas (volume, place, disk) VALUES (?1, ?2, ?3)")?;
+    for (place, disk) in disks.iter().enumerate() {
+        if there.query_row([disk.as_bytes()], |_| Ok(())).optional()?.is_none() {
+            return Err(CatalogError::UnknownDisk(*disk));
+        }
+        add.execute((volume.as_bytes(), int("place", place as u64)?, disk.as_bytes()))?;
+    }
+    Ok(())
+}
