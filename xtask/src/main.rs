@@ -1,5 +1,6 @@
-//! The project's own commands: `cargo xtask test`, `cargo xtask tidy`, `cargo xtask soak`.
+//! The project's own commands: `cargo xtask test`, `cargo xtask tidy`, `cargo xtask soak`, `cargo xtask mariadb`.
 
+mod mariadb;
 mod packages;
 mod soak;
 mod suites;
@@ -22,6 +23,8 @@ enum Command {
         #[arg(long)]
         only: Option<String>,
     },
+    /// Unpacks a MariaDB server for tests into `target/mariadb`, unless there is one
+    Mariadb,
     /// The rules of the workspace: who may import whom, where SQL and `unsafe` may stand
     Tidy,
     /// Tests that run for hours
@@ -43,6 +46,7 @@ enum Command {
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Test { only } => suites::test(only.as_deref()),
+        Command::Mariadb => mariadb::ensure(&suites::root()),
         Command::Tidy => tidy::run(),
         Command::Soak { suite, rounds, minutes, seed } => soak::run(&suite, &soak::Length { rounds, minutes }, seed),
     }

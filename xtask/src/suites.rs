@@ -57,6 +57,7 @@ pub fn test(only: Option<&str>) -> anyhow::Result<()> {
         run("clippy", &mut cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))?;
     }
     if wanted("unit") {
+        crate::mariadb::ensure(&root())?;
         let others = ["--exclude", "holdfast-tests-cluster", "--exclude", "holdfast-tests-fuzz"];
         run("unit", cargo(&["test", "--workspace"]).args(others))?;
         run(

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use holdfast_libs_transport::config::{ConfigError, load};
 use holdfast_libs_transport::tls::TlsFiles;
 use holdfast_libs_types::CellId;
+use holdfast_volume_manager_catalog::CatalogConfig;
 use serde::Deserialize;
 
 /// `holdfast frontend --config FILE`. Every key can also be set as `HOLDFAST__SECTION__KEY`; `cell_secret`,
-/// `signing_keys` and `master_key` also as `KEY_file`.
+/// `signing_keys`, `master_key` and the catalog's `password` also as `KEY_file`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -26,6 +27,9 @@ pub struct Config {
     pub master_key: String,
     /// The folder of the catalog's databases.
     pub catalog_dir: PathBuf,
+    /// Where the catalog is, when not in `catalog_dir`.
+    #[serde(default)]
+    pub catalog: CatalogConfig,
     /// Where the volume manager is, `https://HOST:PORT`.
     pub volume_manager: String,
     /// A replica that has not answered after so many milliseconds gets company by a second one.
@@ -105,6 +109,6 @@ impl Config {
     /// # Errors
     /// See [`ConfigError`].
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        load(path, &["cell_secret", "signing_keys", "master_key"])
+        load(path, &["cell_secret", "signing_keys", "master_key", "password"])
     }
 }

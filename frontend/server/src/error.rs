@@ -27,13 +27,8 @@ pub enum ServerError {
     #[error("no random bytes from the operating system")]
     Random,
     /// The catalog cannot be opened.
-    #[error("catalog in {folder}: {detail}; is `catalog_dir` that of the volume manager?")]
-    Catalog {
-        /// The configured folder.
-        folder: String,
-        /// What went wrong.
-        detail: String,
-    },
+    #[error("catalog: {0}; are `catalog_dir` and `[catalog]` those of the volume manager?")]
+    Catalog(String),
     /// The keyring of the cell does not open.
     #[error("{0}; is `master_key` that of the cell?")]
     MasterKey(String),

@@ -43,7 +43,6 @@ use holdfast_libs_crypto::{MasterKey, key_from_hex};
 use holdfast_libs_presign::SigningKeys;
 use holdfast_libs_transport::{HttpClient, Role, ServiceTokens};
 use holdfast_libs_types::InstanceId;
-use holdfast_volume_manager_catalog::CatalogStore;
 use holdfast_volume_manager_client::VolumeManagerClient;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -104,11 +103,11 @@ pub async fn run_on(listener: TcpListener, config: Config, shutdown: Cancellatio
     let server_tls = config.tls.server()?;
     let http = HttpClient::new(&config.tls.client()?, Some(&tokens.token(Role::Frontend)));
     let instance = InstanceId(holdfast_libs_crypto::random().map_err(|_| ServerError::Random)?);
-    let store = CatalogStore::Sqlite { folder: config.catalog_dir.clone() };
-    let index = Index::open(&store, config.cell).await.map_err(|error| ServerError::Catalog {
-        folder: config.catalog_dir.display().to_string(),
-        detail: error.to_string(),
-    })?;
+    let index = match config.catalog.store(&config.catalog_dir) {
+        Ok(store) => Index::open(&store, config.cell).await,
+        Err(error) => Err(error),
+    };
+    let index = index.map_err(|error| ServerError::Catalog(error.to_string()))?;
     let keyring = Arc::new(Keyring::new(master, index.clone()));
     keyring.load().await.map_err(|error| ServerError::MasterKey(error.to_string()))?;
 

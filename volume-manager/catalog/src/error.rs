@@ -10,8 +10,8 @@ use crate::{Term, VolumeState};
 /// Why the catalog did not do what it was asked. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogError {
-    /// Another process held the write lock for longer than the busy timeout; try again.
-    #[error("the catalog is busy: its write lock was not free within 10 s")]
+    /// Others held the locks for too long; try again.
+    #[error("the catalog is busy: its locks were not free in time")]
     Busy,
     /// The file system has no room.
     #[error("the catalog's file system is full: make room, nothing was changed")]
@@ -19,6 +19,38 @@ pub enum CatalogError {
     /// SQLite refused for another reason.
     #[error("catalog database: {0}")]
     Sql(rusqlite::Error),
+    /// A MySQL server refused, or could not be reached. When the connection was lost, what was asked for may have been
+    /// carried out; every call can be repeated.
+    #[error("{place}: {source}{}", outcome(source))]
+    Database {
+        /// Which database; without user and password.
+        place: String,
+        /// Why.
+        source: Box<mysql_async::Error>,
+    },
+    /// A MySQL server may forget what it acknowledged, or cannot take what is sent.
+    #[error("{place}: the server's {name} is {found}, must be {wanted}; set it in the server's configuration")]
+    Setting {
+        /// Which database.
+        place: String,
+        /// Which variable of the server.
+        name: &'static str,
+        /// What it must be.
+        wanted: &'static str,
+        /// What it is.
+        found: String,
+    },
+    /// A database's address cannot be used.
+    #[error("{name}: {what}; a database is named mysql://USER:PASSWORD@HOST:PORT/DATABASE")]
+    BadUrl {
+        /// Which key of the configuration.
+        name: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// The configuration of the catalog cannot be used.
+    #[error("[catalog]: {0}")]
+    BadConfig(String),
     /// The folder or file cannot be made or opened.
     #[error("{}: {source}", path.display())]
     File {
@@ -27,11 +59,11 @@ pub enum CatalogError {
         /// Why.
         source: std::io::Error,
     },
-    /// The file is not there yet: the volume manager has never run on this folder.
-    #[error("{}: not there yet; the volume manager makes it at its first start", path.display())]
+    /// The catalog is not there yet: the volume manager has never run on it.
+    #[error("{place}: not there yet; the volume manager makes it at its first start")]
     Missing {
-        /// Which file.
-        path: PathBuf,
+        /// Which file or database.
+        place: String,
     },
     /// A pragma that durability rests on did not take effect.
     #[error("{}: pragma {pragma} is {found}, must be {wanted}; this file system or SQLite cannot keep the catalog", path.display())]
@@ -46,30 +78,30 @@ pub enum CatalogError {
         found: String,
     },
     /// Written by a newer version of Holdfast.
-    #[error("{}: schema version {found} is newer than this program knows ({known}); run the newer version", path.display())]
+    #[error("{place}: schema version {found} is newer than this program knows ({known}); run the newer version")]
     NewerSchema {
-        /// Which file.
-        path: PathBuf,
-        /// Version in the file.
+        /// Which file or database.
+        place: String,
+        /// Version found there.
         found: i64,
         /// Newest version known here.
         known: i64,
     },
     /// The file belongs to another cell.
-    #[error("{}: belongs to cell {found}, this is cell {wanted}; check the configured folder", path.display())]
+    #[error("{place}: belongs to cell {found}, this is cell {wanted}; check the configuration")]
     ForeignCell {
-        /// Which file.
-        path: PathBuf,
-        /// Cell named in the file.
+        /// Which file or database.
+        place: String,
+        /// Cell named there.
         found: CellId,
         /// Cell of the caller.
         wanted: CellId,
     },
     /// A database, but not this one.
-    #[error("{}: {what}", path.display())]
+    #[error("{place}: {what}")]
     NotCatalog {
-        /// Which file.
-        path: PathBuf,
+        /// Which file or database.
+        place: String,
         /// What is wrong with it.
         what: String,
     },
@@ -170,6 +202,16 @@ pub enum CatalogError {
         /// The node that registered it.
         node: NodeId,
     },
+}
+
+/// What may have become of a transaction, where that is not plain.
+fn outcome(source: &mysql_async::Error) -> &'static str {
+    match source {
+        mysql_async::Error::Io(_) | mysql_async::Error::Driver(mysql_async::DriverError::ConnectionClosed) => {
+            " (whether a change was made is not known; it can be repeated)"
+        }
+        _ => "",
+    }
 }
 
 impl From<rusqlite::Error> for CatalogError {

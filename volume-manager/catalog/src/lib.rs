@@ -3,6 +3,7 @@
 //! This crate and `metadata/store` are the only places with SQL. Callers see two traits, [`BlockIndex`] and
 //! [`ReplicationTable`]; which store stands behind them is a matter of configuration:
 //! - `sqlite`: two files on one machine, opened by the volume manager and the frontends there.
+//! - `mysql`: MySQL databases, for daemons on several machines; the index sharded by hash over one or more of them.
 //!
 //! What must stay true in every store:
 //! - A write is durable when its call returns. What that rests on is checked at opening.
@@ -17,6 +18,7 @@
 
 mod error;
 mod index;
+mod mysql;
 mod number;
 mod rules;
 mod sqlite;
@@ -25,7 +27,8 @@ mod table;
 
 pub use error::{CatalogError, FenceReason, Fenced, InsertError};
 pub use index::{BlockIndex, Fence, IndexRow, NewRow, VolumeInsert, WrappedKeys};
-pub use store::{Catalog, CatalogStore, FrontendCatalog};
+pub use mysql::DatabaseUrl;
+pub use store::{Catalog, CatalogConfig, CatalogStore, FrontendCatalog, Kind};
 pub use table::{
     Disk, DiskInfo, LengthCommitted, NewVolume, Node, Registration, ReplicaLocation, ReplicationTable, TableReader,
     Term, Volume, VolumeLocations, VolumeState,

@@ -6,10 +6,11 @@ use std::time::Duration;
 use holdfast_libs_transport::config::{ConfigError, load};
 use holdfast_libs_transport::tls::TlsFiles;
 use holdfast_libs_types::CellId;
+use holdfast_volume_manager_catalog::CatalogConfig;
 use serde::Deserialize;
 
-/// `holdfast volume-manager --config FILE`. Every key can also be set as `HOLDFAST__KEY`, the secret as
-/// `cell_secret_file`.
+/// `holdfast volume-manager --config FILE`. Every key can also be set as `HOLDFAST__KEY`, `cell_secret` and the
+/// catalog's `password` also as `KEY_file`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -21,6 +22,9 @@ pub struct Config {
     pub cell_secret: String,
     /// The folder of the catalog's databases.
     pub data_dir: PathBuf,
+    /// Where the catalog is, when not in `data_dir`.
+    #[serde(default)]
+    pub catalog: CatalogConfig,
     /// Certificate, key and CA.
     pub tls: TlsFiles,
     /// How long things may take.
@@ -100,6 +104,28 @@ impl Config {
     /// # Errors
     /// See [`ConfigError`].
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        load(path, &["cell_secret"])
+        load(path, &["cell_secret", "password"])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Config;
+
+    #[test]
+    fn an_unknown_key_or_kind_of_the_catalog_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("volume-manager.toml");
+        for (section, wanted) in [("tabel = 'x'", "did you mean `table`?"), ("kind = 'oracle'", "`sqlite` or `mysql`")]
+        {
+            let text = format!(
+                "listen = 'a:1'\ncell = '{}'\ncell_secret = 'x'\ndata_dir = '/d'\n[catalog]\n{section}\n\
+                 [tls]\ncertificate = 'a'\nkey = 'b'\nca = 'c'\n",
+                "ab".repeat(16)
+            );
+            std::fs::write(&path, text).unwrap();
+            let error = Config::load(&path).unwrap_err().to_string();
+            assert!(error.contains(wanted), "{error}");
+        }
     }
 }

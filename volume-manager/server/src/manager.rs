@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use holdfast_libs_transport::{CallError, HttpClient};
 use holdfast_libs_types::{DiskId, InstanceId, NodeId, VolumeId};
 use holdfast_node_client::NodeClient;
-use holdfast_volume_manager_catalog::{Catalog, CatalogError, CatalogStore, Term, Volume, VolumeState};
+use holdfast_volume_manager_catalog::{Catalog, CatalogError, Term, Volume, VolumeState};
 use holdfast_volume_manager_client::Work;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -80,7 +80,7 @@ impl Manager {
     pub async fn open(config: Config, http: HttpClient, shutdown: CancellationToken) -> Result<Self, ServerError> {
         let folder = &config.data_dir;
         std::fs::create_dir_all(folder).map_err(|source| ServerError::Folder { path: folder.clone(), source })?;
-        let catalog = CatalogStore::Sqlite { folder: folder.clone() }.open(config.cell).await?;
+        let catalog = config.catalog.store(folder)?.open(config.cell).await?;
         let term = catalog.table.take_leadership().await?;
         let generation = catalog.table.generation().await?;
         for volume in catalog.table.volumes_in(&[VolumeState::Creating]).await? {

@@ -19,7 +19,7 @@ use holdfast_libs_transport::{CallError, HttpClient, Role, ServiceTokens};
 use holdfast_libs_types::{AccountId, BlockHash, CellId, DiskId, VolumeId, WriteEpoch};
 use holdfast_node_client::NodeClient;
 use holdfast_node_server::{DiskPath, Memory, ScrubConfig, SmartConfig, TrashConfig};
-use holdfast_volume_manager_catalog::{CatalogStore, FrontendCatalog, Volume, VolumeState};
+use holdfast_volume_manager_catalog::{CatalogConfig, CatalogStore, FrontendCatalog, Volume, VolumeState};
 use holdfast_volume_manager_client::{CellStatus, VolumeManagerClient};
 use holdfast_volume_manager_server::{Copies, Timing};
 use tempfile::TempDir;
@@ -304,6 +304,7 @@ fn start_volume_manager(dir: &Path, tls: &TlsFiles, address: Option<&str>) -> Da
         cell: CELL,
         cell_secret: hex(&SECRET),
         data_dir,
+        catalog: CatalogConfig::default(),
         tls: tls.clone(),
         timing,
         copies: Copies::default(),
@@ -361,6 +362,7 @@ pub fn frontend_config(dir: &Path, tls: &TlsFiles, volume_manager: &str, options
         signing_keys: signing_keys(),
         master_key: hex(&[3; 32]),
         catalog_dir: dir.join("catalog"),
+        catalog: CatalogConfig::default(),
         volume_manager: volume_manager.to_owned(),
         hedge_ms: options.hedge_ms,
         tls: tls.clone(),

@@ -33,7 +33,7 @@ fn of_toml(name: &'static str, own: &str, run: fn(&str) -> Outcome) -> Target {
 
 const NODE: &str =
     "node = 'node-1'\nzone = 'z'\nslot_bytes = 1073741824\ncreate_size_bytes = 1\nvolume_manager = 'https://a:1'\n";
-const MANAGER: &str = "data_dir = '/d'\n[timing]\nheartbeat_ms = 1\n[copies]\nmax_parallel = 2\n";
+const MANAGER: &str = "data_dir = '/d'\n[timing]\nheartbeat_ms = 1\n[copies]\nmax_parallel = 2\n[catalog]\nkind = 'mysql'\ntable = 'mysql://a@b/c'\nindex = ['mysql://a@b/d']\n";
 const FRONTEND: &str = "signing_keys = '7:aa'\nmaster_key = 'b'\ncatalog_dir = '/d'\nvolume_manager = 'https://a:1'\nhedge_ms = 9\n[cache]\nbytes = 5\n[writer]\nopen_volumes = 2\n[limits]\nput_bytes = 1\n";
 const METADATA: &str = "signing_keys = '7:aa'\ndata_dir = '/d'\nfrontend = 'https://a:1'\nquota_bytes = 5\n";
 

@@ -89,7 +89,7 @@ impl Database {
     pub fn open_read_only(dir: &Path, schema: &Schema, cell: CellId) -> Result<Self, CatalogError> {
         let path = dir.join(schema.file);
         if !path.exists() {
-            return Err(CatalogError::Missing { path });
+            return Err(CatalogError::Missing { place: shown(&path) });
         }
         let database = Self::new(path, None);
         database.read(|tx| check_meta(tx, &database.0.path, schema, cell).map(|_| ()))?;
@@ -117,7 +117,7 @@ impl Database {
         work: impl FnOnce(&Transaction<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
         let Some(writer) = &self.0.writer else {
-            return Err(CatalogError::Missing { path: self.0.path.clone() }.into());
+            return Err(CatalogError::Missing { place: shown(&self.0.path) }.into());
         };
         let mut connection = lock(writer);
         let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -173,7 +173,7 @@ fn connect(path: &Path, extra: OpenFlags) -> Result<Connection, CatalogError> {
     let cached = connection.pragma_update(None, "cache_size", -CACHE_KIB);
     match cached.as_ref().err().and_then(rusqlite::Error::sqlite_error_code) {
         Some(ErrorCode::NotADatabase) => {
-            Err(CatalogError::NotCatalog { path: path.into(), what: "is not an SQLite database".into() })
+            Err(CatalogError::NotCatalog { place: shown(path), what: "is not an SQLite database".into() })
         }
         _ => Ok(cached.map(|()| connection)?),
     }
@@ -258,7 +258,7 @@ fn check_meta(tx: &Transaction<'_>, path: &Path, schema: &Schema, cell: CellId) 
     if tables == 0 {
         return Ok(false);
     }
-    let not = |what: String| CatalogError::NotCatalog { path: path.into(), what };
+    let not = |what: String| CatalogError::NotCatalog { place: shown(path), what };
     let has_meta = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'meta'";
     if tx.query_row(has_meta, [], |_| Ok(())).optional()?.is_none() {
         return Err(not("is the database of another program".into()));
@@ -266,7 +266,7 @@ fn check_meta(tx: &Transaction<'_>, path: &Path, schema: &Schema, cell: CellId) 
     let version: Option<i64> = meta(tx, "schema_version")?;
     let version = version.ok_or_else(|| not("names no schema version".into()))?;
     if version > schema.version {
-        return Err(CatalogError::NewerSchema { path: path.into(), found: version, known: schema.version });
+        return Err(CatalogError::NewerSchema { place: shown(path), found: version, known: schema.version });
     }
     if version < schema.version {
         // A migration is written with the version that needs it.
@@ -279,9 +279,14 @@ fn check_meta(tx: &Transaction<'_>, path: &Path, schema: &Schema, cell: CellId) 
     let found: Option<[u8; 16]> = meta(tx, "cell")?;
     let found = CellId(found.ok_or_else(|| not("names no cell".into()))?);
     if found != cell {
-        return Err(CatalogError::ForeignCell { path: path.into(), found, wanted: cell });
+        return Err(CatalogError::ForeignCell { place: shown(path), found, wanted: cell });
     }
     Ok(true)
+}
+
+/// A file's name, for messages.
+fn shown(path: &Path) -> String {
+    path.display().to_string()
 }
 
 fn meta<T: rusqlite::types::FromSql>(tx: &Transaction<'_>, name: &str) -> Result<Option<T>, CatalogError> {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use holdfast_libs_types::{BlockHash, WriteEpoch};
 use holdfast_volume_manager_catalog::{BlockIndex, InsertError};
 
-use crate::index::{EPOCH, batch, row, volume};
+use crate::index::{EPOCH, batch, hash, row, volume};
 use crate::subject::Subject;
 
 /// Rows of one batch; enough that several shards get some.
@@ -98,5 +98,54 @@ pub async fn many_writers_of_the_same_blocks_leave_one_row_each(subject: Subject
     assert_eq!((rows.len(), index.count().await.unwrap()), (60, 60));
     for number in 1..=6 {
         assert_eq!(index.fence(volume(number)).await.unwrap().unwrap().highest_end, 8192);
+    }
+}
+
+pub async fn a_question_that_is_given_up_spoils_no_other(subject: Subject) {
+    let index = subject.open().await.index;
+    index.create_fence(volume(1), EPOCH).await.unwrap();
+    let rows: Vec<_> = (0..7).map(|at| row(at, at * 100)).collect();
+    let there: Vec<_> = rows.iter().map(|row| row.hash).collect();
+    let nowhere: Vec<_> = (100..107).map(hash).collect();
+    index.insert(&batch(1, rows, 4096)).await.unwrap();
+    for turn in 0..300u64 {
+        // Cut off at any point: before it is sent, before the answer, in the middle of the answer.
+        let limit = Duration::from_micros(turn * 7 % 2000);
+        let call = index.lookup(&nowhere);
+        tokio::select! {
+            biased;
+            _ = call => {}
+            () = spin(limit) => {}
+        }
+        let found = index.lookup(&there).await.unwrap();
+        let offsets: Vec<_> = found.into_iter().map(|row| row.map(|row| row.offset)).collect();
+        assert_eq!(offsets, [0, 100, 200, 300, 400, 500, 600].map(Some), "after {turn} questions");
+    }
+}
+
+/// Ends after a time that is shorter than a timer can tell.
+async fn spin(time: Duration) {
+    let begun = Instant::now();
+    while begun.elapsed() < time {
+        tokio::task::yield_now().await;
+    }
+}
+
+pub async fn what_is_given_up_is_carried_out_all_the_same(subject: Subject) {
+    let index = subject.open().await.index;
+    index.create_fence(volume(1), EPOCH).await.unwrap();
+    let mut begun = 0;
+    for turn in 0..20u64 {
+        let insert = batch(1, vec![row(turn, turn * 100)], 8192);
+        // Polled once, it is under way.
+        let call = index.insert(&insert);
+        tokio::pin!(call);
+        begun += u64::from(futures_util::poll!(call.as_mut()).is_pending());
+    }
+    assert!(begun > 0);
+    let until = Instant::now() + Duration::from_secs(20);
+    while index.count().await.unwrap() < 20 {
+        assert!(Instant::now() < until, "{} of 20", index.count().await.unwrap());
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

@@ -4,19 +4,26 @@
 
 mod concurrency;
 mod index;
+mod mysql;
+mod proxy;
 mod subject;
 mod table;
 
 /// Each test for each store.
 macro_rules! every_store {
     ($($file:ident: $($test:ident)*;)*) => {
-        mod sqlite {
-            $($(
+        every_store! { @ sqlite: $($($file $test)*)* }
+        every_store! { @ mysql_one_shard: $($($file $test)*)* }
+        every_store! { @ mysql_four_shards: $($($file $test)*)* }
+    };
+    (@ $store:ident: $($file:ident $test:ident)*) => {
+        mod $store {
+            $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $test() {
-                    crate::$file::$test(crate::subject::Subject::sqlite()).await;
+                    crate::$file::$test(crate::subject::Subject::$store().await).await;
                 }
-            )*)*
+            )*
         }
     };
 }
@@ -32,7 +39,9 @@ every_store! {
         two_handles_do_what_the_model_does;
     concurrency:
         no_insert_lands_after_a_close_however_they_interleave
-        many_writers_of_the_same_blocks_leave_one_row_each;
+        many_writers_of_the_same_blocks_leave_one_row_each
+        a_question_that_is_given_up_spoils_no_other
+        what_is_given_up_is_carried_out_all_the_same;
     table:
         a_volume_lives_from_creating_to_sealed_and_each_step_can_be_repeated
         what_contradicts_an_earlier_step_is_refused

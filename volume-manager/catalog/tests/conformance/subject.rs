@@ -1,34 +1,52 @@
 //! A catalog to be tested, in one of the stores.
 
-use std::path::PathBuf;
-
 use holdfast_libs_types::{BlockHash, CellId};
-use holdfast_volume_manager_catalog::{Catalog, CatalogError, CatalogStore, FrontendCatalog};
+use holdfast_tests_mariadb::Server;
+use holdfast_volume_manager_catalog::{Catalog, CatalogConfig, CatalogError, CatalogStore, FrontendCatalog, Kind};
+use mysql_async::prelude::Queryable;
 use rusqlite::{Connection, OptionalExtension};
 use tempfile::TempDir;
 
 pub const CELL: CellId = CellId([1; 16]);
 
+/// The tables of the replication table's database.
+const TABLES: [&str; 6] = ["meta", "leader", "volumes", "nodes", "disks", "replicas"];
+
 /// An empty catalog and a way to look at it from behind.
 pub struct Subject {
-    store: CatalogStore,
+    pub config: CatalogConfig,
     place: Place,
 }
 
 enum Place {
     Sqlite(TempDir),
+    Mysql,
 }
 
 impl Subject {
-    pub fn sqlite() -> Self {
-        let folder = TempDir::new().unwrap();
-        Self { store: CatalogStore::Sqlite { folder: folder.path().to_owned() }, place: Place::Sqlite(folder) }
+    pub async fn sqlite() -> Self {
+        Self { config: CatalogConfig::default(), place: Place::Sqlite(TempDir::new().unwrap()) }
+    }
+
+    /// Fresh databases on the server that all tests share, `shards` of them for the index.
+    pub async fn mysql(shards: usize) -> Self {
+        let server = Server::shared();
+        Self { config: fresh(server, shards).await, place: Place::Mysql }
+    }
+
+    pub async fn mysql_one_shard() -> Self {
+        Self::mysql(1).await
+    }
+
+    pub async fn mysql_four_shards() -> Self {
+        Self::mysql(4).await
     }
 
     /// Another empty one of the same kind.
     pub async fn another(&self) -> Self {
         match &self.place {
-            Place::Sqlite(_) => Self::sqlite(),
+            Place::Sqlite(_) => Self::sqlite().await,
+            Place::Mysql => Self::mysql(self.config.index.len()).await,
         }
     }
 
@@ -36,16 +54,24 @@ impl Subject {
     pub fn cases(&self) -> usize {
         match &self.place {
             Place::Sqlite(_) => 40,
+            Place::Mysql => 6,
+        }
+    }
+
+    pub fn store(&self) -> CatalogStore {
+        match &self.place {
+            Place::Sqlite(folder) => self.config.store(folder.path()).unwrap(),
+            Place::Mysql => self.config.store("/nowhere".as_ref()).unwrap(),
         }
     }
 
     /// A handle of its own, as another process has one.
     pub async fn open(&self) -> Catalog {
-        self.store.open(CELL).await.unwrap()
+        self.store().open(CELL).await.unwrap()
     }
 
     pub async fn open_for_frontend(&self) -> Result<FrontendCatalog, CatalogError> {
-        self.store.open_for_frontend(CELL).await
+        self.store().open_for_frontend(CELL).await
     }
 
     /// The day a block was last touched.
@@ -55,26 +81,44 @@ impl Subject {
                 let sql = "SELECT touched FROM blocks WHERE hash = ?1";
                 raw(folder, "index.db").query_row(sql, [hash.as_bytes()], |row| row.get(0)).optional().unwrap()
             }
+            Place::Mysql => {
+                for url in &self.config.index {
+                    let mut session = session(url).await;
+                    let sql = "SELECT touched FROM blocks WHERE hash = ?";
+                    let found: Option<i64> = session.exec_first(sql, (hash.as_bytes(),)).await.unwrap();
+                    if found.is_some() {
+                        return found;
+                    }
+                }
+                None
+            }
         }
     }
 
     /// As if everything had been touched a day earlier than it was.
     pub async fn a_day_passes(&self) {
+        let pass = "UPDATE blocks SET touched = touched - 1";
         match &self.place {
             Place::Sqlite(folder) => {
-                raw(folder, "index.db").execute("UPDATE blocks SET touched = touched - 1", []).unwrap();
+                raw(folder, "index.db").execute(pass, []).unwrap();
+            }
+            Place::Mysql => {
+                for url in &self.config.index {
+                    session(url).await.query_drop(pass).await.unwrap();
+                }
             }
         }
     }
 
     /// Every value of every row of the table.
     pub async fn dump(&self) -> Vec<String> {
-        match &self.place {
-            Place::Sqlite(folder) => {
-                let raw = raw(folder, "table.db");
-                let mut rows = Vec::new();
-                for table in ["meta", "leader", "volumes", "nodes", "disks", "replicas"] {
-                    let mut statement = raw.prepare(&format!("SELECT * FROM {table}")).unwrap();
+        let mut rows = Vec::new();
+        for table in TABLES {
+            let sql = format!("SELECT * FROM {table}");
+            match &self.place {
+                Place::Sqlite(folder) => {
+                    let raw = raw(folder, "table.db");
+                    let mut statement = raw.prepare(&sql).unwrap();
                     let columns = statement.column_count();
                     let value = |row: &rusqlite::Row<'_>, at| row.get::<_, rusqlite::types::Value>(at).unwrap();
                     let found = statement
@@ -82,13 +126,35 @@ impl Subject {
                         .unwrap();
                     rows.extend(found.map(|row| format!("{table}: {:?}", row.unwrap())));
                 }
-                rows
+                Place::Mysql => {
+                    let mut session = session(self.config.table.as_ref().unwrap()).await;
+                    let found: Vec<mysql_async::Row> = session.query(sql).await.unwrap();
+                    rows.extend(found.into_iter().map(|row| format!("{table}: {:?}", row.unwrap())));
+                }
             }
         }
+        rows
     }
 }
 
+/// The configuration of a catalog in databases that were just made on `server`.
+pub async fn fresh(server: &Server, shards: usize) -> CatalogConfig {
+    let mut names = Vec::new();
+    let mut session = session(&server.url("mysql")).await;
+    for _ in 0..=shards {
+        let name = server.fresh_name();
+        session.query_drop(format!("CREATE DATABASE {name}")).await.unwrap();
+        names.push(server.url(&name));
+    }
+    CatalogConfig { kind: Kind::Mysql, table: names.pop(), index: names, password: None }
+}
+
+/// A connection past the catalog.
+pub async fn session(url: &str) -> mysql_async::Conn {
+    let opts = mysql_async::OptsBuilder::from_opts(mysql_async::Opts::from_url(url).unwrap()).prefer_socket(false);
+    mysql_async::Conn::new(opts).await.unwrap()
+}
+
 fn raw(folder: &TempDir, file: &str) -> Connection {
-    let path: PathBuf = folder.path().join(file);
-    Connection::open(path).unwrap()
+    Connection::open(folder.path().join(file)).unwrap()
 }

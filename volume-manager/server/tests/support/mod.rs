@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use holdfast_libs_transport::tls::TlsFiles;
 use holdfast_libs_transport::{CallError, HttpClient, Role, ServiceTokens};
 use holdfast_libs_types::{BlockHash, CellId, DiskId, InstanceId, VolumeId, WriteEpoch};
-use holdfast_volume_manager_catalog::{BlockIndex, Catalog, CatalogStore, NewRow, Volume, VolumeInsert};
+use holdfast_volume_manager_catalog::{BlockIndex, Catalog, CatalogConfig, NewRow, Volume, VolumeInsert};
 use holdfast_volume_manager_client::{LeaseRequest, LeasedVolume, SealAsk, VolumeManagerClient};
 use holdfast_volume_manager_server::{Config, Copies, ServerError, Timing, run_on};
 use tempfile::TempDir;
@@ -130,6 +130,7 @@ impl Cell {
             cell: CELL,
             cell_secret: SECRET.iter().map(|byte| format!("{byte:02x}")).collect(),
             data_dir: dir.path().join("catalog"),
+            catalog: CatalogConfig::default(),
             tls: tls.clone(),
             timing,
             copies: Copies::default(),
@@ -188,7 +189,7 @@ impl Cell {
 
     /// The catalog, as another process opens it.
     pub async fn catalog(&self) -> Catalog {
-        let store = CatalogStore::Sqlite { folder: self.config.data_dir.clone() };
+        let store = self.config.catalog.store(&self.config.data_dir).unwrap();
         self.catalog.get_or_init(async || store.open(CELL).await.unwrap()).await.clone()
     }
 

@@ -1,0 +1,181 @@
+//! The replication table in one MySQL database.
+
+use async_trait::async_trait;
+use holdfast_libs_types::{CellId, DiskId, InstanceId, VolumeId, WriteEpoch};
+
+use super::database::{Database, retry, to_the_end, values};
+use super::schema::{Identity, Part, prepare};
+use super::url::DatabaseUrl;
+use super::{reader, writer};
+use crate::CatalogError;
+use crate::number::int;
+use crate::table::{
+    Disk, DiskInfo, LengthCommitted, NewVolume, Node, Registration, ReplicationTable, TableReader, Term, Volume,
+    VolumeLocations, VolumeState,
+};
+
+/// The table in a MySQL database. Whoever only reads it needs no other right there than SELECT.
+#[derive(Debug, Clone)]
+pub struct MysqlTable(Database);
+
+impl MysqlTable {
+    /// Opens the database of a catalog whose index has `shards` databases; with `make`, a schema that is missing is made.
+    ///
+    /// # Errors
+    /// `BadUrl`, `Setting`, `Missing`, `NewerSchema`, `ForeignCell`, `NotCatalog`, `Database`.
+    pub async fn open(url: &DatabaseUrl, shards: usize, cell: CellId, make: bool) -> Result<Self, CatalogError> {
+        let database = Database::new(url)?;
+        prepare(&database, Identity { cell, part: Part::Table, shards }, make).await?;
+        Ok(Self(database))
+    }
+}
+
+/// A write: tried until it is done, and to its end.
+macro_rules! write {
+    ($self:ident, $write:ident($($argument:expr),*)) => {{
+        let database = $self.0.clone();
+        to_the_end(async move { retry(&database, || writer::$write(&database, $($argument),*)).await }).await
+    }};
+}
+
+#[async_trait]
+impl TableReader for MysqlTable {
+    async fn term(&self) -> Result<Term, CatalogError> {
+        retry(&self.0, || reader::term(&self.0)).await
+    }
+
+    async fn generation(&self) -> Result<u32, CatalogError> {
+        retry(&self.0, || reader::generation(&self.0)).await
+    }
+
+    async fn volume(&self, volume: VolumeId) -> Result<Option<Volume>, CatalogError> {
+        retry(&self.0, || reader::volume(&self.0, volume)).await
+    }
+
+    async fn volumes(&self) -> Result<Vec<Volume>, CatalogError> {
+        retry(&self.0, || reader::volumes(&self.0, "", values![])).await
+    }
+
+    async fn volumes_in(&self, states: &[VolumeState]) -> Result<Vec<Volume>, CatalogError> {
+        retry(&self.0, || reader::volumes_in(&self.0, states)).await
+    }
+
+    async fn expired_leases(&self, now_ms: u64) -> Result<Vec<Volume>, CatalogError> {
+        let now = int("the time", now_ms)?;
+        let expired = "WHERE state IN ('creating', 'open') AND lease_expires_ms <= ?";
+        retry(&self.0, || reader::volumes(&self.0, expired, values![now])).await
+    }
+
+    async fn nodes(&self) -> Result<Vec<Node>, CatalogError> {
+        retry(&self.0, || reader::nodes(&self.0)).await
+    }
+
+    async fn disks(&self) -> Result<Vec<Disk>, CatalogError> {
+        retry(&self.0, || reader::disks(&self.0)).await
+    }
+
+    async fn locations(&self, volume: VolumeId) -> Result<Option<VolumeLocations>, CatalogError> {
+        retry(&self.0, || reader::locations(&self.0, volume)).await
+    }
+}
+
+#[async_trait]
+impl ReplicationTable for MysqlTable {
+    async fn take_leadership(&self) -> Result<Term, CatalogError> {
+        write!(self, take_leadership())
+    }
+
+    async fn raise_generation(&self, term: Term) -> Result<u32, CatalogError> {
+        write!(self, raise_generation(term))
+    }
+
+    async fn create_volume(&self, term: Term, new: &NewVolume) -> Result<(), CatalogError> {
+        let new = new.clone();
+        write!(self, create_volume(term, &new))
+    }
+
+    async fn open_volume(&self, term: Term, volume: VolumeId) -> Result<(), CatalogError> {
+        write!(self, open_volume(term, volume))
+    }
+
+    async fn fail_volume(&self, term: Term, volume: VolumeId, reason: &str) -> Result<(), CatalogError> {
+        let reason = reason.to_owned();
+        write!(self, fail_volume(term, volume, &reason))
+    }
+
+    async fn renew_leases(
+        &self,
+        term: Term,
+        holder: InstanceId,
+        volumes: &[VolumeId],
+        expires_ms: u64,
+    ) -> Result<Vec<VolumeId>, CatalogError> {
+        let volumes = volumes.to_vec();
+        write!(self, renew_leases(term, holder, &volumes, expires_ms))
+    }
+
+    async fn set_replicas(
+        &self,
+        term: Term,
+        volume: VolumeId,
+        expected_old: &[DiskId],
+        new: &[DiskId],
+    ) -> Result<(), CatalogError> {
+        let (old, new) = (expected_old.to_vec(), new.to_vec());
+        write!(self, set_replicas(term, volume, &old, &new))
+    }
+
+    async fn begin_seal(
+        &self,
+        term: Term,
+        volume: VolumeId,
+        from_epoch: WriteEpoch,
+        reason: &str,
+    ) -> Result<WriteEpoch, CatalogError> {
+        let reason = reason.to_owned();
+        write!(self, begin_seal(term, volume, from_epoch, &reason))
+    }
+
+    async fn commit_length(
+        &self,
+        term: Term,
+        volume: VolumeId,
+        epoch: WriteEpoch,
+        length: u64,
+    ) -> Result<LengthCommitted, CatalogError> {
+        write!(self, commit_length(term, volume, epoch, length))
+    }
+
+    async fn commit_seal(
+        &self,
+        term: Term,
+        volume: VolumeId,
+        digest: [u8; 32],
+        replicas: &[DiskId],
+    ) -> Result<(), CatalogError> {
+        let replicas = replicas.to_vec();
+        write!(self, commit_seal(term, volume, &digest, &replicas))
+    }
+
+    async fn upsert_node(&self, term: Term, node: &Node) -> Result<(), CatalogError> {
+        let node = node.clone();
+        write!(self, upsert_node(term, &node))
+    }
+
+    async fn upsert_disk(&self, term: Term, info: &DiskInfo) -> Result<(), CatalogError> {
+        let info = info.clone();
+        write!(self, upsert_disk(term, &info))
+    }
+
+    async fn register_disk_incarnation(
+        &self,
+        term: Term,
+        info: &DiskInfo,
+        previous_nonce: u64,
+        incarnation: u64,
+        nonce: u64,
+    ) -> Result<Registration, CatalogError> {
+        let info = info.clone();
+        write!(self, register_disk_incarnation(term, &info, previous_nonce, incarnation, nonce))
+    }
+}
