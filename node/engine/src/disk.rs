@@ -133,7 +133,8 @@ impl Disk {
         Ok(answer.bytes)
     }
 
-    /// Exactly one record, header and payload, both checksums and its place compared.
+    /// Exactly one record, header and payload, both checksums and its place compared. Where they do not match, and neither
+    /// do the page checksums of a sealed extent, the extent is marked as damaged before the answer.
     ///
     /// # Errors
     /// `Damaged` when it is not the record of that place and length; `Trashed`; otherwise as [`Disk::read`].
@@ -146,7 +147,16 @@ impl Disk {
             Err(error) => error.to_string(),
         };
         self.shared.counters.damaged();
-        Err(EngineError::Damaged { disk: self.shared.id, slot: answer.slot, volume, offset, detail })
+        let slot = answer.slot;
+        drop(answer);
+        // What it finds is marked; the answer here is the same.
+        let _ = self
+            .call(Lane::Data, move |engine| async move {
+                engine.look_again(slot, volume, offset, len.into()).await;
+                Ok(())
+            })
+            .await;
+        Err(EngineError::Damaged { disk: self.shared.id, slot, volume, offset, detail })
     }
 
     /// Durably refuses appends of any epoch below `epoch`, waits for the append in flight, and answers the tail.

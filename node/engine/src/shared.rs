@@ -22,7 +22,7 @@ use crate::io_error::{Direction, ErrorKind, Place};
 use crate::latency::{Histogram, LatencySnapshot};
 use crate::mailbox::{Lane, Mailbox};
 use crate::status::{
-    DiskCounters, DiskState, DiskStatus, ErrorCounts, IoErrors, IoPath, OpenOptions, ScrubStatus, SlotCounts,
+    DiskCounters, DiskState, DiskStatus, ErrorCounts, IoErrors, IoPath, OpenOptions, ScrubStatus, Shown, SlotCounts,
 };
 use crate::suspect::SuspicionChange;
 
@@ -254,12 +254,25 @@ impl Shared {
             latency: LatencySnapshot { read: self.latency.read.snapshot(), write: self.latency.write.snapshot() },
             errors: self.counters.errors(),
             queue_depth: self.queue_depth.load(Ordering::Relaxed),
-            slots_by_state: *self.slot_counts.lock().unwrap_or_else(PoisonError::into_inner),
+            slots_by_state: self.slot_counts(),
             scrub: ScrubStatus { slots: self.geometry.slots, ..ScrubStatus::default() },
             erase_alarms: self.erase_alarms.load(Ordering::Relaxed),
             uptime_s: self.uptime_s(),
             buffer_bytes: self.pool.used_bytes(),
         }
+    }
+
+    pub(crate) fn slot_counts(&self) -> SlotCounts {
+        *self.slot_counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One slot, counted as `before` until now, counts as `after`.
+    pub(crate) fn recount_slot(&self, before: Shown, after: Shown) {
+        let mut counts = self.slot_counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = before.place(&mut counts);
+        // A mount counts when it is done.
+        *place = place.saturating_sub(1);
+        *after.place(&mut counts) += 1;
     }
 
     pub(crate) fn count_slots(&self, counts: SlotCounts) {

@@ -181,6 +181,30 @@ pub struct SlotCounts {
     pub lost: u32,
 }
 
+/// What one slot is counted as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shown {
+    Lost,
+    Free,
+    Holds(ExtentState),
+}
+
+impl Shown {
+    /// Its place among the counts.
+    pub(crate) fn place(self, counts: &mut SlotCounts) -> &mut u32 {
+        match self {
+            Self::Lost => &mut counts.lost,
+            Self::Free => &mut counts.free,
+            Self::Holds(ExtentState::Copying) => &mut counts.copying,
+            Self::Holds(ExtentState::Open) => &mut counts.open,
+            Self::Holds(ExtentState::Fenced) => &mut counts.fenced,
+            Self::Holds(ExtentState::Sealed) => &mut counts.sealed,
+            Self::Holds(ExtentState::Damaged) => &mut counts.damaged,
+            Self::Holds(ExtentState::Trashed) => &mut counts.trashed,
+        }
+    }
+}
+
 /// How far the scrub of a disk is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ScrubStatus {
@@ -271,7 +295,7 @@ pub struct DiskStatus {
     pub errors: IoErrors,
     /// I/Os the disk works on now.
     pub queue_depth: usize,
-    /// Slots by what they hold, as of the mount or the last listing of all extents.
+    /// Slots by what they hold.
     pub slots_by_state: SlotCounts,
     /// How far its scrub is.
     pub scrub: ScrubStatus,

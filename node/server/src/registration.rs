@@ -215,7 +215,8 @@ impl Registration {
     fn reports(&self) -> Vec<DiskReport> {
         let open = self.node.disks.open();
         let open = open.iter().map(|disk| {
-            let report = report(&disk.engine().status(), self.incarnations.get(&disk.id()));
+            let mut report = report(&disk.engine().status(), self.incarnations.get(&disk.id()));
+            report.failing = disk.failing();
             match disk.stalled() {
                 Some(why) if report.state != "failed" => {
                     DiskReport { state: "suspect".to_owned(), reason: Some(why), ..report }
@@ -250,6 +251,8 @@ fn report(status: &DiskStatus, incarnation: Option<&Incarnation>) -> DiskReport 
         volume_bytes: status.volume_capacity_bytes,
         slots: status.slots.into(),
         free_slots: status.free_slots.into(),
+        damaged_extents: status.slots_by_state.damaged.into(),
+        failing: None,
     }
 }
 

@@ -25,6 +25,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 struct Setup {
     node: TestNode,
     disk: DiskId,
+    volume_manager: VolumeManager,
     _dir: TempDir,
 }
 
@@ -37,7 +38,7 @@ async fn setup(change: impl FnOnce(&mut Config)) -> Setup {
     let smartctl = Recorded { installed: true, ..Recorded::default() };
     let node = TestNode::start_on(Machine::new(dir.path(), Arc::new(smartctl)), config).await;
     let disk = node.disk().await;
-    Setup { node, disk, _dir: dir }
+    Setup { node, disk, volume_manager, _dir: dir }
 }
 
 impl Setup {
@@ -82,6 +83,21 @@ impl Setup {
         String::from_utf8(text.to_vec()).unwrap()
     }
 
+    /// Health and metric name one damaged extent now, and so does the next heartbeat.
+    async fn tells_of_damage(&self) {
+        let health = self.node.client(Role::Admin).health().await.unwrap();
+        let reason = format!("disk {} ({}) has 1 damaged extents", self.disk, self.node.disk_file(0).display());
+        assert!(health.state == HealthState::Degraded && health.reasons.contains(&reason), "{health:?}");
+        let line = format!("holdfast_node_disk_slots_by_state{{disk=\"{}\",state=\"damaged\"}} ", self.disk);
+        assert_eq!(self.metric(&line).await, 1.0);
+        let told = || self.volume_manager.heard.lock().unwrap().heartbeats.len();
+        let before = told();
+        // One may have been under way.
+        eventually("two heartbeats more", async || (told() >= before + 2).then_some(())).await;
+        let heard = self.volume_manager.heard.lock().unwrap();
+        assert_eq!(heard.heartbeats.last().unwrap().disks[0].damaged_extents, 1);
+    }
+
     /// Flips a bit in the first block, behind the node's back.
     fn damage(&self) {
         use std::os::unix::fs::FileExt;
@@ -114,15 +130,17 @@ async fn damage_is_found_by_the_scrub_counted_and_told() {
     eventually("it is registered", async || (admin.health().await.ok()?.state == HealthState::Ok).then_some(())).await;
     setup.damage();
     eventually("the damage is found", async || (admin.scrub(setup.disk).await.ok()?.found > 0).then_some(())).await;
+    // Nobody has listed the extents since.
+    setup.tells_of_damage().await;
     assert_eq!(setup.extent().await.unwrap().state, ExtentState::Damaged);
     let label = format!("{{disk=\"{}\"}} ", setup.disk);
     assert!(setup.metric(&format!("holdfast_node_disk_scrub_findings_total{label}")).await >= 1.0);
     assert!(setup.metric(&format!("holdfast_node_disk_scrub_read_bytes_total{label}")).await > 200_000.0);
-    let health = admin.health().await.unwrap();
-    assert!(
-        health.state == HealthState::Degraded && health.reasons.iter().any(|reason| reason.contains("damaged")),
-        "{health:?}"
-    );
+    // The mark on the disk tells it again, before any scrub.
+    let Setup { mut node, disk, volume_manager, _dir } = setup;
+    node.config.scrub.enabled = false;
+    let setup = Setup { node: node.restart().await, disk, volume_manager, _dir };
+    setup.tells_of_damage().await;
     setup.node.stop().await;
 }
 
@@ -193,8 +211,8 @@ async fn an_operator_takes_an_extent_out_of_the_trash_also_after_a_restart_and_l
     let order = TrashRequest { term: 7, ..setup.trash_order(&setup.sealed().await) };
     leader.trash(&order).await.unwrap();
     // The node knows of term 1 by its registration at most, the disk of 7.
-    let Setup { node, disk, _dir } = setup;
-    let setup = Setup { node: node.restart().await, disk, _dir };
+    let Setup { node, disk, volume_manager, _dir } = setup;
+    let setup = Setup { node: node.restart().await, disk, volume_manager, _dir };
     let admin = setup.node.client(Role::Admin);
     let lying = admin.trash_of(disk).await.unwrap().extents.pop().unwrap();
     let (slot, slot_generation) = (lying.slot.try_into().unwrap(), lying.slot_generation.try_into().unwrap());

@@ -81,6 +81,12 @@ pub struct DiskReport {
     pub slots: u64,
     /// Slots free.
     pub free_slots: u64,
+    /// Extents on it that are known to be damaged. When it changes, the volume manager looks at what the disk holds.
+    #[serde(default)]
+    pub damaged_extents: u64,
+    /// Why its node suspects that it is about to fail, though it still answers; `state` tells nothing of that.
+    #[serde(default)]
+    pub failing: Option<String>,
 }
 
 /// What becomes of a registered disk.

@@ -115,7 +115,10 @@ fn a_zone_without_a_disk_in_service_is_not_called_full() {
         "3 more zones with a disk in service needed, 2 there: zone-2 has no disk in service (1 disk)"
     );
     let error = choose_disks(&inventory, volume(1), &[DiskId([3; 16])], 2, Distinct::Zones).unwrap_err();
-    assert!(error.to_string().contains("zone-3 has no disk to use (1 disk, 1 avoided after a failure)"), "{error}");
+    assert!(
+        error.to_string().contains("zone-3 has no disk to use (1 disk, 1 avoided after a failure or damage there)"),
+        "{error}"
+    );
     let error = choose_repair_disk(
         &inventory,
         volume(1),

@@ -4,10 +4,14 @@
 //!   one. Its bytes stay where they are: nothing is erased here.
 //! - A replica that was away while its volume was sealed or repaired is cut to the length, verified, and put on the list
 //!   again when the volume lacks one: that costs one read, a new copy costs a slot.
+//!
+//! All disks of a node are compared when it registers, and all disks of all nodes now and then. A disk whose node reports
+//! another number of damaged extents than at its last audit is compared at once. That is one audit of a node at a time
+//! with a rest between two, however many findings there are: the next one sees them all.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use holdfast_libs_types::{DiskId, NodeId, VolumeId};
 use holdfast_node_client::{ExtentInfo, ExtentState, SealRequest};
@@ -21,14 +25,27 @@ use crate::seal::SEAL_LIMIT;
 
 const EXTENTS_LIMIT: Duration = Duration::from_secs(30);
 
-/// Starts to audit the nodes that registered since the last round, or all of them.
+/// Between two audits of disks of one node for damage on them.
+const DAMAGE_REST: Duration = Duration::from_secs(2);
+
+/// Starts to audit the nodes that registered since the last round, or all of them, and disks with new damage.
 pub(crate) fn start(manager: &Arc<Manager>, snapshot: &Arc<Snapshot>, all: bool) {
     let mut progress = manager.progress();
     let registered = std::mem::take(&mut progress.audits);
+    let now = Instant::now();
+    progress.next_damage_audit.retain(|_, at| *at > now);
+    let mut harmed: HashMap<NodeId, HashSet<DiskId>> = HashMap::new();
+    for view in snapshot.unaudited_damage(&progress) {
+        let info = &view.disk.info;
+        if !progress.next_damage_audit.contains_key(&info.node) {
+            harmed.entry(info.node.clone()).or_default().insert(info.disk);
+        }
+    }
     for view in snapshot.nodes.iter().filter(|view| view.standing == NodeStanding::Up) {
         let name = &view.node.node;
         let returned = registered.contains(name);
-        if !returned && !all {
+        let harmed = harmed.remove(name);
+        if !returned && !all && harmed.is_none() {
             continue;
         }
         if progress.auditing.contains_key(name) {
@@ -39,20 +56,28 @@ pub(crate) fn start(manager: &Arc<Manager>, snapshot: &Arc<Snapshot>, all: bool)
             continue;
         }
         progress.auditing.insert(name.clone(), returned);
+        let only = harmed.filter(|_| !returned && !all);
         let (manager, snapshot, name) = (Arc::clone(manager), Arc::clone(snapshot), name.clone());
         manager.tasks.clone().spawn(async move {
-            if let Err(error) = audit(&manager, &snapshot, &name).await {
+            if let Err(error) = audit(&manager, &snapshot, &name, only.as_ref()).await {
                 tracing::error!(node = %name, %error, "audit");
             }
             let mut progress = manager.progress();
             progress.auditing.remove(&name);
+            progress.next_damage_audit.insert(name, Instant::now() + DAMAGE_REST);
             progress.stale = true;
             manager.wake.notify_one();
         });
     }
 }
 
-async fn audit(manager: &Arc<Manager>, snapshot: &Snapshot, node: &NodeId) -> Result<(), CatalogError> {
+/// Audits the disks of a node, or some only.
+async fn audit(
+    manager: &Arc<Manager>,
+    snapshot: &Snapshot,
+    node: &NodeId,
+    only: Option<&HashSet<DiskId>>,
+) -> Result<(), CatalogError> {
     // The table is read before the disks: what it names by now must be there by then.
     let sealed = manager.catalog.table.volumes_in(&[VolumeState::Sealed]).await?;
     let holding: Vec<&Volume> = sealed.iter().filter(|volume| volume.length.is_some_and(|length| length > 0)).collect();
@@ -61,6 +86,11 @@ async fn audit(manager: &Arc<Manager>, snapshot: &Snapshot, node: &NodeId) -> Re
             continue;
         }
         let disk = view.disk.info.disk;
+        if only.is_some_and(|only| !only.contains(&disk)) {
+            continue;
+        }
+        // What is found while the disk is listed changes the number again.
+        let damage = manager.liveness().report(disk).map_or(0, |report| report.damaged_extents);
         let listed = within(EXTENTS_LIMIT, &view.address, manager.node(&view.address).extents(disk)).await;
         let extents = match listed {
             Ok(extents) => extents,
@@ -69,8 +99,18 @@ async fn audit(manager: &Arc<Manager>, snapshot: &Snapshot, node: &NodeId) -> Re
                 continue;
             }
         };
-        manager.progress().damaged.retain(|(_, on), _| *on != disk);
         let held: HashMap<VolumeId, &ExtentInfo> = extents.iter().map(|extent| (extent.volume, extent)).collect();
+        let is_damaged = |volume: &VolumeId| held.get(volume).is_some_and(|at| at.state == ExtentState::Damaged);
+        let spoiled: HashSet<VolumeId> = holding.iter().map(|volume| volume.volume).filter(is_damaged).collect();
+        {
+            let mut progress = manager.progress();
+            progress.damaged.retain(|(_, on), _| *on != disk);
+            // Before a replica is dropped: its next copy must not go here.
+            match spoiled.is_empty() {
+                true => drop(progress.spoiled.remove(&disk)),
+                false => drop(progress.spoiled.insert(disk, spoiled)),
+            }
+        }
         for volume in &holding {
             if manager.shutdown.is_cancelled() {
                 return Ok(());
@@ -84,6 +124,7 @@ async fn audit(manager: &Arc<Manager>, snapshot: &Snapshot, node: &NodeId) -> Re
                 drop_replica(manager, snapshot, volume, disk, why).await?;
             }
         }
+        manager.progress().audited_damage.insert(disk, damage);
     }
     Ok(())
 }

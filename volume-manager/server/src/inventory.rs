@@ -9,7 +9,7 @@ use holdfast_volume_manager_client::{Replica, UnusableDisk};
 use holdfast_volume_manager_planner::{Distinct, Inventory, InventoryDisk};
 
 use crate::liveness::{NodeStanding, Standing};
-use crate::manager::Manager;
+use crate::manager::{Manager, Progress};
 
 /// Nothing moves replicas apart again that had to share a zone, so they never do.
 pub(crate) const DISTINCT: Distinct = Distinct::Zones;
@@ -23,6 +23,10 @@ pub(crate) struct DiskView {
     pub address: String,
     pub standing: Standing,
     pub free_slots: u64,
+    /// Damaged extents on it, as its node says.
+    pub damaged_extents: u64,
+    /// Why its node suspects that it is about to fail.
+    pub failing: Option<String>,
 }
 
 /// One node.
@@ -62,6 +66,12 @@ impl Snapshot {
         Inventory { disks: disks.collect() }
     }
 
+    /// Disks in service whose node reports another number of damaged extents than when they were last audited.
+    pub fn unaudited_damage(&self, progress: &Progress) -> impl Iterator<Item = &DiskView> {
+        let known = |view: &DiskView| progress.audited_damage.get(&view.disk.info.disk).copied().unwrap_or(0);
+        self.disks.iter().filter(move |view| view.standing == Standing::Healthy && view.damaged_extents != known(view))
+    }
+
     /// Those of a volume's replicas that still count.
     pub fn live(&self, volume: &Volume) -> Vec<DiskId> {
         let holds = |disk: &DiskId| self.disk(*disk).is_some_and(|view| view.standing.holds_replicas());
@@ -93,9 +103,12 @@ impl Manager {
             let Some([zone, rack, address]) = places.get(&disk.info.node).cloned() else { continue };
             let id = disk.info.disk;
             let standing = liveness.disk_standing(id, now, &self.config.timing);
-            let free_slots = liveness.report(id).map_or(disk.info.free_slots, |report| report.free_slots);
+            let report = liveness.report(id);
+            let free_slots = report.map_or(disk.info.free_slots, |report| report.free_slots);
+            let damaged_extents = report.map_or(0, |report| report.damaged_extents);
+            let failing = report.and_then(|report| report.failing.clone());
             snapshot.by_id.insert(id, snapshot.disks.len());
-            snapshot.disks.push(DiskView { disk, zone, rack, address, standing, free_slots });
+            snapshot.disks.push(DiskView { disk, zone, rack, address, standing, free_slots, damaged_extents, failing });
         }
         for node in nodes {
             let standing = liveness.node_standing(&node.node, now, &self.config.timing);

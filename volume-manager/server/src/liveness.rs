@@ -253,6 +253,8 @@ mod tests {
             volume_bytes: 1,
             slots: 1,
             free_slots: 1,
+            damaged_extents: 0,
+            failing: None,
         }
     }
 

@@ -66,6 +66,12 @@ pub(crate) struct Progress {
     pub auditing: HashMap<NodeId, bool>,
     /// Last replicas that an audit found not to be what was sealed, and why.
     pub damaged: HashMap<(VolumeId, DiskId), String>,
+    /// Damaged extents that a disk had by its node's report when it was last compared with the table.
+    pub audited_damage: HashMap<DiskId, u64>,
+    /// When disks of a node may be compared again because of new damage: each finding asks for it.
+    pub next_damage_audit: HashMap<NodeId, Instant>,
+    /// Sealed volumes of which a disk holds a damaged extent, as the last audit saw: it takes no copy of them.
+    pub spoiled: HashMap<DiskId, HashSet<VolumeId>>,
     /// Nodes that are being given the keyring.
     pub pushing: HashSet<NodeId>,
     /// Volumes that lack a replica and cannot get one now, each with the reason.

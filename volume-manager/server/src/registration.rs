@@ -180,7 +180,7 @@ pub(crate) async fn heartbeat(
     Message(request): Message<Heartbeat>,
 ) -> Result<Json<HeartbeatAnswer>, ApiError> {
     let term = manager.term.0;
-    let (changed, worse) = {
+    let (changed, worse, harmed) = {
         let mut liveness = manager.liveness();
         let Some(known) = liveness.node(&request.node).filter(|known| known.instance == request.instance) else {
             return Ok(Json(HeartbeatAnswer { register: true, term }));
@@ -194,13 +194,16 @@ pub(crate) async fn heartbeat(
             turned(report) || liveness.report(report.disk).is_none_or(|known| known.free_slots != report.free_slots)
         };
         let changed: Vec<DiskReport> = reports.iter().filter(differs).cloned().collect();
+        let harmed = reports.iter().any(|report| {
+            liveness.report(report.disk).is_none_or(|known| known.damaged_extents != report.damaged_extents)
+        });
         liveness.hear(&request.node, heard, &reports);
-        (changed, worse)
+        (changed, worse, harmed)
     };
     for report in &worse {
         tracing::warn!(disk = %report.disk, state = report.state, reason = report.reason, "disk changed");
     }
-    if !worse.is_empty() {
+    if !worse.is_empty() || harmed {
         manager.wake.notify_one();
     }
     let node = request.node;

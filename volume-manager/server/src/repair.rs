@@ -61,12 +61,17 @@ fn targets(manager: &Manager, snapshot: &Snapshot) -> Inventory {
 /// Volumes that hold something and lack a replica. An empty volume has nothing to copy.
 fn lacking(manager: &Manager, snapshot: &Snapshot, sealed: &[Volume]) -> Vec<VolumeReplicas> {
     let now = Instant::now();
-    let mut failed: HashMap<VolumeId, Vec<DiskId>> = HashMap::new();
+    let mut avoid: HashMap<VolumeId, Vec<DiskId>> = HashMap::new();
     {
         let mut progress = manager.progress();
         progress.failed_copies.retain(|_, until| *until > now);
         for (volume, disk) in progress.failed_copies.keys() {
-            failed.entry(*volume).or_default().push(*disk);
+            avoid.entry(*volume).or_default().push(*disk);
+        }
+        for (disk, volumes) in &progress.spoiled {
+            for volume in volumes {
+                avoid.entry(*volume).or_default().push(*disk);
+            }
         }
     }
     let mut lacking = Vec::new();
@@ -76,7 +81,7 @@ fn lacking(manager: &Manager, snapshot: &Snapshot, sealed: &[Volume]) -> Vec<Vol
             .into_iter()
             .partition(|disk| snapshot.disk(*disk).is_some_and(|view| view.standing.keeps_replicas()));
         if live.len() < COPIES {
-            let avoid = failed.remove(&volume.volume).unwrap_or_default();
+            let avoid = avoid.remove(&volume.volume).unwrap_or_default();
             lacking.push(VolumeReplicas { volume: volume.volume, live, failing, avoid });
         }
     }

@@ -13,7 +13,7 @@ use holdfast_volume_manager_planner::{COPIES, choose_disks, health_counts};
 use http::StatusCode;
 
 use crate::error::answer;
-use crate::inventory::{DISTINCT, Snapshot};
+use crate::inventory::{DISTINCT, DiskView, Snapshot};
 use crate::liveness::{NodeStanding, Standing};
 use crate::manager::Manager;
 
@@ -24,7 +24,8 @@ pub(crate) async fn status(State(manager): State<Arc<Manager>>) -> Result<Json<C
     let live: Vec<usize> = counted.iter().map(|volume| snapshot.live(volume).len()).collect();
     let counts = health_counts(live.iter().copied());
     let (work, damaged) = work(&manager);
-    let (health, reasons) = health(&snapshot, &live, &work, damaged);
+    let harmed = harmed(&manager, &snapshot);
+    let (health, reasons) = health(&snapshot, &live, &work, (damaged, harmed));
     let can_lose = counts.can_lose.iter().enumerate().map(|(n, count)| (n.to_string(), *count)).collect();
     Ok(Json(CellStatus {
         health: health.to_owned(),
@@ -69,8 +70,27 @@ fn work(manager: &Manager) -> (Vec<Work>, Vec<String>) {
     (work, progress.damaged.iter().map(say).collect())
 }
 
-/// `ok`, `degraded` or `critical`, and why.
-fn health(snapshot: &Snapshot, live: &[usize], work: &[Work], damaged: Vec<String>) -> (&'static str, Vec<String>) {
+/// Disks whose node reports damage that no audit has looked at yet.
+fn harmed(manager: &Manager, snapshot: &Snapshot) -> Vec<String> {
+    let progress = manager.progress();
+    let say = |view: &DiskView| {
+        let (info, count) = (&view.disk.info, view.damaged_extents);
+        format!(
+            "disk {} ({}) of node {} reports {count} damaged extents; what it holds is being compared with the catalog",
+            info.disk, info.path, info.node
+        )
+    };
+    snapshot.unaudited_damage(&progress).map(say).collect()
+}
+
+/// `ok`, `degraded` or `critical`, and why. `damaged` replicas are the last of their volumes; `harmed` disks are told in
+/// words too.
+fn health(
+    snapshot: &Snapshot,
+    live: &[usize],
+    work: &[Work],
+    (damaged, harmed): (Vec<String>, Vec<String>),
+) -> (&'static str, Vec<String>) {
     let unreadable = live.iter().filter(|live| **live == 0).count();
     let last = live.iter().filter(|live| **live == 1).count();
     let short = live.iter().filter(|live| (2..COPIES).contains(*live)).count();
@@ -92,6 +112,12 @@ fn health(snapshot: &Snapshot, live: &[usize], work: &[Work], damaged: Vec<Strin
         let reason = view.standing.reason().unwrap_or("no reason given");
         reasons.push(format!("disk {} is {}: {reason}", view.disk.info.disk, view.standing.name()));
     }
+    add(&mut reasons, harmed.into_iter());
+    let failing = snapshot.disks.iter().filter_map(|view| {
+        let (info, why) = (&view.disk.info, view.failing.as_ref()?);
+        Some(format!("disk {} ({}) of node {} is suspected to be failing: {why}", info.disk, info.path, info.node))
+    });
+    add(&mut reasons, failing);
     // A blank device waits to be formatted; that is no trouble.
     let unusable = snapshot.nodes.iter().flat_map(|view| {
         let node = &view.node.node;
@@ -134,17 +160,23 @@ fn node_row(view: &crate::inventory::NodeView) -> NodeRow {
     }
 }
 
+/// Why it is not healthy, or else why it may soon be so.
+fn row_reason(view: &DiskView) -> Option<String> {
+    let failing = || view.failing.as_ref().map(|why| format!("suspected to be failing: {why}"));
+    view.standing.reason().map(str::to_owned).or_else(failing)
+}
+
 fn disk_rows(snapshot: &Snapshot, volumes: &[Volume]) -> Vec<DiskRow> {
     let mut held: HashMap<DiskId, u64> = HashMap::new();
     for disk in volumes.iter().filter(|volume| holds_something(volume)).flat_map(|volume| &volume.replicas) {
         *held.entry(*disk).or_default() += 1;
     }
-    let row = |view: &crate::inventory::DiskView| DiskRow {
+    let row = |view: &DiskView| DiskRow {
         disk: view.disk.info.disk,
         node: view.disk.info.node.clone(),
         path: view.disk.info.path.clone(),
         state: view.standing.name().to_owned(),
-        reason: view.standing.reason().map(str::to_owned),
+        reason: row_reason(view),
         slots: view.disk.info.slots,
         free_slots: view.free_slots,
         slot_bytes: view.disk.info.slot_bytes,

@@ -5,6 +5,7 @@
 mod support;
 
 use holdfast_libs_types::DiskId;
+use holdfast_node_client::ExtentState;
 use holdfast_volume_manager_catalog::Volume;
 use support::{Call, Cell, eventually, timing};
 
@@ -113,4 +114,88 @@ async fn an_audit_never_drops_the_last_replica() {
     let before = asked(&cell);
     eventually("two more audits", async || (asked(&cell) >= before + 2).then_some(())).await;
     assert_eq!(cell.row(volume.volume).await.replicas.len(), 1);
+}
+
+/// The node of `disk` finds its extent of the volume damaged, and says so from now on.
+fn harm(cell: &Cell, disk: DiskId, volume: &Volume) {
+    let node = cell.node_of(disk);
+    node.extent(disk, volume.volume, |extent| extent.state = ExtentState::Damaged);
+    node.report(disk, |report| report.damaged_extents += 1);
+}
+
+#[tokio::test]
+async fn damage_that_a_heartbeat_tells_of_is_looked_at_at_once_and_repaired_on_another_disk() {
+    let cell = Cell::start(timing(), 2).await;
+    let volume = sealed(&cell).await;
+    let bad = volume.replicas[1];
+    let node = cell.node_of(bad);
+    let listed = || node.count(Call::Extents, holdfast_libs_types::VolumeId::default());
+    eventually("the audit after the registration", async || (listed() >= 2).then_some(())).await;
+    node.hang(Call::Extents);
+    let before = listed();
+    harm(&cell, bad, &volume);
+    let says = async |text: &str| {
+        let status = cell.admin().status().await.unwrap();
+        let found = status.reasons.iter().any(|reason| reason.contains(text));
+        found.then_some(status)
+    };
+    let text = format!("disk {bad} (/dev/{bad}) of node {} reports 1 damaged extents", node.name);
+    let status = eventually("the status tells", async || says(&text).await).await;
+    assert_eq!(status.health, "degraded");
+    eventually("its list is asked for", async || (listed() > before).then_some(())).await;
+    // However many more are found meanwhile, nothing more is asked.
+    for count in 2..8 {
+        node.report(bad, |report| report.damaged_extents = count);
+        let text = format!("reports {count} damaged extents");
+        eventually("the status tells of more", async || says(&text).await).await;
+    }
+    assert_eq!(listed(), before + 1, "one audit runs");
+    node.unhang();
+    let spare = others(&cell, bad)[0];
+    let row = eventually("it is repaired", async || {
+        let row = cell.row(volume.volume).await;
+        (row.replicas.len() == 3 && !row.replicas.contains(&bad)).then_some(row)
+    })
+    .await;
+    assert!(row.replicas.contains(&spare));
+    let copies = node.copies_to(bad);
+    assert_eq!(copies, 0, "the disk that holds the damaged extent is not asked");
+    eventually("all is well", async || (cell.admin().status().await.unwrap().health == "ok").then_some(())).await;
+    assert!(listed() <= before + 2, "{} audits", listed() - before);
+}
+
+#[tokio::test]
+async fn with_no_other_disk_than_the_damaged_one_the_repair_waits_and_says_why() {
+    let cell = Cell::start(timing(), 1).await;
+    let volume = sealed(&cell).await;
+    let bad = volume.replicas[0];
+    harm(&cell, bad, &volume);
+    eventually("it is dropped", async || (!cell.row(volume.volume).await.replicas.contains(&bad)).then_some(())).await;
+    let status = eventually("the repair waits", async || {
+        let status = cell.admin().status().await.unwrap();
+        status.reasons.iter().any(|reason| reason.contains("repair waits")).then_some(status)
+    })
+    .await;
+    assert_eq!((status.health.as_str(), status.volumes.can_lose.get("1")), ("degraded", Some(&1)));
+    let why = "1 avoided after a failure or damage there";
+    assert!(status.reasons.iter().any(|reason| reason.contains(why)), "{:?}", status.reasons);
+    assert_eq!(cell.node_of(bad).copies_to(bad), 0);
+}
+
+#[tokio::test]
+async fn a_disk_that_its_node_suspects_is_shown_as_degraded_and_stays_healthy() {
+    let cell = Cell::start(timing(), 1).await;
+    let disk = cell.nodes[1].disks()[0];
+    cell.nodes[1].report(disk, |report| report.failing = Some("1 % of its reads took 262 ms".to_owned()));
+    let status = eventually("the status tells", async || {
+        let status = cell.admin().status().await.unwrap();
+        (status.health == "degraded").then_some(status)
+    })
+    .await;
+    let why = "suspected to be failing: 1 % of its reads took 262 ms";
+    assert!(status.reasons.iter().any(|reason| reason.contains(&disk.to_string()) && reason.contains(why)));
+    let row = status.disks.iter().find(|row| row.disk == disk).unwrap();
+    assert_eq!((row.state.as_str(), row.reason.as_deref()), ("healthy", Some(why)));
+    cell.nodes[1].report(disk, |report| report.failing = None);
+    eventually("all is well", async || (cell.admin().status().await.unwrap().health == "ok").then_some(())).await;
 }

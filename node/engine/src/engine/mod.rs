@@ -127,9 +127,17 @@ impl Engine {
         found.ok_or(EngineError::UnknownVolume { disk: self.shared.id, volume })
     }
 
-    /// Looks at a slot. The closure must not start anything that awaits.
+    /// Looks at a slot, and tells the status at once what became of it. The closure must not start anything that awaits.
     fn with_slot<T>(&self, slot: u32, look: impl FnOnce(&mut Slot) -> T) -> T {
-        look(self.slots.borrow_mut().get_mut(slot))
+        let mut slots = self.slots.borrow_mut();
+        let slot = slots.get_mut(slot);
+        let before = slot.shown();
+        let seen = look(slot);
+        let after = slot.shown();
+        if before != after {
+            self.shared.recount_slot(before, after);
+        }
+        seen
     }
 
     /// Locks the extent of `volume` and finds its slot. What an earlier change left to be written is written first.
@@ -222,11 +230,15 @@ impl Engine {
         self.count_free();
     }
 
-    /// Tells the status how many slots are in which state.
+    /// Tells the status how many slots are in which state; [`Engine::with_slot`] keeps it right from then on.
     fn count_slots(&self) {
+        self.shared.count_slots(self.slot_counts());
+    }
+
+    fn slot_counts(&self) -> SlotCounts {
         let mut counts = SlotCounts::default();
-        self.slots.borrow().list().iter().for_each(|slot| slot.count(&mut counts));
-        self.shared.count_slots(counts);
+        self.slots.borrow().list().iter().for_each(|slot| *slot.shown().place(&mut counts) += 1);
+        counts
     }
 
     fn count_free(&self) {
@@ -344,7 +356,7 @@ impl Engine {
 
     /// Every extent, by slot.
     pub(crate) fn extents(&self) -> Vec<ExtentInfo> {
-        self.count_slots();
+        debug_assert_eq!(self.shared.slot_counts(), self.slot_counts(), "a slot changed and the status was not told");
         let slots = self.slots.borrow();
         let used = slots.list().iter().enumerate().filter(|(_, slot)| slot.state != SlotState::Free && !slot.is_lost());
         used.map(|(n, slot)| slot.info(n as u32)).collect()

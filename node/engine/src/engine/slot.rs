@@ -7,7 +7,7 @@ use holdfast_libs_types::{VolumeId, WriteEpoch};
 use crate::error::ExtentState;
 use crate::reactor::{Io, TaskLock};
 use crate::slot_header::{SlotHeader, SlotState};
-use crate::status::{ExtentInfo, SlotCounts};
+use crate::status::{ExtentInfo, Shown};
 use crate::table::entry::Entry;
 
 /// Both header pages are damaged, or another slot claims the same volume: kept out of use, never erased.
@@ -218,21 +218,13 @@ impl Slot {
         }
     }
 
-    /// Counts it in.
-    pub(super) fn count(&self, counts: &mut SlotCounts) {
-        let place = match (self.is_lost(), self.state) {
-            (true, _) => &mut counts.lost,
-            (_, SlotState::Free) => &mut counts.free,
-            _ => match self.state() {
-                ExtentState::Copying => &mut counts.copying,
-                ExtentState::Open => &mut counts.open,
-                ExtentState::Fenced => &mut counts.fenced,
-                ExtentState::Sealed => &mut counts.sealed,
-                ExtentState::Damaged => &mut counts.damaged,
-                ExtentState::Trashed => &mut counts.trashed,
-            },
-        };
-        *place += 1;
+    /// What the status counts it as.
+    pub(super) fn shown(&self) -> Shown {
+        match (self.is_lost(), self.state) {
+            (true, _) => Shown::Lost,
+            (_, SlotState::Free) => Shown::Free,
+            _ => Shown::Holds(self.state()),
+        }
     }
 
     pub(super) fn info(&self, slot: u32) -> ExtentInfo {

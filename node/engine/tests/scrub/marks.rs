@@ -11,6 +11,7 @@ fn the_mark_of_a_damaged_extent_survives_a_restart_and_a_rebuild_of_the_table() 
         let mut cell = Cell::new(20);
         flip_data(&mut cell, n, 66_000);
         assert_eq!(cell.round().len(), 1);
+        assert_eq!(cell.bench.handle().status().slots_by_state.damaged, 1, "before anybody lists the extents");
         // It reads well again, for what anybody can tell without reading it.
         flip_data(&mut cell, n, 66_000);
         for harm in [false, true] {
@@ -28,6 +29,29 @@ fn the_mark_of_a_damaged_extent_survives_a_restart_and_a_rebuild_of_the_table() 
             assert!(matches!(error, EngineError::Damaged { .. }), "{error}");
             cell.reads_well();
         }
+    }
+}
+
+#[test]
+fn a_read_that_meets_damage_marks_the_extent_and_one_of_a_wrong_place_does_not() {
+    for n in [SEALED, PARITY] {
+        let mut cell = Cell::new(22);
+        let rows = cell.bench.run(|disk| async move { disk.records(volume(n)).await }).unwrap();
+        let length = cell.info(n).length;
+        let read = |cell: &mut Cell, offset: u64, len: u32| {
+            cell.bench.run(|disk| async move { disk.read_record(volume(n), offset, len).await.map(drop) })
+        };
+        let damaged = |result| matches!(result, Err(EngineError::Damaged { .. }));
+        for offset in [0, 1, length - 100] {
+            assert!(damaged(read(&mut cell, offset, 100)), "no record stands there");
+        }
+        assert_eq!(cell.info(n).state, ExtentState::Sealed, "nothing is wrong with it");
+        let (offset, len) = rows.first().map_or((4096, 4096), |row| (row.offset, row.length));
+        flip_data(&mut cell, n, offset + 70);
+        assert!(damaged(read(&mut cell, offset, len)));
+        assert_eq!(cell.info(n).state, ExtentState::Damaged);
+        cell.bench.restart();
+        assert_eq!(cell.info(n).state, ExtentState::Damaged, "the mark stands on the disk");
     }
 }
 

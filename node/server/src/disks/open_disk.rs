@@ -163,6 +163,13 @@ impl OpenDisk {
         self.engine().status().suspect.or_else(|| self.faults().slow())
     }
 
+    /// All signs that it is about to fail, by its latencies and by its own figures.
+    pub(crate) fn failing(&self) -> Option<String> {
+        let smart = self.smart.answer().breaches.into_iter().map(|breach| format!("SMART: {breach}"));
+        let signs: Vec<String> = self.suspect().into_iter().chain(smart).collect();
+        (!signs.is_empty()).then(|| signs.join("; "))
+    }
+
     fn faults(&self) -> MutexGuard<'_, Faults> {
         self.faults.lock().unwrap_or_else(PoisonError::into_inner)
     }

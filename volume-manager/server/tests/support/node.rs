@@ -197,6 +197,11 @@ impl FakeNode {
         self.inner().judged.get(&disk).cloned()
     }
 
+    /// Copies to one of its disks that it was asked for.
+    pub fn copies_to(&self, disk: DiskId) -> usize {
+        self.inner().calls.iter().filter(|(made, on, _)| (*made, *on) == (Call::Copy, disk)).count()
+    }
+
     pub fn count(&self, call: Call, volume: VolumeId) -> usize {
         self.inner().calls.iter().filter(|(made, _, of)| (*made, *of) == (call, volume)).count()
     }
@@ -215,6 +220,8 @@ pub fn report(disk: DiskId) -> DiskReport {
         volume_bytes: 1 << 20,
         slots: 100,
         free_slots: 100,
+        damaged_extents: 0,
+        failing: None,
     }
 }
 

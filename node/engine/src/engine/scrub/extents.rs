@@ -1,6 +1,6 @@
 //! Data and footers of extents, a piece at a time.
 
-use holdfast_libs_types::{MAX_BATCH_BYTES, PAGE_BYTES};
+use holdfast_libs_types::{MAX_BATCH_BYTES, PAGE_BYTES, VolumeId};
 use sha2::{Digest, Sha256};
 
 use super::Step;
@@ -11,7 +11,7 @@ use crate::error::EngineError;
 use crate::findings::{Finding, Place};
 use crate::footer::FooterShape;
 use crate::geometry::CRC_SPAN_BYTES;
-use crate::slot_header::SlotHeader;
+use crate::slot_header::{SlotHeader, SlotState};
 
 /// Bytes of one read: whole spans of a page checksum, and small enough to let foreground reads through.
 const READ_BYTES: u64 = 4 * CRC_SPAN_BYTES;
@@ -213,6 +213,14 @@ impl Engine {
 
     /// Reports damaged data, and marks the extent; false when it is no longer there.
     async fn found_in_data(&self, slot: u32, header: &SlotHeader, offset: u64, what: &str, step: &mut Step) -> bool {
+        if !self.mark_at(slot, header, offset, what).await {
+            return false;
+        }
+        step.found.push(Finding::in_extent(Place::Data, slot, header.volume, offset, what.to_owned()));
+        true
+    }
+
+    async fn mark_at(&self, slot: u32, header: &SlotHeader, offset: u64, what: &str) -> bool {
         // An append in flight raises the tail when it ends.
         let lock = self.lock_of(slot);
         let _guard = lock.lock().await;
@@ -220,8 +228,28 @@ impl Engine {
             return false;
         }
         self.mark(slot, &lock, &format!("damaged at {offset}: {what}")).await;
-        step.found.push(Finding::in_extent(Place::Data, slot, header.volume, offset, what.to_owned()));
         true
+    }
+
+    /// A reader of `[offset, offset + len)` got what is no record. It may have asked for a wrong place, so only the page
+    /// checksums of a sealed extent decide whether that is damage, and then it is marked. Everything else waits for the
+    /// scrub.
+    pub(crate) async fn look_again(&self, slot: u32, volume: VolumeId, offset: u64, len: u64) {
+        let header = self.with_slot(slot, |at| at.header());
+        if header.state != SlotState::Sealed || header.volume != volume || header.damaged {
+            return;
+        }
+        let start = offset / CRC_SPAN_BYTES * CRC_SPAN_BYTES;
+        let len = ((offset + len).next_multiple_of(CRC_SPAN_BYTES).min(header.length) - start) as usize;
+        let (Ok(checksums), Ok(buffer)) = (self.read_checksums(slot, &header).await, self.shared.buffer(len)) else {
+            return;
+        };
+        let Ok(bytes) = self.read_data(slot, start, len, buffer).await else { return };
+        if let Some((offset, what)) = bad_spans(&Ok(bytes), start, &checksums).first()
+            && self.mark_at(slot, &header, *offset, what).await
+        {
+            tracing::error!(disk = %self.shared.id, %volume, slot, offset, what, "a read found damage; the extent is marked");
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! The mark of an extent in which a scrub found damage: a flag in its slot's header and in the table, so that listings,
+//! The mark of an extent in which a scrub or a read found damage: a flag in its slot's header and in the table, so that listings,
 //! metrics and the volume manager know of it after a restart, before a scrub has come round again.
 //!
 //! Invariants:
