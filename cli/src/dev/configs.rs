@@ -15,6 +15,9 @@ use crate::profile::write_private;
 /// Most plaintext the frontend keeps in memory.
 const CACHE_BYTES: i64 = 128 << 20;
 
+/// The only volume manager of a cell takes its own lease again at once, so the lease may outlast any stall of the machine.
+const LEADER_TTL_MS: i64 = 60_000;
+
 /// How long a disk or node may be away before its volumes are repaired.
 const LOST_MS: i64 = 10_000;
 
@@ -82,7 +85,7 @@ fn servers(layout: &Layout) -> anyhow::Result<Vec<(&'static str, String, Table)>
     }
 
     let mut config = listener(layout, "volume-manager")?;
-    let timing = table([("lost_ms", Value::Integer(LOST_MS))]);
+    let timing = table([("lost_ms", Value::Integer(LOST_MS)), ("leader_ttl_ms", Value::Integer(LEADER_TTL_MS))]);
     config.extend(table([("data_dir", text(layout.path("catalog"))), ("timing", Value::Table(timing))]));
     servers.push(("volume-manager", "volume-manager".to_owned(), config));
 

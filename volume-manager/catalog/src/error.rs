@@ -127,6 +127,16 @@ pub enum CatalogError {
     /// The key id is taken by other bytes; a wrapped key is never overwritten.
     #[error("key {0} is in the keyring with other bytes; a key is never overwritten")]
     KeyTaken(KeyId),
+    /// A name or address that a leader cannot have.
+    #[error("{what} of {length} bytes cannot lead: it must have {wanted}")]
+    BadCandidate {
+        /// Name or address.
+        what: &'static str,
+        /// Its bytes.
+        length: usize,
+        /// What would do.
+        wanted: &'static str,
+    },
     /// Another leader has taken over since.
     #[error("term {given} is over: the leader's term is {current}")]
     StaleTerm {

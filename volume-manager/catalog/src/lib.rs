@@ -30,6 +30,6 @@ pub use index::{BlockIndex, Fence, IndexRow, NewRow, VolumeInsert, WrappedKeys};
 pub use mysql::DatabaseUrl;
 pub use store::{Catalog, CatalogConfig, CatalogStore, FrontendCatalog, Kind};
 pub use table::{
-    Disk, DiskInfo, LengthCommitted, NewVolume, Node, Registration, ReplicaLocation, ReplicationTable, TableReader,
-    Term, Volume, VolumeLocations, VolumeState,
+    Candidate, Disk, DiskInfo, Leader, Leadership, LengthCommitted, NewVolume, Node, Registration, ReplicaLocation,
+    ReplicationTable, TableReader, Term, Volume, VolumeLocations, VolumeState,
 };

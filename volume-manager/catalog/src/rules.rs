@@ -1,10 +1,12 @@
 //! What may happen next to a volume or a disk: decisions about rows that were just read, which the stores carry out in the
 //! same transaction. They stand here once, so that no store decides otherwise.
 
+use std::time::Duration;
+
 use holdfast_libs_types::{DiskId, NodeId, VolumeId, WriteEpoch};
 
 use crate::CatalogError;
-use crate::table::{DiskInfo, LengthCommitted, NewVolume, Term, Volume, VolumeState};
+use crate::table::{Candidate, DiskInfo, Leader, LengthCommitted, NewVolume, Term, Volume, VolumeState};
 
 /// Whether something is still to be written.
 #[derive(Debug, PartialEq, Eq)]
@@ -18,6 +20,54 @@ pub(crate) enum Next<T> {
 /// The term is the current one.
 pub(crate) fn check_term(given: Term, current: Term) -> Result<(), CatalogError> {
     if current == given { Ok(()) } else { Err(CatalogError::StaleTerm { given, current }) }
+}
+
+/// The leader's row, with the time of the database's clock when it was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LeaderRow {
+    pub term: Term,
+    pub holder: Option<String>,
+    pub address: Option<String>,
+    /// Milliseconds since 1970.
+    pub expires_ms: Option<i64>,
+    /// Milliseconds since 1970.
+    pub now_ms: i64,
+}
+
+impl LeaderRow {
+    /// Who holds the lease.
+    pub fn leader(&self) -> Option<Leader> {
+        let left = self.expires_ms.unwrap_or(0).saturating_sub(self.now_ms);
+        Some(Leader {
+            holder: self.holder.clone()?,
+            address: self.address.clone().unwrap_or_default(),
+            term: self.term,
+            remaining: Duration::from_millis(u64::try_from(left).unwrap_or(0)),
+        })
+    }
+}
+
+/// Who keeps a candidate from leading; None when nobody does.
+pub(crate) fn in_the_way(row: &LeaderRow, candidate: &Candidate) -> Option<Leader> {
+    row.leader().filter(|leader| leader.holder != candidate.holder && !leader.remaining.is_zero())
+}
+
+/// Names and addresses fit their columns, and a name is none only when the lease is free.
+pub(crate) fn check_candidate(candidate: &Candidate) -> Result<(), CatalogError> {
+    let bad = |what, length, wanted| Err(CatalogError::BadCandidate { what, length, wanted });
+    if !(1..=255).contains(&candidate.holder.len()) {
+        return bad("a name", candidate.holder.len(), "1 to 255 bytes");
+    }
+    if candidate.address.len() > 1024 {
+        return bad("an address", candidate.address.len(), "at most 1024 bytes");
+    }
+    Ok(())
+}
+
+/// A lease in milliseconds, as it is added to the database's clock.
+pub(crate) fn lease_ms(ttl: Duration) -> i64 {
+    // A year at most, so that no sum overflows.
+    i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX).min(366 * 86_400_000)
 }
 
 /// Whether to insert the new volume.

@@ -8,6 +8,7 @@ mod index;
 mod table;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use holdfast_libs_types::{BlockHash, CellId, DiskId, InstanceId, KeyId, VolumeId, WriteEpoch};
@@ -16,8 +17,8 @@ use self::index::IndexFile;
 use self::table::{TableFile, TableFileReader};
 use crate::index::{BlockIndex, Fence, IndexRow, VolumeInsert, WrappedKeys};
 use crate::table::{
-    Disk, DiskInfo, LengthCommitted, NewVolume, Node, Registration, ReplicationTable, TableReader, Term, Volume,
-    VolumeLocations, VolumeState,
+    Candidate, Disk, DiskInfo, Leader, Leadership, LengthCommitted, NewVolume, Node, Registration, ReplicationTable,
+    TableReader, Term, Volume, VolumeLocations, VolumeState,
 };
 use crate::{CatalogError, Fenced, InsertError};
 
@@ -133,6 +134,10 @@ impl TableReader for SqliteReader {
         self.ask(TableFileReader::term).await
     }
 
+    async fn leader(&self) -> Result<Option<Leader>, CatalogError> {
+        self.ask(TableFileReader::leader).await
+    }
+
     async fn generation(&self) -> Result<u32, CatalogError> {
         self.ask(TableFileReader::generation).await
     }
@@ -200,6 +205,10 @@ impl TableReader for SqliteTable {
         self.reader.term().await
     }
 
+    async fn leader(&self) -> Result<Option<Leader>, CatalogError> {
+        self.reader.leader().await
+    }
+
     async fn generation(&self) -> Result<u32, CatalogError> {
         self.reader.generation().await
     }
@@ -235,6 +244,19 @@ impl TableReader for SqliteTable {
 
 #[async_trait]
 impl ReplicationTable for SqliteTable {
+    async fn acquire_leadership(&self, candidate: &Candidate, ttl: Duration) -> Result<Leadership, CatalogError> {
+        let candidate = candidate.clone();
+        self.ask(move |file| file.acquire_leadership(&candidate, ttl)).await
+    }
+
+    async fn renew_leadership(&self, term: Term, ttl: Duration) -> Result<(), CatalogError> {
+        self.ask(move |file| file.renew_leadership(term, ttl)).await
+    }
+
+    async fn release_leadership(&self, term: Term) -> Result<(), CatalogError> {
+        self.ask(move |file| file.release_leadership(term)).await
+    }
+
     async fn take_leadership(&self) -> Result<Term, CatalogError> {
         self.ask(TableFile::take_leadership).await
     }

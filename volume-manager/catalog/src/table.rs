@@ -3,15 +3,28 @@
 //! One process writes it, the leader. Each write is one transaction that first compares the leader's term, so that a leader
 //! that was replaced, and does not know it yet, changes nothing. Frontends read it, so that reads of blocks go on while no
 //! volume manager runs.
+//!
+//! Who leads is a matter of two things in the leader's row, which must not be confused:
+//! - The **term** keeps a leader that was replaced from changing anything. It is compared in the transaction of every write, and
+//!   rises whenever somebody becomes the leader. No clock is asked.
+//! - The **lease** says when a standby may become the leader: when it is free, has run out by the database's clock, or is the candidate's
+//!   own. A clock that is wrong makes leaders change too often or too late, and nothing worse: the term holds.
+//!
+//! Invariants, checked over every state in `tests/conformance/leadership.rs`:
+//! 1. At any time writes of at most one term are taken: the one in the row.
+//! 2. Terms only rise, and nobody is given a term that another was given.
+//! 3. While a lease of another runs, a candidate changes nothing.
+//! 4. Whoever was replaced, however long it slept, can neither write nor renew nor release.
 
 use std::fmt;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use holdfast_libs_types::{DiskId, InstanceId, NodeId, VolumeId, WriteEpoch};
 
 use crate::CatalogError;
 
-/// A leader's term. Only [`ReplicationTable::take_leadership`] raises it.
+/// A leader's term. It rises whenever somebody becomes the leader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Term(pub u64);
 
@@ -19,6 +32,37 @@ impl fmt::Display for Term {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
+}
+
+/// Who wants to lead.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    /// Its name among the cell's volume managers, 1 to 255 bytes. A lease under the same name is its own, from an earlier start.
+    pub holder: String,
+    /// Where others reach it, `https://HOST:PORT`; at most 1024 bytes.
+    pub address: String,
+}
+
+/// Who leads, as far as its lease says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leader {
+    /// Its name.
+    pub holder: String,
+    /// Where others reach it.
+    pub address: String,
+    /// Its term.
+    pub term: Term,
+    /// How long its lease runs, by the database's clock; zero when it has run out.
+    pub remaining: Duration,
+}
+
+/// What became of a candidate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Leadership {
+    /// It leads, in this term.
+    Taken(Term),
+    /// Another does, and nothing was changed.
+    Held(Leader),
 }
 
 /// Where a volume stands in its life; it only moves forward.
@@ -206,6 +250,12 @@ pub trait TableReader: fmt::Debug + Send + Sync {
     /// `Sql`, `Database`.
     async fn term(&self) -> Result<Term, CatalogError>;
 
+    /// Who holds the lease, run out or not; None when it is free.
+    ///
+    /// # Errors
+    /// `Sql`, `Database`, `Damaged`.
+    async fn leader(&self) -> Result<Option<Leader>, CatalogError>;
+
     /// The catalog's generation, for [`VolumeId::from_parts`]. It starts at 1.
     ///
     /// # Errors
@@ -262,7 +312,27 @@ pub trait TableReader: fmt::Debug + Send + Sync {
 /// answer (`Busy`, `Full`, `Sql`, `Database`) are not named at each.
 #[async_trait]
 pub trait ReplicationTable: TableReader {
-    /// Becomes the leader: raises the term, so that every earlier leader's writes are refused from now on.
+    /// Becomes the leader if nobody else's lease runs: raises the term, so that every earlier leader's writes are refused from
+    /// now on, and leases the leadership for `ttl`. A repeat raises the term again.
+    ///
+    /// # Errors
+    /// `BadCandidate`.
+    async fn acquire_leadership(&self, candidate: &Candidate, ttl: Duration) -> Result<Leadership, CatalogError>;
+
+    /// Lets the lease run for `ttl` from now, also one that has run out but was not taken.
+    ///
+    /// # Errors
+    /// `StaleTerm`.
+    async fn renew_leadership(&self, term: Term, ttl: Duration) -> Result<(), CatalogError>;
+
+    /// Gives the lease up, for the next one to take at once. The term stays, so a write that is under way still counts.
+    ///
+    /// # Errors
+    /// `StaleTerm`.
+    async fn release_leadership(&self, term: Term) -> Result<(), CatalogError>;
+
+    /// Becomes the leader whoever else is, without a lease: raises the term and frees the lease. For tools that are used while no
+    /// volume manager runs.
     ///
     /// # Errors
     /// See the trait.

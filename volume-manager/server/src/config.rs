@@ -6,8 +6,11 @@ use std::time::Duration;
 use holdfast_libs_transport::config::{ConfigError, load};
 use holdfast_libs_transport::tls::TlsFiles;
 use holdfast_libs_types::CellId;
-use holdfast_volume_manager_catalog::CatalogConfig;
+use holdfast_volume_manager_catalog::{Candidate, CatalogConfig};
 use serde::Deserialize;
+
+/// A shorter lease would run out in the middle of an ordinary pause.
+const LEAST_LEADER_TTL_MS: u64 = 500;
 
 /// `holdfast volume-manager --config FILE`. Every key can also be set as `HOLDFAST__KEY`, `cell_secret` and the
 /// catalog's `password` also as `KEY_file`.
@@ -16,6 +19,13 @@ use serde::Deserialize;
 pub struct Config {
     /// Where to listen, `HOST:PORT`.
     pub listen: String,
+    /// Its name among the cell's volume managers; by default the machine's name and `listen`. A lease under the same name is taken for
+    /// its own, from an earlier start: two that run at once must not share one.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Where others reach it, `https://HOST:PORT`, as a standby tells them; by default the address it listens on.
+    #[serde(default)]
+    pub address: Option<String>,
     /// Its cell.
     pub cell: CellId,
     /// The cell's secret, 64 hex digits.
@@ -45,6 +55,8 @@ pub struct Timing {
     pub suspect_ms: u64,
     /// A disk that was not reported for so long is lost: its volumes are repaired.
     pub lost_ms: u64,
+    /// The leader's lease runs so long after its last renewal; then a standby takes over. It is renewed three times as often.
+    pub leader_ttl_ms: u64,
     /// A lease lives so long after its last renewal.
     pub lease_ms: u64,
     /// A seal waits so long for replicas that do not answer, since a node that restarts is common.
@@ -67,6 +79,7 @@ impl Default for Timing {
             heartbeat_ms: 1000,
             suspect_ms: 3000,
             lost_ms: 15 * 60 * 1000,
+            leader_ttl_ms: 6000,
             lease_ms: 15_000,
             seal_grace_ms: 3000,
             audit_ms: 60_000,
@@ -75,6 +88,10 @@ impl Default for Timing {
 }
 
 impl Timing {
+    pub(crate) fn leader_ttl(&self) -> Duration {
+        Duration::from_millis(self.leader_ttl_ms.max(LEAST_LEADER_TTL_MS))
+    }
+
     pub(crate) fn suspect(&self) -> Duration {
         Duration::from_millis(self.suspect_ms)
     }
@@ -99,6 +116,16 @@ impl Default for Copies {
 }
 
 impl Config {
+    /// As whom it wants to lead, when it listens on `listen`.
+    pub(crate) fn candidate(&self, listen: &str) -> Candidate {
+        let machine = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let name = || format!("{}/{}", machine.trim(), self.listen);
+        Candidate {
+            holder: self.name.clone().unwrap_or_else(name),
+            address: self.address.clone().unwrap_or_else(|| format!("https://{listen}")),
+        }
+    }
+
     /// Reads the file at `path`.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! Why the daemon cannot start or go on, and how catalog errors are answered.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use holdfast_libs_transport::ApiError;
 use holdfast_libs_transport::tls::TlsError;
@@ -38,13 +39,21 @@ pub enum ServerError {
     Catalog(#[from] CatalogError),
     /// Another volume manager was started on this catalog.
     #[error(
-        "another volume manager leads this cell since (term {current}, this one had {given}); only one may run on `data_dir`"
+        "another volume manager leads this cell since (term {current}, this one had {given}); start it again to stand by"
     )]
     Deposed {
         /// This one's term.
         given: Term,
         /// The term in the catalog.
         current: Term,
+    },
+    /// The lease could not be renewed.
+    #[error("the leader's lease could not be renewed for {ttl:?}: {why}; start it again when the catalog answers")]
+    LeaseLost {
+        /// How long a lease runs.
+        ttl: Duration,
+        /// What became of the last try.
+        why: String,
     },
     /// The loop that seals and repairs ended when it should not.
     #[error("the volume manager's worker ended: {0}; this is a bug, start it again")]

@@ -2,24 +2,24 @@
 //! between frontends and nodes, and from node to node.
 //!
 //! - `liveness`: who was heard of when, and what that makes of every disk
+//! - `leadership`: one leads, others stand by
 //! - `registration`, `leases`, `status`: the calls
 //! - `seal`: the seal protocol, steps a to f of `docs/protocols.md`, each repeatable
 //! - `repair`: copies for sealed volumes that lack a replica
-//! - `durability`: how long the data lasts on paper
 //! - `audit`: compares what nodes really hold with the table; readmits replicas that came back
 //! - `reconcile`: the loop that starts both wherever the table says so
 //!
-//! What must stay true: every order to a node, and every write to the table, carries the term that was taken at start.
+//! What must stay true: every order to a node, and every write to the table, carries the term in which this one became the leader.
 //! Nothing here remembers what the table does not: a volume manager that dies is replaced by one that reads the table.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod audit;
 mod config;
-mod durability;
 mod error;
 mod inventory;
 mod keyring;
+mod leadership;
 mod leases;
 mod liveness;
 mod manager;
@@ -27,7 +27,6 @@ mod metrics;
 mod reconcile;
 mod registration;
 mod repair;
-mod repair_rate;
 mod routes;
 mod seal;
 mod status;
@@ -36,11 +35,13 @@ use std::sync::Arc;
 
 use holdfast_libs_transport::{HttpClient, Role, ServiceTokens};
 use tokio::net::TcpListener;
+use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 
 pub use config::{Config, Copies, Timing};
 pub use error::ServerError;
 
+use crate::leadership::Gate;
 use crate::manager::Manager;
 
 /// Runs the daemon until `shutdown` is cancelled and the last request has ended.
@@ -65,9 +66,29 @@ pub async fn run_on(listener: TcpListener, config: Config, shutdown: Cancellatio
     let http = HttpClient::new(&config.tls.client()?, Some(&tokens.token(Role::VolumeManager)));
     // Its own token, so that a leader that was replaced can end itself without ending whoever called.
     let shutdown = shutdown.child_token();
-    let manager = Arc::new(Manager::open(config, http, shutdown.clone()).await?);
     let listen = listener.local_addr().map_or_else(|_| "its socket".to_owned(), |address| address.to_string());
-    tracing::info!(cell = %manager.config.cell, term = manager.term.0, listen, "volume manager leads and listens");
+    let candidate = config.candidate(&listen);
+    let catalog = Manager::open_catalog(&config).await?;
+    let gate = Arc::new(Gate::default());
+    // However this ends, the rest ends.
+    let _stop = shutdown.clone().drop_guard();
+    let router = gate.router(&tokens);
+    let serving = tokio::spawn(holdfast_libs_transport::serve(listener, server_tls, router, shutdown.clone()));
+    let ttl = config.timing.leader_ttl();
+    let Some(term) = leadership::acquire(&gate, &catalog, &candidate, ttl, &shutdown).await? else {
+        let _ = serving.await;
+        return Ok(());
+    };
+    let manager = Arc::new(Manager::open(config, catalog.clone(), term, http, shutdown.clone()).await?);
+    gate.open(routes::router(&manager, &tokens));
+    tracing::info!(cell = %manager.config.cell, term = term.0, listen, "volume manager leads and listens");
+    let holding = tokio::spawn({
+        let (manager, stop) = (Arc::clone(&manager), shutdown.clone().drop_guard());
+        async move {
+            let _stop = stop;
+            leadership::hold(manager, ttl).await
+        }
+    });
     let reconciling = tokio::spawn({
         let (manager, stop) = (Arc::clone(&manager), shutdown.clone().drop_guard());
         async move {
@@ -76,9 +97,12 @@ pub async fn run_on(listener: TcpListener, config: Config, shutdown: Cancellatio
             reconcile::run(manager).await
         }
     });
-    holdfast_libs_transport::serve(listener, server_tls, routes::router(&manager, &tokens), shutdown).await;
-    match reconciling.await {
-        Ok(ended) => ended,
-        Err(error) => Err(ServerError::Worker(error.to_string())),
+    let _ = serving.await;
+    let worker =
+        |ended: Result<_, JoinError>| ended.unwrap_or_else(|error| Err(ServerError::Worker(error.to_string())));
+    let (held, reconciled) = (worker(holding.await), worker(reconciling.await));
+    if !matches!((&held, &reconciled), (Err(ServerError::Deposed { .. }), _) | (_, Err(ServerError::Deposed { .. }))) {
+        leadership::release(&catalog, term).await;
     }
+    held.and(reconciled)
 }

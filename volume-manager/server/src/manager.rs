@@ -17,7 +17,6 @@ use crate::config::Config;
 use crate::error::ServerError;
 use crate::liveness::Liveness;
 use crate::metrics::Metrics;
-use crate::repair_rate::RepairRate;
 
 /// Volumes that are sealed at once.
 const PARALLEL_SEALS: usize = 4;
@@ -40,7 +39,6 @@ pub(crate) struct Manager {
     pub started_ms: u64,
     pub shutdown: CancellationToken,
     pub metrics: Metrics,
-    pub repair_rate: RepairRate,
     /// Wakes the reconciler before its time.
     pub wake: Notify,
     /// Wakes all seals that wait, when a node has registered.
@@ -83,13 +81,21 @@ pub(crate) struct Progress {
 }
 
 impl Manager {
-    /// Opens the catalog, becomes the leader, and gives up the volumes that the last leader was making when it died: no
-    /// frontend has them.
-    pub async fn open(config: Config, http: HttpClient, shutdown: CancellationToken) -> Result<Self, ServerError> {
+    /// Opens the catalog, making it when it is missing.
+    pub async fn open_catalog(config: &Config) -> Result<Catalog, ServerError> {
         let folder = &config.data_dir;
         std::fs::create_dir_all(folder).map_err(|source| ServerError::Folder { path: folder.clone(), source })?;
-        let catalog = config.catalog.store(folder)?.open(config.cell).await?;
-        let term = catalog.table.take_leadership().await?;
+        Ok(config.catalog.store(folder)?.open(config.cell).await?)
+    }
+
+    /// Begins to lead: gives up the volumes that the last leader was making when it died, since no frontend has them.
+    pub async fn open(
+        config: Config,
+        catalog: Catalog,
+        term: Term,
+        http: HttpClient,
+        shutdown: CancellationToken,
+    ) -> Result<Self, ServerError> {
         let generation = catalog.table.generation().await?;
         for volume in catalog.table.volumes_in(&[VolumeState::Creating]).await? {
             give_up(&catalog, term, &volume, "its volume manager died while making it").await?;
@@ -103,7 +109,6 @@ impl Manager {
             started_ms: now_ms(),
             shutdown,
             metrics: Metrics::default(),
-            repair_rate: RepairRate::default(),
             wake: Notify::new(),
             returned: Notify::new(),
             tasks: TaskTracker::new(),

@@ -12,7 +12,7 @@ use http::StatusCode;
 use serde::de::DeserializeOwned;
 
 use crate::manager::Manager;
-use crate::{durability, leases, metrics, registration, status};
+use crate::{leases, metrics, registration, status};
 
 /// Largest message, bytes: a node with a thousand disks.
 const MAX_MESSAGE_BYTES: usize = 1 << 20;
@@ -43,10 +43,7 @@ pub(crate) fn router(manager: &Arc<Manager>, tokens: &ServiceTokens) -> Router {
         .route("/v1/leases/renew", post(leases::renew))
         .route("/v1/seal", post(leases::seal));
     let readers = Router::new().route("/v1/volumes/{volume}", get(status::volume));
-    let operators = Router::new()
-        .route("/v1/status", get(status::status))
-        .route("/v1/volumes", get(status::volumes))
-        .route("/v1/durability", post(durability::on_paper));
+    let operators = Router::new().route("/v1/status", get(status::status)).route("/v1/volumes", get(status::volumes));
     let everyone = Router::new().route("/metrics", get(metrics::metrics));
     Router::new()
         .merge(guarded(nodes, &[Role::Node]))
@@ -55,6 +52,7 @@ pub(crate) fn router(manager: &Arc<Manager>, tokens: &ServiceTokens) -> Router {
         .merge(guarded(operators, &[Role::Admin]))
         .merge(guarded(everyone, &Role::ALL))
         .route("/healthz", get(|| async { "ok" }))
+        .route("/readyz", get(|| async { "ok" }))
         .fallback(|| async { ApiError::new(StatusCode::NOT_FOUND, "not_found", "the volume manager has no such call") })
         .layer(DefaultBodyLimit::max(MAX_MESSAGE_BYTES))
         .with_state(Arc::clone(manager))

@@ -293,6 +293,7 @@ fn start_volume_manager(dir: &Path, tls: &TlsFiles, address: Option<&str>) -> Da
         heartbeat_ms: 100,
         suspect_ms: 1000,
         lost_ms: 3_600_000,
+        leader_ttl_ms: 60_000,
         lease_ms: 5000,
         seal_grace_ms: 200,
         audit_ms: 60_000,
@@ -301,6 +302,8 @@ fn start_volume_manager(dir: &Path, tls: &TlsFiles, address: Option<&str>) -> Da
     std::fs::create_dir_all(&data_dir).unwrap();
     let config = holdfast_volume_manager_server::Config {
         listen: String::new(),
+        name: None,
+        address: None,
         cell: CELL,
         cell_secret: hex(&SECRET),
         data_dir,

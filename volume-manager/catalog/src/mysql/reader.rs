@@ -5,7 +5,8 @@ use mysql_async::Row;
 
 use super::database::{Database, Transaction, Values, bytes, column, maybe_bytes, maybe_number, number, text, values};
 use crate::CatalogError;
-use crate::table::{Disk, DiskInfo, Node, ReplicaLocation, Term, Volume, VolumeLocations, VolumeState};
+use crate::rules::LeaderRow;
+use crate::table::{Disk, DiskInfo, Leader, Node, ReplicaLocation, Term, Volume, VolumeLocations, VolumeState};
 
 /// The columns that [`volumes`] reads; one row for each replica, or one without a replica.
 const VOLUMES: &str =
@@ -22,6 +23,27 @@ pub(super) async fn term(database: &Database) -> Result<Term, CatalogError> {
 pub(super) fn decode_term(row: Option<Row>) -> Result<Term, CatalogError> {
     let mut row = row.ok_or_else(|| CatalogError::Damaged("the leader's row is gone".to_owned()))?;
     Ok(Term(number(&mut row, 0, "the leader's term")?))
+}
+
+/// Of the leader's row, with the database's clock.
+pub(super) const LEADER: &str =
+    "SELECT term, holder, address, expires_ms, CAST(unix_timestamp(now(3)) * 1000 AS SIGNED) FROM leader WHERE one = 1";
+
+pub(super) fn decode_leader(row: Option<Row>) -> Result<LeaderRow, CatalogError> {
+    let mut row = row.ok_or_else(|| CatalogError::Damaged("the leader's row is gone".to_owned()))?;
+    let row = &mut row;
+    Ok(LeaderRow {
+        term: Term(number(row, 0, "the leader's term")?),
+        holder: maybe_text(row, 1, "the leader's name")?,
+        address: maybe_text(row, 2, "the leader's address")?,
+        expires_ms: column(row, 3, "the end of the leader's lease")?,
+        now_ms: column(row, 4, "the database's time")?,
+    })
+}
+
+pub(super) async fn leader(database: &Database) -> Result<Option<Leader>, CatalogError> {
+    let mut session = database.session().await?;
+    Ok(decode_leader(session.first(LEADER, values![]).await?)?.leader())
 }
 
 pub(super) async fn generation(database: &Database) -> Result<u32, CatalogError> {

@@ -1,5 +1,7 @@
 //! The replication table in one MySQL database.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use holdfast_libs_types::{CellId, DiskId, InstanceId, VolumeId, WriteEpoch};
 
@@ -7,12 +9,12 @@ use super::database::{Database, retry, to_the_end, values};
 use super::schema::{Identity, Part, prepare};
 use super::url::DatabaseUrl;
 use super::{reader, writer};
-use crate::CatalogError;
 use crate::number::int;
 use crate::table::{
-    Disk, DiskInfo, LengthCommitted, NewVolume, Node, Registration, ReplicationTable, TableReader, Term, Volume,
-    VolumeLocations, VolumeState,
+    Candidate, Disk, DiskInfo, Leader, Leadership, LengthCommitted, NewVolume, Node, Registration, ReplicationTable,
+    TableReader, Term, Volume, VolumeLocations, VolumeState,
 };
+use crate::{CatalogError, rules};
 
 /// The table in a MySQL database. Whoever only reads it needs no other right there than SELECT.
 #[derive(Debug, Clone)]
@@ -42,6 +44,10 @@ macro_rules! write {
 impl TableReader for MysqlTable {
     async fn term(&self) -> Result<Term, CatalogError> {
         retry(&self.0, || reader::term(&self.0)).await
+    }
+
+    async fn leader(&self) -> Result<Option<Leader>, CatalogError> {
+        retry(&self.0, || reader::leader(&self.0)).await
     }
 
     async fn generation(&self) -> Result<u32, CatalogError> {
@@ -81,6 +87,20 @@ impl TableReader for MysqlTable {
 
 #[async_trait]
 impl ReplicationTable for MysqlTable {
+    async fn acquire_leadership(&self, candidate: &Candidate, ttl: Duration) -> Result<Leadership, CatalogError> {
+        rules::check_candidate(candidate)?;
+        let candidate = candidate.clone();
+        write!(self, acquire_leadership(&candidate, ttl))
+    }
+
+    async fn renew_leadership(&self, term: Term, ttl: Duration) -> Result<(), CatalogError> {
+        write!(self, renew_leadership(term, ttl))
+    }
+
+    async fn release_leadership(&self, term: Term) -> Result<(), CatalogError> {
+        write!(self, release_leadership(term))
+    }
+
     async fn take_leadership(&self) -> Result<Term, CatalogError> {
         write!(self, take_leadership())
     }

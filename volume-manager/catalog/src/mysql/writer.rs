@@ -4,14 +4,18 @@
 //! locks that row for itself first. So a transaction of the leader before either commits before the new term is there, and the new
 //! leader sees what it did; or it begins after that, and is refused.
 
+use std::time::Duration;
+
 use holdfast_libs_types::{DiskId, InstanceId, NodeId, VolumeId, WriteEpoch};
 
 use super::database::{Database, Transaction, column, number, text, values};
-use super::reader::{decode_term, lock};
+use super::reader::{LEADER, decode_leader, decode_term, lock};
 use crate::CatalogError;
 use crate::number::int;
-use crate::rules::{self, Next, Registrant};
-use crate::table::{DiskInfo, LengthCommitted, NewVolume, Node, Registration, Term, Volume, VolumeState};
+use crate::rules::{self, LeaderRow, Next, Registrant};
+use crate::table::{
+    Candidate, DiskInfo, Leadership, LengthCommitted, NewVolume, Node, Registration, Term, Volume, VolumeState,
+};
 
 /// Compares the term, and keeps it until the transaction ends.
 async fn check_term(tx: &mut Transaction<'_>, term: Term) -> Result<(), CatalogError> {
@@ -26,10 +30,56 @@ async fn known(tx: &mut Transaction<'_>, volume: VolumeId) -> Result<Volume, Cat
 pub(super) async fn take_leadership(database: &Database) -> Result<Term, CatalogError> {
     let mut session = database.session().await?;
     let mut tx = session.begin().await?;
-    tx.change("UPDATE leader SET term = term + 1 WHERE one = 1", values![]).await?;
+    let take = "UPDATE leader SET term = term + 1, holder = NULL, address = NULL, expires_ms = NULL WHERE one = 1";
+    tx.change(take, values![]).await?;
     let term = decode_term(tx.first("SELECT term FROM leader WHERE one = 1", values![]).await?)?;
     tx.commit().await?;
     Ok(term)
+}
+
+pub(super) async fn acquire_leadership(
+    database: &Database,
+    candidate: &Candidate,
+    ttl: Duration,
+) -> Result<Leadership, CatalogError> {
+    let mut session = database.session().await?;
+    let mut tx = session.begin().await?;
+    // Whoever waits here for the lock has the time from before; it may take a lease for one that still runs, never the
+    // other way round.
+    let row = decode_leader(tx.first(&format!("{LEADER} FOR UPDATE"), values![]).await?)?;
+    if let Some(leader) = rules::in_the_way(&row, candidate) {
+        return Ok(Leadership::Held(leader));
+    }
+    let (term, expires) = (Term(row.term.0 + 1), row.now_ms + rules::lease_ms(ttl));
+    let take = "UPDATE leader SET term = ?, holder = ?, address = ?, expires_ms = ? WHERE one = 1";
+    let number = int("the leader's term", term.0)?;
+    tx.change(take, values![number, &candidate.holder, &candidate.address, expires]).await?;
+    tx.commit().await?;
+    Ok(Leadership::Taken(term))
+}
+
+/// Locks the leader's row for writing, and compares the term.
+async fn own_row(tx: &mut Transaction<'_>, term: Term) -> Result<LeaderRow, CatalogError> {
+    let row = decode_leader(tx.first(&format!("{LEADER} FOR UPDATE"), values![]).await?)?;
+    rules::check_term(term, row.term)?;
+    Ok(row)
+}
+
+pub(super) async fn renew_leadership(database: &Database, term: Term, ttl: Duration) -> Result<(), CatalogError> {
+    let mut session = database.session().await?;
+    let mut tx = session.begin().await?;
+    let expires = own_row(&mut tx, term).await?.now_ms + rules::lease_ms(ttl);
+    tx.change("UPDATE leader SET expires_ms = ? WHERE one = 1", values![expires]).await?;
+    tx.commit().await
+}
+
+pub(super) async fn release_leadership(database: &Database, term: Term) -> Result<(), CatalogError> {
+    let mut session = database.session().await?;
+    let mut tx = session.begin().await?;
+    own_row(&mut tx, term).await?;
+    let release = "UPDATE leader SET holder = NULL, address = NULL, expires_ms = NULL WHERE one = 1";
+    tx.change(release, values![]).await?;
+    tx.commit().await
 }
 
 pub(super) async fn raise_generation(database: &Database, term: Term) -> Result<u32, CatalogError> {

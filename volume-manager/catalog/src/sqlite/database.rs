@@ -42,6 +42,8 @@ pub(crate) struct Schema {
     pub version: i64,
     /// Makes version `version` in an empty file.
     pub create: &'static str,
+    /// What leads from an older version to the next: that older version, and the statements.
+    pub migrations: &'static [(i64, &'static str)],
 }
 
 /// An open file; clones share its connections.
@@ -92,7 +94,12 @@ impl Database {
             return Err(CatalogError::Missing { place: shown(&path) });
         }
         let database = Self::new(path, None);
-        database.read(|tx| check_meta(tx, &database.0.path, schema, cell).map(|_| ()))?;
+        let path = &database.0.path;
+        match database.read(|tx| check_meta(tx, path, schema, cell))? {
+            Some(version) if version == schema.version => {}
+            // The volume manager makes it, or brings it to this version.
+            _ => return Err(CatalogError::Missing { place: shown(path) }),
+        }
         Ok(database)
     }
 
@@ -238,7 +245,13 @@ pub(crate) fn assert_durable(connection: &Connection, path: &Path) -> Result<(),
 /// Makes the schema in an empty file, or checks the one that is there.
 fn prepare(connection: &mut Connection, path: &Path, schema: &Schema, cell: CellId) -> Result<(), CatalogError> {
     let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    if !check_meta(&tx, path, schema, cell)? {
+    let found = check_meta(&tx, path, schema, cell)?;
+    if let Some(found) = found {
+        for (from, statements) in schema.migrations.iter().filter(|(from, _)| *from >= found) {
+            tx.execute_batch(statements)?;
+            tx.execute("UPDATE meta SET value = ?1 WHERE name = 'schema_version'", [from + 1])?;
+        }
+    } else {
         tx.execute_batch(
             "CREATE TABLE meta (name TEXT PRIMARY KEY NOT NULL, value ANY NOT NULL) STRICT, WITHOUT ROWID;",
         )?;
@@ -252,11 +265,12 @@ fn prepare(connection: &mut Connection, path: &Path, schema: &Schema, cell: Cell
     Ok(())
 }
 
-/// Whether the file has a schema; fails when it is a newer one, another file's or another cell's.
-fn check_meta(tx: &Transaction<'_>, path: &Path, schema: &Schema, cell: CellId) -> Result<bool, CatalogError> {
+/// The version of the file's schema, None when it has none; fails when it is a newer one, one that is not known, another
+/// file's or another cell's.
+fn check_meta(tx: &Transaction<'_>, path: &Path, schema: &Schema, cell: CellId) -> Result<Option<i64>, CatalogError> {
     let tables: i64 = tx.query_row("SELECT count(*) FROM sqlite_schema WHERE type = 'table'", [], |row| row.get(0))?;
     if tables == 0 {
-        return Ok(false);
+        return Ok(None);
     }
     let not = |what: String| CatalogError::NotCatalog { place: shown(path), what };
     let has_meta = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'meta'";
@@ -268,7 +282,7 @@ fn check_meta(tx: &Transaction<'_>, path: &Path, schema: &Schema, cell: CellId) 
     if version > schema.version {
         return Err(CatalogError::NewerSchema { place: shown(path), found: version, known: schema.version });
     }
-    if version < schema.version {
+    if version < schema.version && !schema.migrations.iter().any(|(from, _)| *from == version) {
         // A migration is written with the version that needs it.
         return Err(not(format!("schema version {version} is older than {} and unknown here", schema.version)));
     }
@@ -281,7 +295,7 @@ fn check_meta(tx: &Transaction<'_>, path: &Path, schema: &Schema, cell: CellId) 
     if found != cell {
         return Err(CatalogError::ForeignCell { place: shown(path), found, wanted: cell });
     }
-    Ok(true)
+    Ok(Some(version))
 }
 
 /// A file's name, for messages.

@@ -49,6 +49,7 @@ const SCHEMA: Schema = Schema {
             generation INTEGER NOT NULL UNIQUE
         ) STRICT, WITHOUT ROWID;
     ",
+    migrations: &[],
 };
 
 /// `index.db`: what `BlockIndex` promises, as calls that block on the disk.

@@ -8,6 +8,7 @@ mod tests;
 mod volumes;
 
 use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use holdfast_libs_types::{CellId, DiskId, VolumeId};
 use rusqlite::{OptionalExtension, Transaction};
@@ -16,18 +17,22 @@ pub use reader::TableFileReader;
 
 use super::database::{Database, Schema};
 use crate::number::{int, uint};
-use crate::table::{Term, Volume};
+use crate::rules::LeaderRow;
+use crate::table::{Candidate, Leadership, Term, Volume};
 use crate::{CatalogError, rules};
 
 pub(crate) const SCHEMA: Schema = Schema {
     file: "table.db",
-    version: 2,
+    version: 3,
     // Nonces are 64 random bits, stored as the signed number with the same bits.
     create: "
         CREATE TABLE leader (
             one INTEGER PRIMARY KEY CHECK (one = 1),
             term INTEGER NOT NULL,
-            generation INTEGER NOT NULL
+            generation INTEGER NOT NULL,
+            holder TEXT,
+            address TEXT,
+            expires_ms INTEGER
         ) STRICT;
         INSERT INTO leader (one, term, generation) VALUES (1, 0, 1);
         CREATE TABLE volumes (
@@ -71,6 +76,13 @@ pub(crate) const SCHEMA: Schema = Schema {
             UNIQUE (disk, volume)
         ) STRICT, WITHOUT ROWID;
     ",
+    // From 2: the leader's lease.
+    migrations: &[(
+        2,
+        "ALTER TABLE leader ADD COLUMN holder TEXT;
+         ALTER TABLE leader ADD COLUMN address TEXT;
+         ALTER TABLE leader ADD COLUMN expires_ms INTEGER;",
+    )],
 };
 
 /// `table.db`: what `ReplicationTable` promises, as calls that block on the disk.
@@ -92,8 +104,38 @@ impl TableFile {
 
     pub fn take_leadership(&self) -> Result<Term, CatalogError> {
         self.db.write(|tx| {
-            tx.execute("UPDATE leader SET term = term + 1", [])?;
+            tx.execute("UPDATE leader SET term = term + 1, holder = NULL, address = NULL, expires_ms = NULL", [])?;
             current_term(tx)
+        })
+    }
+
+    pub fn acquire_leadership(&self, candidate: &Candidate, ttl: Duration) -> Result<Leadership, CatalogError> {
+        rules::check_candidate(candidate)?;
+        self.db.write(|tx| {
+            let row = leader_row(tx)?;
+            if let Some(leader) = rules::in_the_way(&row, candidate) {
+                return Ok(Leadership::Held(leader));
+            }
+            tx.execute(
+                "UPDATE leader SET term = term + 1, holder = ?1, address = ?2, expires_ms = ?3",
+                (&candidate.holder, &candidate.address, row.now_ms + rules::lease_ms(ttl)),
+            )?;
+            Ok(Leadership::Taken(current_term(tx)?))
+        })
+    }
+
+    pub fn renew_leadership(&self, term: Term, ttl: Duration) -> Result<(), CatalogError> {
+        self.write(term, |tx| {
+            let expires = leader_row(tx)?.now_ms + rules::lease_ms(ttl);
+            tx.execute("UPDATE leader SET expires_ms = ?1", [expires])?;
+            Ok(())
+        })
+    }
+
+    pub fn release_leadership(&self, term: Term) -> Result<(), CatalogError> {
+        self.write(term, |tx| {
+            tx.execute("UPDATE leader SET holder = NULL, address = NULL, expires_ms = NULL", [])?;
+            Ok(())
         })
     }
 
@@ -124,6 +166,18 @@ impl TableFile {
 fn current_term(tx: &Transaction<'_>) -> Result<Term, CatalogError> {
     let term = tx.prepare_cached("SELECT term FROM leader")?.query_row([], |row| row.get(0))?;
     Ok(Term(uint("the leader's term", term)?))
+}
+
+/// The files are on this machine, so its clock is that of all who use them.
+fn leader_row(tx: &Transaction<'_>) -> Result<LeaderRow, CatalogError> {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now_ms = i64::try_from(since.as_millis()).unwrap_or(i64::MAX / 2);
+    let term = current_term(tx)?;
+    let mut statement = tx.prepare_cached("SELECT holder, address, expires_ms FROM leader")?;
+    let row = statement.query_row([], |row| {
+        Ok(LeaderRow { term, holder: row.get(0)?, address: row.get(1)?, expires_ms: row.get(2)?, now_ms })
+    });
+    Ok(row?)
 }
 
 fn generation(tx: &Transaction<'_>) -> Result<u32, CatalogError> {

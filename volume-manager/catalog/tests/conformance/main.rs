@@ -4,6 +4,7 @@
 
 mod concurrency;
 mod index;
+mod leadership;
 mod mysql;
 mod proxy;
 mod subject;
@@ -42,6 +43,10 @@ every_store! {
         many_writers_of_the_same_blocks_leave_one_row_each
         a_question_that_is_given_up_spoils_no_other
         what_is_given_up_is_carried_out_all_the_same;
+    leadership:
+        in_every_state_two_leaders_can_do_what_the_model_says_and_no_more
+        a_lease_ends_by_itself_and_only_then_another_leads
+        of_many_candidates_one_leads;
     table:
         a_volume_lives_from_creating_to_sealed_and_each_step_can_be_repeated
         what_contradicts_an_earlier_step_is_refused

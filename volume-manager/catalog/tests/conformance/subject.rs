@@ -2,7 +2,9 @@
 
 use holdfast_libs_types::{BlockHash, CellId};
 use holdfast_tests_mariadb::Server;
-use holdfast_volume_manager_catalog::{Catalog, CatalogConfig, CatalogError, CatalogStore, FrontendCatalog, Kind};
+use holdfast_volume_manager_catalog::{
+    Candidate, Catalog, CatalogConfig, CatalogError, CatalogStore, FrontendCatalog, Kind,
+};
 use mysql_async::prelude::Queryable;
 use rusqlite::{Connection, OptionalExtension};
 use tempfile::TempDir;
@@ -107,6 +109,33 @@ impl Subject {
                     session(url).await.query_drop(pass).await.unwrap();
                 }
             }
+        }
+    }
+
+    /// Writes the leader's row as steps could have left it: the term, and whose lease it is and whether it runs.
+    pub async fn set_leader(&self, term: u64, lease: Option<(Candidate, bool)>) {
+        let expires = lease.as_ref().map(|(_, runs)| if *runs { i64::from(i32::MAX) * 1000 } else { 1 });
+        let (holder, address) = lease.map(|(candidate, _)| (candidate.holder, candidate.address)).unzip();
+        let (sql, term) = ("UPDATE leader SET term = ?, holder = ?, address = ?, expires_ms = ?", term as i64);
+        match &self.place {
+            Place::Sqlite(folder) => {
+                raw(folder, "table.db").execute(sql, (term, holder, address, expires)).unwrap();
+            }
+            Place::Mysql => {
+                let mut session = session(self.config.table.as_ref().unwrap()).await;
+                session.exec_drop(sql, (term, holder, address, expires)).await.unwrap();
+            }
+        }
+    }
+
+    /// As if the leader's lease had run out.
+    pub async fn lease_runs_out(&self) {
+        let sql = "UPDATE leader SET expires_ms = 1";
+        match &self.place {
+            Place::Sqlite(folder) => {
+                raw(folder, "table.db").execute(sql, []).unwrap();
+            }
+            Place::Mysql => session(self.config.table.as_ref().unwrap()).await.query_drop(sql).await.unwrap(),
         }
     }
 

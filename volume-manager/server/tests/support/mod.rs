@@ -1,7 +1,7 @@
 //! A cell for tests: the real volume manager, each start of it in a runtime of its own so that a crash ends all of it at
 //! once, and fake nodes that speak the node's protocol over TLS.
 
-#![allow(dead_code, missing_docs, clippy::unwrap_used)] // Each test file uses its part.
+#![allow(dead_code, unused_imports, missing_docs, clippy::unwrap_used)] // Each test file uses its part.
 
 pub mod node;
 
@@ -71,6 +71,7 @@ pub fn timing() -> Timing {
         heartbeat_ms: 50,
         suspect_ms: 20_000,
         lost_ms: 60_000,
+        leader_ttl_ms: 60_000,
         lease_ms: 60_000,
         seal_grace_ms: 600,
         audit_ms: 60_000,
@@ -81,6 +82,8 @@ pub fn timing() -> Timing {
 pub struct Started {
     pub address: String,
     pub task: JoinHandle<Result<(), ServerError>>,
+    /// Stops it cleanly.
+    pub stop: CancellationToken,
     runtime: Option<Runtime>,
 }
 
@@ -93,15 +96,16 @@ impl Drop for Started {
 }
 
 impl Started {
-    fn new(config: Config) -> Self {
+    pub fn new(config: Config) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = format!("https://{}", listener.local_addr().unwrap());
         let stop = CancellationToken::new();
+        let stopped = stop.clone();
         let task = runtime
             .spawn(async move { run_on(tokio::net::TcpListener::from_std(listener).unwrap(), config, stop).await });
-        Self { address, task, runtime: Some(runtime) }
+        Self { address, task, stop: stopped, runtime: Some(runtime) }
     }
 
     /// Ends it as a kill would: nothing in it runs on.
@@ -123,10 +127,19 @@ pub struct Cell {
 impl Cell {
     /// Three nodes in three zones, `disks` disks each, registered.
     pub async fn start(timing: Timing, disks: u8) -> Self {
+        let mut cell = Self::without_manager(timing, disks).await;
+        cell.start_manager().await;
+        cell
+    }
+
+    /// Three nodes that know no volume manager yet.
+    pub async fn without_manager(timing: Timing, disks: u8) -> Self {
         let dir = TempDir::new().unwrap();
         let tls = certificates(dir.path());
         let config = Config {
             listen: String::new(),
+            name: None,
+            address: None,
             cell: CELL,
             cell_secret: SECRET.iter().map(|byte| format!("{byte:02x}")).collect(),
             data_dir: dir.path().join("catalog"),
@@ -139,13 +152,17 @@ impl Cell {
         for number in 1..=3 {
             cell.nodes.push(FakeNode::start(&cell.tls, number, disks).await);
         }
-        cell.start_manager().await;
         cell
     }
 
     /// Starts a volume manager on the catalog and waits until all nodes have registered with it.
     pub async fn start_manager(&mut self) {
         let started = Started::new(self.config.clone());
+        self.follow(started).await;
+    }
+
+    /// Has all nodes register with a volume manager, and waits until they have.
+    pub async fn follow(&mut self, started: Started) {
         for node in &self.nodes {
             node.follow(&started.address);
         }

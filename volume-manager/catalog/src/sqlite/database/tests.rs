@@ -10,7 +10,8 @@ use super::{Database, READERS, Schema, assert_durable, lock};
 use crate::CatalogError;
 
 const CELL: CellId = CellId([1; 16]);
-const SCHEMA: Schema = Schema { file: "test.db", version: 3, create: "CREATE TABLE things (name TEXT) STRICT;" };
+const SCHEMA: Schema =
+    Schema { file: "test.db", version: 3, create: "CREATE TABLE things (name TEXT) STRICT;", migrations: &[] };
 
 fn open(dir: &Path) -> Result<Database, CatalogError> {
     Database::open(dir, &SCHEMA, CELL)

@@ -7,7 +7,7 @@ use rusqlite::{OptionalExtension, Row, Transaction};
 use crate::CatalogError;
 use crate::number::int;
 use crate::sqlite::database::Database;
-use crate::table::{Disk, DiskInfo, Node, ReplicaLocation, Term, Volume, VolumeLocations, VolumeState};
+use crate::table::{Disk, DiskInfo, Leader, Node, ReplicaLocation, Term, Volume, VolumeLocations, VolumeState};
 
 /// The replication table, for reading only.
 #[derive(Debug, Clone)]
@@ -25,6 +25,10 @@ impl TableFileReader {
 
     pub fn term(&self) -> Result<Term, CatalogError> {
         self.db.read(super::current_term)
+    }
+
+    pub fn leader(&self) -> Result<Option<Leader>, CatalogError> {
+        self.db.read(|tx| Ok(super::leader_row(tx)?.leader()))
     }
 
     pub fn generation(&self) -> Result<u32, CatalogError> {
