@@ -189,11 +189,34 @@ pub struct BeforeCommand {
 pub enum AdminCommand {
     /// Health of the cell: what can lose 0, 1 or 2 more disks, nodes, disks, running work
     Status(Target),
+    /// How long the cell's data lasts on paper, with every input and where it comes from
+    ///
+    /// A Markov model of disks that fail one by one and are repaired. It knows of no flood, no fault of a whole batch of
+    /// disks and no bug: it tells whether disks and repairs are the weak spot, and promises nothing.
+    Durability(DurabilityOptions),
     /// Work on the disks of this machine
     Disk {
         #[command(subcommand)]
         command: DiskCommand,
     },
+}
+
+#[derive(Args)]
+pub struct DurabilityOptions {
+    #[command(flatten)]
+    pub target: Target,
+    /// Share of the disks that fails within a year [default: 0.02]
+    #[arg(long, value_name = "SHARE")]
+    pub yearly_failures: Option<f64>,
+    /// Unreadable bits for each bit read [default: 1e-15]
+    #[arg(long, value_name = "RATE")]
+    pub unreadable_bits: Option<f64>,
+    /// Bytes a second that each disk gives to repair [default: what the repairs since the volume manager's start reached]
+    #[arg(long, value_name = "SIZE")]
+    pub repair_rate: Option<ByteSize>,
+    /// For the cell with every slot in use, instead of what it holds now
+    #[arg(long)]
+    pub full: bool,
 }
 
 #[derive(Subcommand)]

@@ -7,8 +7,8 @@ use holdfast_libs_types::VolumeId;
 use serde_json::Value;
 
 use crate::messages::{
-    CellStatus, Heartbeat, HeartbeatAnswer, LeaseRequest, LeasedVolume, Register, RegisterAnswer, RenewRequest,
-    SealAsk, SealState, VolumeRow,
+    CellStatus, DurabilityAnswer, DurabilityAsk, Heartbeat, HeartbeatAnswer, LeaseRequest, LeasedVolume, Register,
+    RegisterAnswer, RenewRequest, SealAsk, SealState, VolumeRow,
 };
 
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -93,5 +93,13 @@ impl VolumeManagerClient {
     /// See [`CallError`].
     pub async fn status(&self) -> Result<CellStatus, CallError> {
         self.http.get_json(&self.url("/v1/status"), DEADLINE).await
+    }
+
+    /// How long the cell's data lasts on paper (role admin).
+    ///
+    /// # Errors
+    /// `not_measured`, `bad_request`.
+    pub async fn durability(&self, ask: &DurabilityAsk) -> Result<DurabilityAnswer, CallError> {
+        self.http.post_json(&self.url("/v1/durability"), ask, DEADLINE).await
     }
 }

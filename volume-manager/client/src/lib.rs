@@ -5,7 +5,7 @@ mod messages;
 
 pub use client::VolumeManagerClient;
 pub use messages::{
-    CellStatus, DiskReport, DiskRow, Heartbeat, HeartbeatAnswer, LeaseRequest, LeasedVolume, NodeRow, Register,
-    RegisterAnswer, RegisteredDisk, RenewRequest, Replica, SealAsk, SealState, UnusableDisk, VolumeCounts, VolumeRow,
-    Work, code,
+    CellStatus, DiskReport, DiskRow, DurabilityAnswer, DurabilityAsk, DurabilityInput, Heartbeat, HeartbeatAnswer,
+    LeaseRequest, LeasedVolume, NodeRow, Register, RegisterAnswer, RegisteredDisk, RenewRequest, Replica, SealAsk,
+    SealState, UnusableDisk, VolumeCounts, VolumeRow, Work, code,
 };

@@ -304,3 +304,58 @@ pub struct CellStatus {
     /// Work under way.
     pub work: Vec<Work>,
 }
+
+/// What an operator says of the disks; what is left out is measured, or assumed.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct DurabilityAsk {
+    /// Share of the disks that fails within a year, between 0 and 1.
+    #[serde(default)]
+    pub yearly_failures: Option<f64>,
+    /// Unreadable bits for each bit read.
+    #[serde(default)]
+    pub unreadable_bits: Option<f64>,
+    /// Bytes a second that each disk gives to repair.
+    #[serde(default)]
+    pub repair_bytes_s: Option<f64>,
+    /// Count every slot as in use, instead of what is held now.
+    #[serde(default)]
+    pub full: bool,
+}
+
+/// One input of the durability model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DurabilityInput {
+    /// What it is.
+    pub name: String,
+    /// Its value.
+    pub value: f64,
+    /// Its unit.
+    pub unit: String,
+    /// Where it comes from: counted, configured, measured, given, asked or assumed.
+    pub source: String,
+}
+
+/// The answer to `POST /v1/durability`: what `admin durability --json` prints.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DurabilityAnswer {
+    /// What it was computed from.
+    pub inputs: Vec<DurabilityInput>,
+    /// Mean time until the cell loses a first volume, years.
+    pub mean_years_to_loss: f64,
+    /// Chance that it loses any within a year.
+    pub yearly_loss: f64,
+    /// Expected share of all volumes that is lost within a year.
+    pub yearly_share: f64,
+    /// How many nines of a volume's chance to outlive a year.
+    pub nines: f64,
+    /// From a disk's failure until its volumes are whole again, seconds.
+    pub repair_s: f64,
+    /// How long volumes that two failed disks share have one replica, seconds.
+    pub urgent_repair_s: f64,
+    /// Volumes that two disks of different zones share, on average.
+    pub shared_by_two: f64,
+    /// Chance that a third disk has the last replica of one of these.
+    pub third_disk_matters: f64,
+    /// Chance that one of the last replicas cannot be read when it is copied.
+    pub last_replica_unreadable: f64,
+}

@@ -6,6 +6,7 @@
 //! - `registration`, `leases`, `status`: the calls
 //! - `seal`: the seal protocol, steps a to f of `docs/protocols.md`, each repeatable
 //! - `repair`: copies for sealed volumes that lack a replica
+//! - `durability`: how long the data lasts on paper
 //! - `audit`: compares what nodes really hold with the table; readmits replicas that came back
 //! - `reconcile`: the loop that starts both wherever the table says so
 //!
@@ -16,6 +17,7 @@
 
 mod audit;
 mod config;
+mod durability;
 mod error;
 mod inventory;
 mod keyring;
@@ -27,6 +29,7 @@ mod metrics;
 mod reconcile;
 mod registration;
 mod repair;
+mod repair_rate;
 mod routes;
 mod seal;
 mod status;

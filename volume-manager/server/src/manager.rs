@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::error::ServerError;
 use crate::liveness::Liveness;
 use crate::metrics::Metrics;
+use crate::repair_rate::RepairRate;
 
 /// Volumes that are sealed at once.
 const PARALLEL_SEALS: usize = 4;
@@ -39,6 +40,7 @@ pub(crate) struct Manager {
     pub started_ms: u64,
     pub shutdown: CancellationToken,
     pub metrics: Metrics,
+    pub repair_rate: RepairRate,
     /// Wakes the reconciler before its time.
     pub wake: Notify,
     /// Wakes all seals that wait, when a node has registered.
@@ -109,6 +111,7 @@ impl Manager {
             started_ms: now_ms(),
             shutdown,
             metrics: Metrics::default(),
+            repair_rate: RepairRate::default(),
             wake: Notify::new(),
             returned: Notify::new(),
             tasks: TaskTracker::new(),

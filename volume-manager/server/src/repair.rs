@@ -90,8 +90,10 @@ fn lacking(manager: &Manager, snapshot: &Snapshot, sealed: &[Volume]) -> Vec<Vol
 
 /// Answers whether to plan anew at once.
 async fn copy(manager: &Manager, snapshot: &Snapshot, volume: &Volume, action: &RepairAction) -> bool {
+    let copying = manager.repair_rate.begin();
     match try_copy(manager, snapshot, volume, action).await {
         Ok(()) => {
+            copying.made(volume.length.unwrap_or(0));
             manager.metrics.repairs.inc();
             tracing::info!(volume = %volume.volume, disk = %action.target, "replica made again");
             true

@@ -12,7 +12,7 @@ use http::StatusCode;
 use serde::de::DeserializeOwned;
 
 use crate::manager::Manager;
-use crate::{leases, metrics, registration, status};
+use crate::{durability, leases, metrics, registration, status};
 
 /// Largest message, bytes: a node with a thousand disks.
 const MAX_MESSAGE_BYTES: usize = 1 << 20;
@@ -43,7 +43,10 @@ pub(crate) fn router(manager: &Arc<Manager>, tokens: &ServiceTokens) -> Router {
         .route("/v1/leases/renew", post(leases::renew))
         .route("/v1/seal", post(leases::seal));
     let readers = Router::new().route("/v1/volumes/{volume}", get(status::volume));
-    let operators = Router::new().route("/v1/status", get(status::status)).route("/v1/volumes", get(status::volumes));
+    let operators = Router::new()
+        .route("/v1/status", get(status::status))
+        .route("/v1/volumes", get(status::volumes))
+        .route("/v1/durability", post(durability::on_paper));
     let everyone = Router::new().route("/metrics", get(metrics::metrics));
     Router::new()
         .merge(guarded(nodes, &[Role::Node]))

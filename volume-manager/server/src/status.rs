@@ -46,7 +46,7 @@ const MAX_ROWS: usize = 100;
 const MAX_REASONS: usize = 20;
 
 /// A volume that failed, or was sealed empty, has nothing to lose.
-fn holds_something(volume: &Volume) -> bool {
+pub(crate) fn holds_something(volume: &Volume) -> bool {
     match volume.state {
         VolumeState::Open | VolumeState::Sealing => true,
         VolumeState::Sealed => volume.length.is_some_and(|length| length > 0),

@@ -7,6 +7,7 @@ mod support;
 use holdfast_libs_types::DiskId;
 use holdfast_node_client::ExtentState;
 use holdfast_volume_manager_catalog::Volume;
+use holdfast_volume_manager_client::{DurabilityAnswer, DurabilityAsk};
 use support::{Call, Cell, eventually, timing};
 
 /// A sealed volume with three replicas, in a cell of three zones.
@@ -198,4 +199,35 @@ async fn a_disk_that_its_node_suspects_is_shown_as_degraded_and_stays_healthy() 
     assert_eq!((row.state.as_str(), row.reason.as_deref()), ("healthy", Some(why)));
     cell.nodes[1].report(disk, |report| report.failing = None);
     eventually("all is well", async || (cell.admin().status().await.unwrap().health == "ok").then_some(())).await;
+}
+
+#[tokio::test]
+async fn durability_is_told_from_what_repairs_reached_and_every_input_says_where_it_is_from() {
+    let cell = Cell::start(timing(), 2).await;
+    let volume = sealed(&cell).await;
+    let admin = cell.admin();
+    let refused = admin.durability(&DurabilityAsk::default()).await.unwrap_err();
+    assert_eq!(refused.code(), Some("not_measured"), "{refused}");
+    let given = DurabilityAsk { repair_bytes_s: Some(1e6), yearly_failures: Some(0.05), ..Default::default() };
+    let answer = admin.durability(&given).await.unwrap();
+    let source = |answer: &DurabilityAnswer, name: &str| {
+        let input = answer.inputs.iter().find(|input| input.name == name).unwrap().clone();
+        (input.value, input.source)
+    };
+    assert_eq!(source(&answer, "disks"), (6.0, "counted: in service".to_owned()));
+    assert_eq!(source(&answer, "zones").0, 3.0);
+    assert_eq!(source(&answer, "repair by each disk"), (1e6, "given".to_owned()));
+    assert_eq!(source(&answer, "unreadable bits").1, "assumed");
+    assert!(answer.mean_years_to_loss > 0.0 && answer.nines > 0.0, "{answer:?}");
+    let worse = DurabilityAsk { yearly_failures: Some(0.5), ..given.clone() };
+    assert!(admin.durability(&worse).await.unwrap().mean_years_to_loss < answer.mean_years_to_loss);
+    let wrong = DurabilityAsk { yearly_failures: Some(2.0), ..given };
+    assert_eq!(admin.durability(&wrong).await.unwrap_err().code(), Some("bad_request"));
+    fail(&cell, volume.replicas[0]);
+    eventually("a copy was measured", async || {
+        let answer = admin.durability(&DurabilityAsk::default()).await.ok()?;
+        let (value, source) = source(&answer, "repair by each disk");
+        (value > 0.0 && source.starts_with("measured")).then_some(())
+    })
+    .await;
 }
