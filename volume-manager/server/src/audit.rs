@@ -1,7 +1,8 @@
 //! Compares what nodes really hold with the table.
 //!
 //! - A sealed volume's replica that is not there, or is not what was sealed, is taken off the list, unless it is the last
-//!   one. Its bytes stay where they are: nothing is erased here.
+//!   one. Its bytes stay where they are, unless they are damaged: then they go into the trash of their disk once the volume
+//!   is whole without them.
 //! - A replica that was away while its volume was sealed or repaired is cut to the length, verified, and put on the list
 //!   again when the volume lacks one: that costs one read, a new copy costs a slot.
 //!
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use holdfast_libs_types::{DiskId, NodeId, VolumeId};
-use holdfast_node_client::{ExtentInfo, ExtentState, SealRequest};
+use holdfast_node_client::{ExtentInfo, ExtentState, SealRequest, TrashRequest};
 use holdfast_volume_manager_catalog::{CatalogError, Volume, VolumeState};
 use holdfast_volume_manager_planner::COPIES;
 
@@ -24,6 +25,8 @@ use crate::manager::{Manager, within};
 use crate::seal::SEAL_LIMIT;
 
 const EXTENTS_LIMIT: Duration = Duration::from_secs(30);
+
+const TRASH_LIMIT: Duration = Duration::from_secs(10);
 
 /// Between two audits of disks of one node for damage on them.
 const DAMAGE_REST: Duration = Duration::from_secs(2);
@@ -100,8 +103,10 @@ async fn audit(
             }
         };
         let held: HashMap<VolumeId, &ExtentInfo> = extents.iter().map(|extent| (extent.volume, extent)).collect();
-        let is_damaged = |volume: &VolumeId| held.get(volume).is_some_and(|at| at.state == ExtentState::Damaged);
-        let spoiled: HashSet<VolumeId> = holding.iter().map(|volume| volume.volume).filter(is_damaged).collect();
+        let is_spoiled = |volume: &VolumeId| {
+            held.get(volume).is_some_and(|at| matches!(at.state, ExtentState::Damaged | ExtentState::Trashed))
+        };
+        let spoiled: HashSet<VolumeId> = holding.iter().map(|volume| volume.volume).filter(is_spoiled).collect();
         {
             let mut progress = manager.progress();
             progress.damaged.retain(|(_, on), _| *on != disk);
@@ -117,8 +122,12 @@ async fn audit(
             }
             let extent = held.get(&volume.volume).copied();
             if !volume.replicas.contains(&disk) {
-                if let Some(extent) = extent {
-                    readmit(manager, snapshot, volume, view, extent).await?;
+                match extent {
+                    Some(extent) if extent.state == ExtentState::Damaged => {
+                        discard(manager, snapshot, volume, view, extent).await?;
+                    }
+                    Some(extent) => readmit(manager, snapshot, volume, view, extent).await?,
+                    None => {}
                 }
             } else if let Some(why) = mismatch(volume, extent) {
                 drop_replica(manager, snapshot, volume, disk, why).await?;
@@ -155,6 +164,35 @@ async fn drop_replica(
     let kept: Vec<DiskId> = old.iter().copied().filter(|other| *other != disk).collect();
     tracing::warn!(volume = %id, %disk, why, "replica dropped");
     unless_changed(manager.catalog.table.set_replicas(manager.term, id, old, &kept).await)
+}
+
+/// Orders a damaged extent into the trash once its volume has all its replicas, verified, on other disks that are well. It
+/// can be restored from there for as long as the node keeps it.
+async fn discard(
+    manager: &Manager,
+    snapshot: &Snapshot,
+    volume: &Volume,
+    view: &DiskView,
+    extent: &ExtentInfo,
+) -> Result<(), CatalogError> {
+    let (id, disk) = (volume.volume, view.disk.info.disk);
+    let now = manager.catalog.table.volume(id).await?;
+    let is_well = |disk: &&DiskId| snapshot.disk(**disk).is_some_and(|view| view.standing == Standing::Healthy);
+    let is_whole = now.is_some_and(|now| now.replicas.iter().filter(is_well).count() >= COPIES);
+    let (Ok(slot), Ok(slot_generation)) = (extent.slot.try_into(), extent.slot_generation.try_into()) else {
+        return Ok(());
+    };
+    let (true, Ok(order)) = (is_whole, holdfast_libs_crypto::random::<16>()) else { return Ok(()) };
+    let order = hex::encode(order);
+    let request = TrashRequest { disk, volume: id, slot, slot_generation, term: manager.term.0, order };
+    match within(TRASH_LIMIT, &view.address, manager.node(&view.address).trash(&request)).await {
+        Ok(_) => {
+            let order = request.order;
+            tracing::info!(volume = %id, %disk, slot, order, "damaged extent ordered into the trash, its volume is whole");
+        }
+        Err(error) => tracing::warn!(volume = %id, %disk, slot, %error, "damaged extent not ordered into the trash"),
+    }
+    Ok(())
 }
 
 async fn readmit(

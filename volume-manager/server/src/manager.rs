@@ -72,7 +72,8 @@ pub(crate) struct Progress {
     pub audited_damage: HashMap<DiskId, u64>,
     /// When disks of a node may be compared again because of new damage: each finding asks for it.
     pub next_damage_audit: HashMap<NodeId, Instant>,
-    /// Sealed volumes of which a disk holds a damaged extent, as the last audit saw: it takes no copy of them.
+    /// Sealed volumes of which a disk holds an extent that is damaged or in the trash, as the last audit saw: it takes no copy
+    /// of them.
     pub spoiled: HashMap<DiskId, HashSet<VolumeId>>,
     /// Nodes that are being given the keyring.
     pub pushing: HashSet<NodeId>,

@@ -8,6 +8,7 @@ use holdfast_libs_types::DiskId;
 use holdfast_node_client::ExtentState;
 use holdfast_volume_manager_catalog::Volume;
 use holdfast_volume_manager_client::{DurabilityAnswer, DurabilityAsk};
+use holdfast_volume_manager_server::Timing;
 use support::{Call, Cell, eventually, timing};
 
 /// A sealed volume with three replicas, in a cell of three zones.
@@ -163,6 +164,28 @@ async fn damage_that_a_heartbeat_tells_of_is_looked_at_at_once_and_repaired_on_a
     assert_eq!(copies, 0, "the disk that holds the damaged extent is not asked");
     eventually("all is well", async || (cell.admin().status().await.unwrap().health == "ok").then_some(())).await;
     assert!(listed() <= before + 2, "{} audits", listed() - before);
+}
+
+#[tokio::test]
+async fn a_damaged_extent_goes_into_the_trash_once_its_volume_is_whole_without_it() {
+    let cell = Cell::start(Timing { audit_ms: 100, ..timing() }, 2).await;
+    let volume = sealed(&cell).await;
+    let bad = volume.replicas[1];
+    let node = cell.node_of(bad);
+    node.hang(Call::Copy);
+    harm(&cell, bad, &volume);
+    eventually("a copy is ordered", async || (node.count(Call::Copy, volume.volume) > 0).then_some(())).await;
+    let audits = || node.count(Call::Extents, holdfast_libs_types::VolumeId::default());
+    let before = audits();
+    eventually("audits go on", async || (audits() > before + 3).then_some(())).await;
+    assert_eq!(node.count(Call::Trash, volume.volume), 0, "it has two replicas");
+    node.unhang();
+    let state = || node.find(bad, volume.volume).unwrap().state;
+    eventually("it is in the trash", async || (state() == ExtentState::Trashed).then_some(())).await;
+    assert_eq!(cell.row(volume.volume).await.replicas.len(), 3);
+    let before = audits();
+    eventually("audits go on", async || (audits() > before + 3).then_some(())).await;
+    assert_eq!(node.count(Call::Trash, volume.volume), 1, "ordered once");
 }
 
 #[tokio::test]

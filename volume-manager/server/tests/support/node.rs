@@ -13,10 +13,12 @@ use holdfast_libs_transport::tls::TlsFiles;
 use holdfast_libs_transport::{ApiError, HttpClient, Role, ServiceTokens};
 use holdfast_libs_types::{BlockHash, DiskId, InstanceId, NodeId, VolumeId, WriteEpoch};
 use holdfast_node_client::{
-    CopyRequest, CreateExtent, ExtentInfo, ExtentState, FenceRequest, KeyringBody, SealRequest, Sealed, Tail, code,
+    CopyRequest, CreateExtent, ExtentInfo, ExtentState, FenceRequest, KeyringBody, SealRequest, Sealed, Tail,
+    TrashRequest, code,
 };
 use holdfast_volume_manager_client::{DiskReport, Heartbeat, Register, VolumeManagerClient};
 use http::StatusCode;
+use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -29,6 +31,7 @@ pub enum Call {
     Seal,
     Copy,
     Extents,
+    Trash,
 }
 
 #[derive(Debug, Clone)]
@@ -97,6 +100,7 @@ impl FakeNode {
             .route("/v1/fence", post(fence))
             .route("/v1/seal", post(seal))
             .route("/v1/copy", post(copy))
+            .route("/v1/trash", post(trash))
             .route("/v1/keyring", post(keyring))
             .route("/v1/disks/{disk}/extents", get(extents))
             .route_layer(from_fn_with_state(guard, require_role))
@@ -322,6 +326,12 @@ async fn seal(State(inner): State<Shared>, Json(order): Json<SealRequest>) -> Re
     Ok(Json(Sealed { length: order.length, digest }))
 }
 
+async fn trash(State(inner): State<Shared>, Json(order): Json<TrashRequest>) -> Result<Json<Value>, ApiError> {
+    enter(&inner, Call::Trash, order.disk, order.volume, order.term).await?;
+    known(&mut inner.lock().unwrap(), order.disk, order.volume)?.state = ExtentState::Trashed;
+    Ok(Json(Value::Null))
+}
+
 async fn copy(State(inner): State<Shared>, Json(order): Json<CopyRequest>) -> Result<Json<Sealed>, ApiError> {
     enter(&inner, Call::Copy, order.disk, order.volume, order.term).await?;
     let mut inner = inner.lock().unwrap();
@@ -335,9 +345,9 @@ async fn copy(State(inner): State<Shared>, Json(order): Json<CopyRequest>) -> Re
     Ok(Json(Sealed { length: order.length, digest: order.digest }))
 }
 
-async fn keyring(State(inner): State<Shared>, Json(body): Json<KeyringBody>) -> Json<serde_json::Value> {
+async fn keyring(State(inner): State<Shared>, Json(body): Json<KeyringBody>) -> Json<Value> {
     inner.lock().unwrap().keyrings.push(body);
-    Json(serde_json::Value::Null)
+    Json(Value::Null)
 }
 
 async fn extents(State(inner): State<Shared>, Path(disk): Path<String>) -> Result<Json<Vec<ExtentInfo>>, ApiError> {
