@@ -119,14 +119,10 @@ fn screen(status: &CellStatus) -> String {
     out.push_str(&show::table(&nodes));
     let mut disks = vec![row(&["DISK", "NODE", "STATE", "FREE", "SIZE", "VOLUMES", "PATH"])];
     for disk in &status.disks {
-        let state = match &disk.reason {
-            Some(reason) => format!("{} ({reason})", disk.state),
-            None => disk.state.clone(),
-        };
         disks.push(row(&[
             &disk.disk.to_string(),
             &disk.node.0,
-            &state,
+            &disk.state,
             &show::bytes(disk.free_slots * disk.slot_bytes),
             &show::bytes(disk.slots * disk.slot_bytes),
             &disk.volumes.to_string(),

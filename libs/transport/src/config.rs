@@ -26,6 +26,16 @@ pub enum ConfigError {
         /// Why.
         source: std::io::Error,
     },
+    /// The file with a secret cannot be read.
+    #[error("`{secret}_file`: {path}: cannot be read: {source}")]
+    Secret {
+        /// The key of the secret.
+        secret: String,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The file is no TOML, or a key is unknown, missing or of the wrong type.
     #[error("{path}{place}: {detail}")]
     Invalid {
@@ -147,7 +157,11 @@ fn read_secrets(table: &mut Table, secrets: &[&str]) -> Result<(), ConfigError> 
     for secret in secrets {
         let Some(Value::String(file)) = table.remove(&format!("{secret}_file")) else { continue };
         let path = PathBuf::from(file);
-        let text = std::fs::read_to_string(&path).map_err(|source| ConfigError::Read { path, source })?;
+        let text = std::fs::read_to_string(&path).map_err(|source| ConfigError::Secret {
+            secret: (*secret).to_owned(),
+            path,
+            source,
+        })?;
         table.insert((*secret).to_owned(), Value::String(text.trim().to_owned()));
     }
     for (_, value) in table.iter_mut() {
@@ -225,7 +239,7 @@ mod tests {
     fn what_is_wrong_is_told_with_its_line() {
         let place = |text: &str, environment: &[(&str, &str)]| match load(text, environment).unwrap_err() {
             ConfigError::Invalid { place, .. } => place,
-            ConfigError::Read { path, source } => panic!("{}: {source}", path.display()),
+            other => panic!("{other}"),
         };
         let misspelt = GOOD.replace("certificate", "certifikate");
         assert_eq!(place(&misspelt, &[]), ":3:1");
@@ -243,6 +257,6 @@ mod tests {
         let text = GOOD.replace("key = 'k'", &format!("key_file = '{}'", file.path().display()));
         assert_eq!(load(&text, &[]).unwrap().tls.key, "s3cret");
         let error = load(&GOOD.replace("key = 'k'", "key_file = '/nowhere'"), &[]).unwrap_err().to_string();
-        assert!(error.contains("/nowhere"), "{error}");
+        assert!(error.contains("`key_file`: /nowhere"), "{error}");
     }
 }

@@ -51,7 +51,8 @@ fn judge(disks: &Disks, registered: bool) -> Health {
             reasons.push(format!("{name}: {} erasures that nobody ordered were stopped", status.erase_alarms));
         }
         if status.slots_by_state.damaged > 0 {
-            reasons.push(format!("{name} has {} damaged extents", status.slots_by_state.damaged));
+            let count = status.slots_by_state.damaged;
+            reasons.push(format!("{name} has {count} damaged {}", if count == 1 { "extent" } else { "extents" }));
         }
         if status.lost_slots > 0 {
             reasons.push(format!(

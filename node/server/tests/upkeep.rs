@@ -86,7 +86,7 @@ impl Setup {
     /// Health and metric name one damaged extent now, and so does the next heartbeat.
     async fn tells_of_damage(&self) {
         let health = self.node.client(Role::Admin).health().await.unwrap();
-        let reason = format!("disk {} ({}) has 1 damaged extents", self.disk, self.node.disk_file(0).display());
+        let reason = format!("disk {} ({}) has 1 damaged extent", self.disk, self.node.disk_file(0).display());
         assert!(health.state == HealthState::Degraded && health.reasons.contains(&reason), "{health:?}");
         let line = format!("holdfast_node_disk_slots_by_state{{disk=\"{}\",state=\"damaged\"}} ", self.disk);
         assert_eq!(self.metric(&line).await, 1.0);

@@ -76,7 +76,7 @@ fn harmed(manager: &Manager, snapshot: &Snapshot) -> Vec<String> {
     let say = |view: &DiskView| {
         let (info, count) = (&view.disk.info, view.damaged_extents);
         format!(
-            "disk {} ({}) of node {} reports {count} damaged extents; what it holds is being compared with the catalog",
+            "disk {} ({}) of node {} reports damaged extents ({count}); what it holds is being compared with the catalog",
             info.disk, info.path, info.node
         )
     };

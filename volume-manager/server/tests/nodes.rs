@@ -267,8 +267,7 @@ async fn every_node_gets_the_keyring_once_for_each_generation_and_again_when_it_
         }
     }
     assert!(cell.nodes.iter().all(|node| node.keyrings().len() == 2));
-    let restarted = Register { instance: InstanceId([98; 16]), ..cell.nodes[0].registration() };
-    cell.client(Role::Node).register(&restarted).await.unwrap();
+    cell.nodes[0].restart(InstanceId([98; 16]));
     eventually("it has it again", async || (cell.nodes[0].keyrings().len() == 3).then_some(())).await;
 }
 

@@ -141,14 +141,14 @@ async fn damage_that_a_heartbeat_tells_of_is_looked_at_at_once_and_repaired_on_a
         let found = status.reasons.iter().any(|reason| reason.contains(text));
         found.then_some(status)
     };
-    let text = format!("disk {bad} (/dev/{bad}) of node {} reports 1 damaged extents", node.name);
+    let text = format!("disk {bad} (/dev/{bad}) of node {} reports damaged extents (1)", node.name);
     let status = eventually("the status tells", async || says(&text).await).await;
     assert_eq!(status.health, "degraded");
     eventually("its list is asked for", async || (listed() > before).then_some(())).await;
     // However many more are found meanwhile, nothing more is asked.
     for count in 2..8 {
         node.report(bad, |report| report.damaged_extents = count);
-        let text = format!("reports {count} damaged extents");
+        let text = format!("reports damaged extents ({count})");
         eventually("the status tells of more", async || says(&text).await).await;
     }
     assert_eq!(listed(), before + 1, "one audit runs");

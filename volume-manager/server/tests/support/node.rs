@@ -51,6 +51,8 @@ impl Extent {
 }
 
 struct Inner {
+    /// This start of its process.
+    instance: InstanceId,
     reports: BTreeMap<DiskId, DiskReport>,
     extents: BTreeMap<(DiskId, VolumeId), Extent>,
     calls: Vec<(Call, DiskId, VolumeId)>,
@@ -70,7 +72,6 @@ pub struct FakeNode {
     pub name: NodeId,
     pub zone: String,
     pub address: String,
-    pub instance: InstanceId,
     inner: Shared,
     _stop: DropGuard,
 }
@@ -79,6 +80,7 @@ impl FakeNode {
     pub async fn start(tls: &TlsFiles, number: u8, disks: u8) -> Self {
         let reports = (1..=disks).map(|place| report(DiskId([number * 16 + place; 16]))).map(|r| (r.disk, r)).collect();
         let inner = Arc::new(Mutex::new(Inner {
+            instance: InstanceId([number; 16]),
             reports,
             extents: BTreeMap::new(),
             calls: Vec::new(),
@@ -110,7 +112,6 @@ impl FakeNode {
             name: NodeId(format!("node-{number}")),
             zone: format!("zone-{number}"),
             address,
-            instance: InstanceId([number; 16]),
             inner,
             _stop: stop.clone().drop_guard(),
         };
@@ -125,16 +126,25 @@ impl FakeNode {
 
     /// What it says of itself when it registers.
     pub fn registration(&self) -> Register {
+        let (instance, disks) = {
+            let inner = self.inner();
+            (inner.instance, inner.reports.values().cloned().collect())
+        };
         Register {
             cell: CELL,
             node: self.name.clone(),
-            instance: self.instance,
+            instance,
             zone: self.zone.clone(),
             rack: String::new(),
             address: self.address.clone(),
-            disks: self.inner().reports.values().cloned().collect(),
+            disks,
             unusable: Vec::new(),
         }
+    }
+
+    /// Speaks as another start of its process from now on.
+    pub fn restart(&self, instance: InstanceId) {
+        self.inner().instance = instance;
     }
 
     /// Reports to this volume manager from now on.
@@ -232,21 +242,22 @@ pub fn report(disk: DiskId) -> DiskReport {
 /// Registers, then sends heartbeats, and registers again when it is told to.
 async fn live(register: Register, inner: Shared, http: HttpClient, stop: CancellationToken) {
     while !stop.is_cancelled() {
-        let (manager, silent, disks) = {
+        let (manager, silent, disks, instance) = {
             let inner = inner.lock().unwrap();
-            (inner.manager.clone(), inner.silent, inner.reports.values().cloned().collect::<Vec<_>>())
+            let disks: Vec<DiskReport> = inner.reports.values().cloned().collect();
+            (inner.manager.clone(), inner.silent, disks, inner.instance)
         };
         if !manager.is_empty() && !silent {
             let client = VolumeManagerClient::new(http.clone(), manager);
             let heartbeat = Heartbeat {
                 node: register.node.clone(),
-                instance: register.instance,
+                instance,
                 disks: disks.clone(),
                 unusable: register.unusable.clone(),
             };
             // A volume manager that crashed does not answer; the next one will.
             if client.heartbeat(&heartbeat).await.is_ok_and(|answer| answer.register)
-                && let Ok(answer) = client.register(&Register { disks, ..register.clone() }).await
+                && let Ok(answer) = client.register(&Register { instance, disks, ..register.clone() }).await
             {
                 let judged = answer.disks.into_iter().map(|disk| (disk.disk, (disk.accepted, disk.reason)));
                 inner.lock().unwrap().judged.extend(judged);
