@@ -19,6 +19,7 @@ use super::watcher::Warrant;
 use crate::error::{EngineError, ExtentState};
 use crate::slot_header::{SlotHeader, SlotState};
 use crate::status::{Erased, TrashOrder};
+use crate::table::ScrubCursor;
 
 /// Most extents that one call erases; the next goes on.
 const MAX_ERASES: usize = 256;
@@ -197,7 +198,13 @@ impl Engine {
         let trashed_at = headers().map(|header| header.trashed_at).max().unwrap_or(0);
         self.shared.resume_uptime(trashed_at.max(facts.uptime_s));
         self.highest_term.set(headers().map(|header| header.term).max().unwrap_or(0).max(facts.term));
-        self.scrub.borrow_mut().cursor = facts.scrub;
+        self.scrub.borrow_mut().cursor = match facts.scrub.within(self.geometry().slots) {
+            Some(cursor) => cursor,
+            None => {
+                tracing::warn!(disk = %self.shared.id, found = ?facts.scrub, "the scrub's place is none on this disk; it begins anew");
+                ScrubCursor::default()
+            }
+        };
     }
 
     /// Refuses reads of records from the trash.

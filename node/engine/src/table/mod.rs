@@ -23,7 +23,7 @@ pub(crate) mod replay;
 #[cfg(test)]
 mod model_test;
 
-use crate::page::{PageFault, PageReader, PageWriter};
+use crate::page::{MOST_COUNT, PageFault, PageReader, PageWriter};
 
 /// What a disk knows about itself beside its slots; carried by checkpoints and log blocks.
 ///
@@ -53,6 +53,14 @@ pub(crate) struct ScrubCursor {
     pub(crate) round_began_s: u64,
     pub(crate) last_round_ended_s: u64,
     pub(crate) found_total: u64,
+}
+
+impl ScrubCursor {
+    /// The cursor, when it can be one of a disk of so many slots.
+    pub(crate) fn within(self, slots: u32) -> Option<Self> {
+        let counts = [self.round, self.round_began_s, self.last_round_ended_s, self.found_total];
+        (self.slot < slots && counts.iter().all(|count| *count <= MOST_COUNT)).then_some(self)
+    }
 }
 
 impl Facts {
