@@ -151,7 +151,7 @@ pub fn durability(inputs: &DurabilityInputs) -> Result<Durability, DurabilityErr
     let yearly_share = (lost_at_once / volumes).min(1.0) / years;
     Ok(Durability {
         mean_years_to_loss: years,
-        yearly_loss: 1.0 - (-1.0 / years).exp(),
+        yearly_loss: -(-1.0 / years).exp_m1(),
         yearly_share,
         nines: -yearly_share.log10(),
         repair_s,
