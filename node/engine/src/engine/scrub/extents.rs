@@ -240,7 +240,12 @@ impl Engine {
             return;
         }
         let start = offset / CRC_SPAN_BYTES * CRC_SPAN_BYTES;
-        let len = ((offset + len).next_multiple_of(CRC_SPAN_BYTES).min(header.length) - start) as usize;
+        // It may have been sealed meanwhile, at a length that lies before.
+        let end = (offset + len).next_multiple_of(CRC_SPAN_BYTES).min(header.length);
+        if end <= start {
+            return;
+        }
+        let len = (end - start) as usize;
         let (Ok(checksums), Ok(buffer)) = (self.read_checksums(slot, &header).await, self.shared.buffer(len)) else {
             return;
         };
