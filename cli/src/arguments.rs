@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 
 use holdfast_libs_types::CellId;
 
+use crate::admin::{self, AdminCommand, BeforeCommand};
 use crate::show::ByteSize;
 
 /// Self-hosted storage and file synchronisation.
@@ -39,6 +40,7 @@ pub enum Command {
     /// Keep a folder the same as an account's files
     Sync(ConfigFile),
     /// Look after a cell: its health, nodes, disks and volumes
+    #[command(after_help = admin::HOW_TO_NAME_A_CELL)]
     Admin {
         #[command(flatten)]
         before: BeforeCommand,
@@ -174,60 +176,6 @@ pub struct Target {
     /// Print one JSON document on stdout
     #[arg(long)]
     pub json: bool,
-}
-
-/// The options of a [`Target`], where scripts may name them before the command. Help shows them where they belong.
-#[derive(Args)]
-pub struct BeforeCommand {
-    #[arg(long, value_name = "DIR", hide = true)]
-    pub dev: Option<PathBuf>,
-    #[arg(long, hide = true)]
-    pub json: bool,
-}
-
-#[derive(Subcommand)]
-pub enum AdminCommand {
-    /// Health of the cell: what can lose 0, 1 or 2 more disks, nodes, disks, running work
-    Status(Target),
-    /// How long the cell's data lasts on paper, with every input and where it comes from
-    ///
-    /// A Markov model of disks that fail one by one and are repaired. It knows of no flood, no fault of a whole batch of
-    /// disks and no bug: it tells whether disks and repairs are the weak spot, and promises nothing.
-    Durability(DurabilityOptions),
-    /// Work on the disks of this machine
-    Disk {
-        #[command(subcommand)]
-        command: DiskCommand,
-    },
-}
-
-#[derive(Args)]
-pub struct DurabilityOptions {
-    #[command(flatten)]
-    pub target: Target,
-    /// Share of the disks that fails within a year [default: 0.02]
-    #[arg(long, value_name = "SHARE")]
-    pub yearly_failures: Option<f64>,
-    /// Unreadable bits for each bit read [default: 1e-15]
-    #[arg(long, value_name = "RATE")]
-    pub unreadable_bits: Option<f64>,
-    /// Bytes a second that each disk gives to repair [default: what the repairs since the volume manager's start reached]
-    #[arg(long, value_name = "SIZE")]
-    pub repair_rate: Option<ByteSize>,
-    /// For the cell with every slot in use, instead of what it holds now
-    #[arg(long)]
-    pub full: bool,
-}
-
-#[derive(Subcommand)]
-pub enum DiskCommand {
-    /// Make a disk of a block device or a file; run it on the storage server itself, no daemon is needed
-    ///
-    /// Refuses, with the reason and what to do, a device that is in use or on which anything stands: a mount, a partition
-    /// table, a known signature, or any byte that is not zero in its first or last 2 MiB. What lies between is not looked
-    /// at, and is overwritten.
-    #[command(after_help = "Exit codes: 0 it is a disk now, 1 refused or failed (a refusal changes nothing), 2 usage.")]
-    Format(FormatDisk),
 }
 
 #[derive(Args)]

@@ -63,12 +63,20 @@ impl Profile {
     }
 }
 
-fn path() -> anyhow::Result<PathBuf> {
+/// The folder of this user's configuration of Holdfast.
+///
+/// # Errors
+/// When the environment names no home.
+pub fn folder() -> anyhow::Result<PathBuf> {
     let base = match std::env::var_os("XDG_CONFIG_HOME") {
         Some(folder) => PathBuf::from(folder),
         None => PathBuf::from(std::env::var_os("HOME").context("HOME is not set")?).join(".config"),
     };
-    Ok(base.join("holdfast/profile.json"))
+    Ok(base.join("holdfast"))
+}
+
+fn path() -> anyhow::Result<PathBuf> {
+    Ok(folder()?.join("profile.json"))
 }
 
 /// The `dev.json` of a running `holdfast dev`.

@@ -83,6 +83,32 @@ pub fn table(rows: &[Vec<String>]) -> String {
     out
 }
 
+/// Rows below a heading, shown as [`table`] does.
+pub struct Table(Vec<Vec<String>>);
+
+impl Table {
+    /// A table without rows.
+    pub fn new<const N: usize>(heading: [&str; N]) -> Self {
+        Self(vec![heading.map(str::to_owned).to_vec()])
+    }
+
+    /// Adds a row. What others named is shown on one line.
+    pub fn row<const N: usize>(&mut self, cells: [&str; N]) {
+        self.0.push(cells.map(name).to_vec());
+    }
+
+    /// Whether it has no rows.
+    pub fn is_empty(&self) -> bool {
+        self.0.len() == 1
+    }
+}
+
+impl std::fmt::Display for Table {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&table(&self.0))
+    }
+}
+
 /// A name as it can be shown on one line: control characters escaped.
 pub fn name(text: &str) -> String {
     text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()

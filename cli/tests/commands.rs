@@ -9,12 +9,25 @@ use std::process::{Command, Output};
 use serde_json::Value;
 
 fn holdfast(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_holdfast")).args(arguments).env_remove("HOLDFAST_DEV").output().unwrap()
+    started(arguments, &[]).output().unwrap()
+}
+
+/// The binary with no cell named by the environment, but for `environment`.
+fn started(arguments: &[&str], environment: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
+    command.args(arguments).env_remove("HOLDFAST_DEV").env_remove("HOLDFAST_ADMIN_CONFIG");
+    command.env("XDG_CONFIG_HOME", "/nowhere").envs(environment.iter().copied());
+    command
 }
 
 #[track_caller]
 fn ends(arguments: &[&str], code: i32, words: &str) -> Output {
-    let output = holdfast(arguments);
+    ends_in(&[], arguments, code, words)
+}
+
+#[track_caller]
+fn ends_in(environment: &[(&str, &str)], arguments: &[&str], code: i32, words: &str) -> Output {
+    let output = started(arguments, environment).output().unwrap();
     let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.code() == Some(code) && text.contains(words), "{arguments:?}: {:?}: {text}", output.status);
     output
@@ -98,6 +111,59 @@ fn a_cell_may_be_named_before_or_behind_the_operators_command() {
     let refused = run(&["--slot-size", "16MiB"]);
     assert_eq!((refused.status.code(), &json(&refused)["formatted"]), (Some(1), &Value::from(false)));
     assert!(json(&refused)["reasons"][0]["remedy"].is_string(), "{}", json(&refused));
+}
+
+/// An operator's configuration for a cell whose volume managers are `addresses`, in `folder`.
+fn operators_file(folder: &Path, addresses: &str) -> String {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let ca = rcgen::CertificateParams::new(Vec::new()).unwrap().self_signed(&key).unwrap();
+    std::fs::write(folder.join("ca.pem"), ca.pem()).unwrap();
+    std::fs::write(folder.join("token"), "abcd\n").unwrap();
+    let (ca, token) = (folder.join("ca.pem"), folder.join("token"));
+    let config = folder.join("admin.toml");
+    let text = format!("volume_manager = {addresses}\nca = '{}'\ntoken_file = '{}'\n", ca.display(), token.display());
+    std::fs::write(&config, text).unwrap();
+    text_of(&config)
+}
+
+fn text_of(path: &Path) -> String {
+    text(path).to_owned()
+}
+
+#[test]
+fn an_operator_names_a_cell_by_a_file_and_an_environment_that_names_two_is_refused() {
+    let dir = folder();
+    ends(&["admin", "status"], 2, "name the cell: --dev DIR or --config FILE");
+    ends(&["admin", "status", "--config", "/nowhere/admin.toml"], 1, "/nowhere/admin.toml: cannot be read");
+    ends(&["admin", "status", "--dev", "a", "--config", "b"], 2, "cannot be used with");
+    let file = operators_file(dir.path(), "'https://127.0.0.1:1'");
+    let environment = [("HOLDFAST_ADMIN_CONFIG", file.as_str())];
+    ends(&["admin", "status", "--config", &file], 3, "127.0.0.1:1");
+    ends(&["admin", "--config", &file, "status", "--json"], 3, "127.0.0.1:1");
+    ends_in(&environment, &["admin", "status"], 3, "127.0.0.1:1");
+    ends_in(&environment, &["admin", "status", "--dev", "no-such-cell"], 1, "no-such-cell/dev.json is not there");
+    let both = [environment[0], ("HOLDFAST_DEV", "no-such-cell")];
+    ends_in(&both, &["admin", "status"], 2, "say which with --dev or --config");
+    let home = folder();
+    std::fs::create_dir(home.path().join("holdfast")).unwrap();
+    std::fs::copy(&file, home.path().join("holdfast/admin.toml")).unwrap();
+    ends_in(&[("XDG_CONFIG_HOME", text(home.path()))], &["admin", "status"], 3, "127.0.0.1:1");
+}
+
+#[test]
+fn an_operators_file_that_cannot_be_used_says_which_key_and_of_several_volume_managers_none_may_answer() {
+    let dir = folder();
+    for (addresses, code, words) in [
+        ("'http://127.0.0.1:1'", 1, "write https://HOST:PORT"),
+        ("[]", 1, "`volume_manager` names none"),
+        ("7", 1, "a list of them"),
+        ("'https://a'\nkey = 1", 1, "admin.toml:2:1: unknown field `key`"),
+        ("['https://127.0.0.1:1', 'https://127.0.0.1:2']", 3, "no volume manager of the cell answers"),
+    ] {
+        let file = operators_file(dir.path(), addresses);
+        ends(&["admin", "status", "--config", &file], code, words);
+    }
+    ends(&["admin", "--config", "x", "disk", "format", "y"], 2, "goes behind `format`");
 }
 
 #[test]
