@@ -34,7 +34,6 @@ const DAMAGE_REST: Duration = Duration::from_secs(2);
 /// Starts to audit the nodes that registered since the last round, or all of them, and disks with new damage.
 pub(crate) fn start(manager: &Arc<Manager>, snapshot: &Arc<Snapshot>, all: bool) {
     let mut progress = manager.progress();
-    let registered = std::mem::take(&mut progress.audits);
     let now = Instant::now();
     progress.next_damage_audit.retain(|_, at| *at > now);
     let mut harmed: HashMap<NodeId, HashSet<DiskId>> = HashMap::new();
@@ -46,17 +45,15 @@ pub(crate) fn start(manager: &Arc<Manager>, snapshot: &Arc<Snapshot>, all: bool)
     }
     for view in snapshot.nodes.iter().filter(|view| view.standing == NodeStanding::Up) {
         let name = &view.node.node;
-        let returned = registered.contains(name);
+        // Who registered after the snapshot was taken is not in it as it is now: that is the next round's turn.
+        let returned = progress.audits.get(name).is_some_and(|at| *at <= snapshot.taken);
         let harmed = harmed.remove(name);
-        if !returned && !all && harmed.is_none() {
+        // What is under way may have asked before it registered.
+        if !(returned || all || harmed.is_some()) || progress.auditing.contains_key(name) {
             continue;
         }
-        if progress.auditing.contains_key(name) {
-            // What is under way may have asked before it registered.
-            if returned {
-                progress.audits.insert(name.clone());
-            }
-            continue;
+        if returned {
+            progress.audits.remove(name);
         }
         progress.auditing.insert(name.clone(), returned);
         let only = harmed.filter(|_| !returned && !all);

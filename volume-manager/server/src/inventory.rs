@@ -39,8 +39,10 @@ pub(crate) struct NodeView {
 }
 
 /// All of them.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Snapshot {
+    /// What was heard since may be missing.
+    pub taken: Instant,
     pub nodes: Vec<NodeView>,
     pub disks: Vec<DiskView>,
     by_id: HashMap<DiskId, usize>,
@@ -91,6 +93,7 @@ impl Snapshot {
 
 impl Manager {
     pub async fn snapshot(&self) -> Result<Snapshot, CatalogError> {
+        let taken = Instant::now();
         let (nodes, disks) = (self.catalog.table.nodes().await?, self.catalog.table.disks().await?);
         let now = Instant::now();
         let liveness = self.liveness();
@@ -98,7 +101,7 @@ impl Manager {
             .iter()
             .map(|node| (node.node.clone(), [&node.zone, &node.rack, &node.address].map(Clone::clone)))
             .collect();
-        let mut snapshot = Snapshot::default();
+        let mut snapshot = Snapshot { taken, nodes: Vec::new(), disks: Vec::new(), by_id: HashMap::new() };
         for disk in disks {
             let Some([zone, rack, address]) = places.get(&disk.info.node).cloned() else { continue };
             let id = disk.info.disk;

@@ -62,8 +62,8 @@ pub(crate) struct Progress {
     pub failed_copies: HashMap<(VolumeId, DiskId), Instant>,
     /// The start of a node's process that has a generation of the keyring.
     pub keyrings: HashMap<NodeId, (InstanceId, u64)>,
-    /// Nodes that registered and whose disks are yet to be compared with the table.
-    pub audits: HashSet<NodeId>,
+    /// Nodes that registered and whose disks are yet to be compared with the table; when they did.
+    pub audits: HashMap<NodeId, Instant>,
     /// Nodes whose disks are being compared; whether that is because they registered.
     pub auditing: HashMap<NodeId, bool>,
     /// Last replicas that an audit found not to be what was sealed, and why.

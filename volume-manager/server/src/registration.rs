@@ -33,9 +33,13 @@ pub(crate) async fn register(
     let known = manager.catalog.table.disks().await.map_err(|error| answer(&error))?;
     let owners: HashMap<DiskId, NodeId> = known.into_iter().map(|disk| (disk.info.disk, disk.info.node)).collect();
     let judged = judge(&manager, &request, &owners).await.map_err(|error| answer(&error))?;
-    note(&manager, &request, &judged, &owners);
+    {
+        // Together: no copy may go to a disk that is in service again before its audit is asked for.
+        let mut progress = manager.progress();
+        note(&manager, &request, &judged, &owners);
+        progress.audits.insert(request.node.clone(), Instant::now());
+    }
     tracing::info!(node = %request.node, zone = request.zone, disks = judged.len(), "node registered");
-    manager.progress().audits.insert(request.node);
     manager.returned.notify_waiters();
     manager.wake.notify_one();
     let heartbeat_ms = manager.config.timing.heartbeat_ms;

@@ -52,7 +52,7 @@ fn targets(manager: &Manager, snapshot: &Snapshot) -> Inventory {
     let mut inventory = snapshot.planner();
     let progress = manager.progress();
     for disk in &mut inventory.disks {
-        let audited = progress.audits.contains(&disk.node) || progress.auditing.get(&disk.node) == Some(&true);
+        let audited = progress.audits.contains_key(&disk.node) || progress.auditing.get(&disk.node) == Some(&true);
         disk.eligible &= !audited;
     }
     inventory
