@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
+use holdfast_libs_transport::client::Body;
 use holdfast_libs_transport::{CallError, HttpClient};
 use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
 use serde_json::{Value, json};
 
 use crate::profile::Profile;
@@ -47,7 +47,7 @@ impl Api {
     }
 
     /// A call that answers bytes: the metadata and the body, which streams.
-    pub async fn fetch(&self, route: &str, arguments: &Value) -> anyhow::Result<(Value, Incoming)> {
+    pub async fn fetch(&self, route: &str, arguments: &Value) -> anyhow::Result<(Value, Body)> {
         let request = Request::post(format!("{}/2/{route}", self.server)).header("dropbox-api-arg", ascii(arguments));
         let response = self.http.send(request.body(Full::default())?, DEADLINE).await?;
         if !response.status().is_success() {
@@ -81,14 +81,14 @@ impl Api {
     }
 }
 
-async fn collect(route: &str, response: Response<Incoming>) -> anyhow::Result<Bytes> {
+async fn collect(route: &str, response: Response<Body>) -> anyhow::Result<Bytes> {
     let read = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
     let read = read.map_err(|error| CallError::Unreachable { url: route.to_owned(), detail: error.to_string() })?;
     Ok(read.to_bytes())
 }
 
 /// The message of an error answer: `error_summary`, or the text that came.
-async fn failure(route: &str, arguments: &Value, response: Response<Incoming>) -> anyhow::Result<String> {
+async fn failure(route: &str, arguments: &Value, response: Response<Body>) -> anyhow::Result<String> {
     let status = response.status();
     let path =
         arguments["path"].as_str().or(arguments["commit"]["path"].as_str()).map_or(route, |path| path).to_owned();

@@ -1,13 +1,17 @@
 //! An HTTPS client with kept-alive connections, a deadline on every call and bounded answers.
+//!
+//! What carries a request is a [`Carrier`]: connections of this process, or the network of a simulation.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+/// The body of an answer.
+pub use axum::body::Body;
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -71,10 +75,33 @@ impl CallError {
     }
 }
 
+/// Carries a request to the server that its address names, and the answer back.
+pub trait Carrier: std::fmt::Debug + Send + Sync {
+    /// Answers once the head of the answer is there; the body streams. The error says what the network said: the server may
+    /// or may not have acted. Dropping the future gives the call up, and tells the server nothing.
+    fn carry(&self, request: Request<Full<Bytes>>) -> BoxFuture<'static, Result<Response<Body>, String>>;
+}
+
+/// Kept-alive connections over TLS.
+#[derive(Debug)]
+struct Connections(Client<HttpsConnector<HttpConnector>, Full<Bytes>>);
+
+impl Carrier for Connections {
+    fn carry(&self, request: Request<Full<Bytes>>) -> BoxFuture<'static, Result<Response<Body>, String>> {
+        let answer = self.0.request(request);
+        Box::pin(async move {
+            match answer.await {
+                Ok(response) => Ok(response.map(Body::new)),
+                Err(error) => Err(chain(&error)),
+            }
+        })
+    }
+}
+
 /// The client. Cheap to clone; clones share connections.
 #[derive(Debug, Clone)]
 pub struct HttpClient {
-    inner: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    carrier: Arc<dyn Carrier>,
     token: Option<HeaderValue>,
 }
 
@@ -94,14 +121,19 @@ impl HttpClient {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIMEOUT)
             .build(connector);
-        Self { inner, token: None }.with_token(token)
+        Self::over(Arc::new(Connections(inner)), token)
+    }
+
+    /// A client whose requests `carrier` carries.
+    pub fn over(carrier: Arc<dyn Carrier>, token: Option<&str>) -> Self {
+        Self { carrier, token: None }.with_token(token)
     }
 
     /// The same connections with another token.
     #[must_use]
     pub fn with_token(&self, token: Option<&str>) -> Self {
         let token = token.and_then(|token| HeaderValue::from_str(&format!("Bearer {token}")).ok());
-        Self { inner: self.inner.clone(), token }
+        Self { carrier: Arc::clone(&self.carrier), token }
     }
 
     /// Sends a request and answers once the head of the answer is there; the body streams.
@@ -112,14 +144,14 @@ impl HttpClient {
         &self,
         mut request: Request<Full<Bytes>>,
         deadline: Duration,
-    ) -> Result<Response<Incoming>, CallError> {
+    ) -> Result<Response<Body>, CallError> {
         if let Some(token) = &self.token {
             request.headers_mut().entry(AUTHORIZATION).or_insert_with(|| token.clone());
         }
         let url = short_url(request.uri());
-        match tokio::time::timeout(deadline, self.inner.request(request)).await {
+        match tokio::time::timeout(deadline, self.carrier.carry(request)).await {
             Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) => Err(CallError::Unreachable { url, detail: chain(&error) }),
+            Ok(Err(detail)) => Err(CallError::Unreachable { url, detail }),
             Err(_) => Err(CallError::Timeout { url, after: deadline }),
         }
     }

@@ -13,6 +13,6 @@ pub mod serve;
 pub mod tls;
 
 pub use auth::{Role, ServiceTokens};
-pub use client::{CallError, HttpClient};
+pub use client::{CallError, Carrier, HttpClient};
 pub use error::ApiError;
-pub use serve::serve;
+pub use serve::{Listener, TlsListener, serve};

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use futures_util::future::BoxFuture;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use rustls::ServerConfig;
@@ -31,6 +32,33 @@ const TLS_HANDSHAKE: u8 = 0x16;
 
 const PLAIN_HTTP_ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\
 Content-Length: 52\r\n\r\nThis listener speaks HTTPS only; use https:// to it.\n";
+
+/// What a daemon is reached by: a socket, or the network of a simulation.
+pub trait Listener: Send {
+    /// Where it listens, for messages: `HOST:PORT`.
+    fn listen(&self) -> String;
+
+    /// Serves `router` until `shutdown` is cancelled and the last request has ended.
+    fn serve(self: Box<Self>, router: Router, shutdown: CancellationToken) -> BoxFuture<'static, ()>;
+}
+
+/// A socket on which TLS is spoken.
+pub struct TlsListener {
+    /// The socket.
+    pub listener: TcpListener,
+    /// Certificate and key.
+    pub tls: Arc<ServerConfig>,
+}
+
+impl Listener for TlsListener {
+    fn listen(&self) -> String {
+        self.listener.local_addr().map_or_else(|_| "its socket".to_owned(), |address| address.to_string())
+    }
+
+    fn serve(self: Box<Self>, router: Router, shutdown: CancellationToken) -> BoxFuture<'static, ()> {
+        Box::pin(serve(self.listener, self.tls, router, shutdown))
+    }
+}
 
 /// Serves `router` on `listener` until `shutdown` is cancelled and the last request has ended.
 pub async fn serve(listener: TcpListener, tls: Arc<ServerConfig>, router: Router, shutdown: CancellationToken) {
