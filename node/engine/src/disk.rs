@@ -71,6 +71,11 @@ impl Disk {
         self.shared.mailbox.abandon();
     }
 
+    /// Whether this is the only handle.
+    pub(crate) fn is_last(&self) -> bool {
+        Arc::strong_count(&self._life) == 1
+    }
+
     /// The disk's id.
     pub fn id(&self) -> DiskId {
         self.shared.id

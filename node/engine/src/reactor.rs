@@ -420,6 +420,11 @@ impl<D: RawDisk> Reactor<D> {
         can_hand_over || !self.io.ready.borrow().is_empty() || !self.mailbox.is_drained()
     }
 
+    /// Whether the loop may rest until it is woken by a message, or its time has come.
+    pub(crate) fn may_rest(&self) -> bool {
+        self.mailbox.may_sleep()
+    }
+
     /// The time, as of the loop's last look at the clock.
     pub(crate) fn now(&self) -> Duration {
         self.io.now()

@@ -3,7 +3,7 @@
 
 mod filled;
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -43,6 +43,7 @@ struct SimDevice {
     reports: HashMap<u64, (u64, usize)>,
     depth: usize,
     clock: Arc<dyn Clock>,
+    wake: Wake,
 }
 
 impl SimDevice {
@@ -135,7 +136,7 @@ impl RawDisk for SimDevice {
     }
 
     fn wake(&self) -> Wake {
-        Arc::new(|| {})
+        self.wake.clone()
     }
 }
 
@@ -227,7 +228,7 @@ fn areas(geometry: &Geometry) -> TableAreas {
 pub struct SimulatedDisk {
     handle: Disk,
     reactor: Reactor<SimDevice>,
-    mounted: Rc<Cell<bool>>,
+    mounted: Rc<RefCell<Option<Result<(), String>>>>,
     geometry: Geometry,
 }
 
@@ -249,6 +250,21 @@ impl SimulatedDisk {
         disk: &SharedSimDisk,
         options: &OpenOptions,
         clock: Arc<dyn Clock>,
+        rng: SimRng,
+    ) -> Result<Self, OpenError> {
+        Self::begin_mount_awake(disk, options, clock, Arc::new(|| {}), rng)
+    }
+
+    /// As [`SimulatedDisk::begin_mount_with`]; once [`SimulatedDisk::rest`] was told that the loop may rest, `wake` is called
+    /// when an operation is sent to it.
+    ///
+    /// # Errors
+    /// As `Disk::open`.
+    pub fn begin_mount_awake(
+        disk: &SharedSimDisk,
+        options: &OpenOptions,
+        clock: Arc<dyn Clock>,
+        wake: Arc<dyn Fn() + Send + Sync>,
         mut rng: SimRng,
     ) -> Result<Self, OpenError> {
         let read = |offset| {
@@ -269,15 +285,14 @@ impl SimulatedDisk {
         let shared = parts.shared(IoPath::Simulated);
         let depth = options.queue_depth as usize;
         let (buffers, reports) = (HashMap::new(), HashMap::new());
-        let device = SimDevice { disk: disk.clone(), buffers, reports, depth, clock };
+        let device = SimDevice { disk: disk.clone(), buffers, reports, depth, clock, wake };
         let geometry = parts.superblock.0.geometry.clone();
         let nonces = RefCell::new(move || rng.bytes());
         let entropy = Box::new(move || (nonces.borrow_mut())());
-        let mounted = Rc::new(Cell::new(false));
+        let mounted = Rc::new(RefCell::new(None));
         let when_mounted = mounted.clone();
         let reactor = begin_mount(device, &shared, parts.superblock, entropy, move |result| {
-            result.expect("a simulated disk that was formatted can be mounted");
-            when_mounted.set(true);
+            when_mounted.replace(Some(result.map_err(|error| error.to_string())));
         });
         let life = Life { mailbox: parts.mailbox, stopped: None };
         Ok(Self { handle: Disk::new(shared, life), reactor, mounted, geometry })
@@ -291,7 +306,7 @@ impl SimulatedDisk {
     /// One turn of the loop, with at most one I/O completion.
     ///
     /// # Panics
-    /// When the mount failed, or the simulated queue broke: neither happens without a fault in the engine.
+    /// When the simulated queue broke, which does not happen.
     pub fn turn(&mut self) {
         self.reactor.turn(false).expect("the simulated queue does not break");
     }
@@ -306,9 +321,31 @@ impl SimulatedDisk {
         [self.reactor.next_due(), completes].into_iter().flatten().min()
     }
 
+    /// How the mount ended; `None` while it goes on.
+    pub fn mounted(&self) -> Option<Result<(), String>> {
+        self.mounted.borrow().clone()
+    }
+
     /// Whether the mount is done.
+    ///
+    /// # Panics
+    /// When it failed, which it does not on a disk that was formatted and has no faults.
     pub fn is_mounted(&self) -> bool {
-        self.mounted.get()
+        match self.mounted() {
+            Some(result) => result.map(|()| true).expect("a simulated disk that was formatted can be mounted"),
+            None => false,
+        }
+    }
+
+    /// Tells the loop that nobody turns it until [`SimulatedDisk::next_due`] or the next operation; false when there is
+    /// something to do at once.
+    pub fn rest(&self) -> bool {
+        !self.reactor.has_work() && self.reactor.may_rest()
+    }
+
+    /// Whether nobody else holds a handle any more.
+    pub fn is_let_go(&self) -> bool {
+        self.handle.is_last()
     }
 
     /// Whether nothing runs.
