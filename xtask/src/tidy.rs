@@ -72,7 +72,7 @@ fn level(folder: &str) -> Option<u8> {
         "libs/types" | "libs/signatures" => 0,
         // Authentication and signing stand on encryption, transport on authentication.
         "libs/crypto" | "libs/telemetry" | "libs/sim" => 1,
-        "libs/presign" | "libs/transport" | "libs/erasure" => 2,
+        "libs/presign" | "libs/surroundings" | "libs/transport" | "libs/erasure" => 2,
         _ if folder.starts_with("tests/") || folder == "xtask" => return None,
         "hw-profiles" => 3,
         _ if folder.ends_with("/client") => 3,
@@ -86,7 +86,7 @@ fn level(folder: &str) -> Option<u8> {
 }
 
 fn folder_of(dependency: &str) -> Option<&'static str> {
-    const FOLDERS: [&str; 24] = [
+    const FOLDERS: [&str; 25] = [
         "cli",
         "frontend/client",
         "frontend/server",
@@ -96,6 +96,7 @@ fn folder_of(dependency: &str) -> Option<&'static str> {
         "libs/presign",
         "libs/signatures",
         "libs/sim",
+        "libs/surroundings",
         "libs/telemetry",
         "libs/transport",
         "libs/types",

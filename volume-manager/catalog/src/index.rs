@@ -9,9 +9,8 @@
 //! - `close_fence` answers only once every database has closed the volume's fence, with the highest of their ends. So no row
 //!   is inserted afterwards, and every row that ever was lies below that floor, those of refused inserts included.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use async_trait::async_trait;
+use holdfast_libs_surroundings::WallClock;
 use holdfast_libs_types::{BlockHash, KeyId, VolumeId, WriteEpoch};
 
 use crate::number::int;
@@ -156,9 +155,8 @@ pub trait BlockIndex: std::fmt::Debug + Send + Sync {
 }
 
 /// Days since 1970. A clock before that counts as day 0: a touch then writes nothing and marks never go back.
-pub(crate) fn today() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_secs() / 86_400).unwrap_or(i64::MAX)
+pub(crate) fn today(clock: &WallClock) -> i64 {
+    i64::try_from(clock.unix_s() / 86_400).unwrap_or(i64::MAX)
 }
 
 /// Whether a fence admits an insert at `epoch`.

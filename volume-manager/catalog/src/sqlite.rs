@@ -1,18 +1,18 @@
 //! The catalog in two SQLite files, `index.db` and `table.db`, for a cell whose volume manager and frontends share a machine.
 //!
-//! SQLite waits for the disk and for other processes, so every call here runs on a thread of its own, off the async ones. It
-//! goes on to its end there when nobody waits for it any more.
+//! `calls` tells how a call gets to a file.
 
+mod calls;
 mod database;
 mod index;
 mod table;
 
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use holdfast_libs_types::{BlockHash, CellId, DiskId, InstanceId, KeyId, VolumeId, WriteEpoch};
 
+pub use self::calls::{SimulatedCalls, SqliteCalls};
 use self::index::IndexFile;
 use self::table::{TableFile, TableFileReader};
 use crate::index::{BlockIndex, Fence, IndexRow, VolumeInsert, WrappedKeys};
@@ -22,39 +22,30 @@ use crate::table::{
 };
 use crate::{CatalogError, Fenced, InsertError};
 
-/// Runs what waits for a disk.
-async fn off_thread<T: Send + 'static, E: From<CatalogError> + Send + 'static>(
-    work: impl FnOnce() -> Result<T, E> + Send + 'static,
-) -> Result<T, E> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_) => Err(CatalogError::Stopped.into()),
-        },
-    }
-}
-
 /// `index.db`.
 #[derive(Debug, Clone)]
-pub struct SqliteIndex(IndexFile);
+pub struct SqliteIndex {
+    file: IndexFile,
+    calls: SqliteCalls,
+}
 
 impl SqliteIndex {
-    /// Opens `index.db` in `folder`, making it when it is missing.
+    /// Opens `index.db` in its folder, making it when it is missing.
     ///
     /// # Errors
     /// `ForeignCell`, `NewerSchema`, `NotCatalog`, `Pragma`, `File`, `Busy`.
-    pub async fn open(folder: &Path, cell: CellId) -> Result<Self, CatalogError> {
-        let folder: PathBuf = folder.into();
-        Ok(Self(off_thread(move || IndexFile::open(&folder, cell)).await?))
+    pub async fn open(calls: &SqliteCalls, cell: CellId) -> Result<Self, CatalogError> {
+        let (folder, clock) = (calls.folder.clone(), calls.clock.clone());
+        let file = calls.make(move || IndexFile::open(&folder, cell, clock)).await?;
+        Ok(Self { file, calls: calls.clone() })
     }
 
     async fn ask<T: Send + 'static, E: From<CatalogError> + Send + 'static>(
         &self,
         work: impl FnOnce(&IndexFile) -> Result<T, E> + Send + 'static,
     ) -> Result<T, E> {
-        let file = self.0.clone();
-        off_thread(move || work(&file)).await
+        let file = self.file.clone();
+        self.calls.make(move || work(&file)).await
     }
 }
 
@@ -107,24 +98,28 @@ impl BlockIndex for SqliteIndex {
 
 /// `table.db`, for reading.
 #[derive(Debug, Clone)]
-pub struct SqliteReader(TableFileReader);
+pub struct SqliteReader {
+    file: TableFileReader,
+    calls: SqliteCalls,
+}
 
 impl SqliteReader {
-    /// Opens `table.db` in `folder`; it must be there.
+    /// Opens `table.db` in its folder; it must be there.
     ///
     /// # Errors
     /// `Missing` before the volume manager's first start; otherwise as [`SqliteTable::open`].
-    pub async fn open(folder: &Path, cell: CellId) -> Result<Self, CatalogError> {
-        let folder: PathBuf = folder.into();
-        Ok(Self(off_thread(move || TableFile::open_read_only(&folder, cell)).await?))
+    pub async fn open(calls: &SqliteCalls, cell: CellId) -> Result<Self, CatalogError> {
+        let (folder, clock) = (calls.folder.clone(), calls.clock.clone());
+        let file = calls.make(move || TableFile::open_read_only(&folder, cell, clock)).await?;
+        Ok(Self { file, calls: calls.clone() })
     }
 
     async fn ask<T: Send + 'static>(
         &self,
         work: impl FnOnce(&TableFileReader) -> Result<T, CatalogError> + Send + 'static,
     ) -> Result<T, CatalogError> {
-        let file = self.0.clone();
-        off_thread(move || work(&file)).await
+        let file = self.file.clone();
+        self.calls.make(move || work(&file)).await
     }
 }
 
@@ -180,14 +175,14 @@ pub struct SqliteTable {
 }
 
 impl SqliteTable {
-    /// Opens `table.db` in `folder`, making it when it is missing.
+    /// Opens `table.db` in its folder, making it when it is missing.
     ///
     /// # Errors
     /// `ForeignCell`, `NewerSchema`, `NotCatalog`, `Pragma`, `File`, `Busy`.
-    pub async fn open(folder: &Path, cell: CellId) -> Result<Self, CatalogError> {
-        let folder: PathBuf = folder.into();
-        let file = off_thread(move || TableFile::open(&folder, cell)).await?;
-        Ok(Self { reader: SqliteReader(file.reader().clone()), file })
+    pub async fn open(calls: &SqliteCalls, cell: CellId) -> Result<Self, CatalogError> {
+        let (folder, clock) = (calls.folder.clone(), calls.clock.clone());
+        let file = calls.make(move || TableFile::open(&folder, cell, clock)).await?;
+        Ok(Self { reader: SqliteReader { file: file.reader().clone(), calls: calls.clone() }, file })
     }
 
     async fn ask<T: Send + 'static>(
@@ -195,7 +190,7 @@ impl SqliteTable {
         work: impl FnOnce(&TableFile) -> Result<T, CatalogError> + Send + 'static,
     ) -> Result<T, CatalogError> {
         let file = self.file.clone();
-        off_thread(move || work(&file)).await
+        self.reader.calls.make(move || work(&file)).await
     }
 }
 

@@ -1,13 +1,14 @@
 //! Which store a cell's catalog is in, and how it is opened.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use holdfast_libs_types::CellId;
 use serde::Deserialize;
 
 use crate::mysql::{DatabaseUrl, MAX_SHARDS, MysqlIndex, MysqlTable};
-use crate::{BlockIndex, CatalogError, ReplicationTable, TableReader, sqlite};
+use crate::sqlite::{self, SqliteCalls};
+use crate::{BlockIndex, CatalogError, ReplicationTable, TableReader};
 
 /// The `[catalog]` section of a daemon's configuration. Left out, the catalog is in SQLite files.
 #[derive(Clone, Default, Deserialize)]
@@ -52,7 +53,7 @@ impl CatalogConfig {
             Kind::Sqlite if self.table.is_some() || !self.index.is_empty() || self.password.is_some() => {
                 bad("`table`, `index` and `password` belong to `kind = \"mysql\"`, which is not set")
             }
-            Kind::Sqlite => Ok(CatalogStore::Sqlite { folder: folder.to_owned() }),
+            Kind::Sqlite => Ok(CatalogStore::Sqlite(SqliteCalls::new(folder))),
             Kind::Mysql => {
                 let Some(table) = &self.table else {
                     return bad("`kind = \"mysql\"` needs `table`, the URL of the replication table's database");
@@ -75,10 +76,7 @@ impl CatalogConfig {
 #[derive(Debug, Clone)]
 pub enum CatalogStore {
     /// SQLite files in a folder of this machine.
-    Sqlite {
-        /// The folder.
-        folder: PathBuf,
-    },
+    Sqlite(SqliteCalls),
     /// MySQL databases.
     Mysql {
         /// The replication table's.
@@ -114,9 +112,9 @@ impl CatalogStore {
     /// `Database`.
     pub async fn open(&self, cell: CellId) -> Result<Catalog, CatalogError> {
         match self {
-            Self::Sqlite { folder } => {
-                let index = sqlite::SqliteIndex::open(folder, cell).await?;
-                let table = sqlite::SqliteTable::open(folder, cell).await?;
+            Self::Sqlite(calls) => {
+                let index = sqlite::SqliteIndex::open(calls, cell).await?;
+                let table = sqlite::SqliteTable::open(calls, cell).await?;
                 Ok(Catalog { index: Arc::new(index), table: Arc::new(table) })
             }
             Self::Mysql { table, index } => {
@@ -135,10 +133,10 @@ impl CatalogStore {
     /// `Missing` before the volume manager's first start; otherwise as [`CatalogStore::open`].
     pub async fn open_for_frontend(&self, cell: CellId) -> Result<FrontendCatalog, CatalogError> {
         match self {
-            Self::Sqlite { folder } => {
+            Self::Sqlite(calls) => {
                 // The table first: the volume manager makes the index before it.
-                let table = sqlite::SqliteReader::open(folder, cell).await?;
-                let index = sqlite::SqliteIndex::open(folder, cell).await?;
+                let table = sqlite::SqliteReader::open(calls, cell).await?;
+                let index = sqlite::SqliteIndex::open(calls, cell).await?;
                 Ok(FrontendCatalog { index: Arc::new(index), table: Arc::new(table) })
             }
             Self::Mysql { table, index } => {
@@ -161,7 +159,7 @@ mod tests {
         let url = || Some("mysql://a@b/c".to_owned());
         let mysql = || CatalogConfig { kind: Kind::Mysql, table: url(), index: vec![String::new()], password: None };
         let store = |config: CatalogConfig| config.store(Path::new("/folder"));
-        assert!(matches!(store(CatalogConfig::default()), Ok(CatalogStore::Sqlite { .. })));
+        assert!(matches!(store(CatalogConfig::default()), Ok(CatalogStore::Sqlite(_))));
         assert!(matches!(store(mysql()), Ok(CatalogStore::Mysql { .. })));
         for (config, key) in [
             (CatalogConfig { kind: Kind::Sqlite, ..mysql() }, "belong to `kind = \"mysql\"`"),

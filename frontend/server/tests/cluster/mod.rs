@@ -19,7 +19,7 @@ use holdfast_libs_transport::{CallError, HttpClient, Role, ServiceTokens};
 use holdfast_libs_types::{AccountId, BlockHash, CellId, DiskId, VolumeId, WriteEpoch};
 use holdfast_node_client::NodeClient;
 use holdfast_node_server::{DiskPath, Memory, ScrubConfig, SmartConfig, TrashConfig};
-use holdfast_volume_manager_catalog::{CatalogConfig, CatalogStore, FrontendCatalog, Volume, VolumeState};
+use holdfast_volume_manager_catalog::{CatalogConfig, CatalogStore, FrontendCatalog, SqliteCalls, Volume, VolumeState};
 use holdfast_volume_manager_client::{CellStatus, VolumeManagerClient};
 use holdfast_volume_manager_server::{Copies, Timing};
 use tempfile::TempDir;
@@ -182,7 +182,7 @@ impl Cluster {
     }
 
     async fn catalog(&self) -> FrontendCatalog {
-        let store = CatalogStore::Sqlite { folder: self.dir.path().join("catalog") };
+        let store = CatalogStore::Sqlite(SqliteCalls::new(&self.dir.path().join("catalog")));
         self.catalog.get_or_init(async || store.open_for_frontend(CELL).await.unwrap()).await.clone()
     }
 

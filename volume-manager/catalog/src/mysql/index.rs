@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
+use holdfast_libs_surroundings::WallClock;
 use holdfast_libs_types::{BlockHash, CellId, KeyId, VolumeId, WriteEpoch};
 
 use super::database::{Database, bytes, column, number, retry, to_the_end, values};
@@ -114,7 +115,7 @@ impl BlockIndex for MysqlIndex {
     }
 
     async fn touch(&self, hashes: &[BlockHash]) -> Result<Vec<bool>, CatalogError> {
-        let (this, hashes, day) = (self.clone(), hashes.to_vec(), today());
+        let (this, hashes, day) = (self.clone(), hashes.to_vec(), today(&WallClock::system()));
         to_the_end(async move {
             let ask = async |database: Database, hashes: Vec<BlockHash>| {
                 retry(&database, || rows::touch(&database, &hashes, day)).await
@@ -126,7 +127,7 @@ impl BlockIndex for MysqlIndex {
 
     async fn insert_many(&self, inserts: &[VolumeInsert]) -> Result<Vec<Result<(), Fenced>>, CatalogError> {
         check(inserts)?;
-        let (this, inserts, day) = (self.clone(), inserts.to_vec(), today());
+        let (this, inserts, day) = (self.clone(), inserts.to_vec(), today(&WallClock::system()));
         to_the_end(async move {
             let shares = shares(&inserts, this.0.len());
             let calls = shares.iter().map(async |(shard, inserts)| {

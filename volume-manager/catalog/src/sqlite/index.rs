@@ -17,6 +17,7 @@ mod tests;
 
 use std::path::Path;
 
+use holdfast_libs_surroundings::WallClock;
 use holdfast_libs_types::{BlockHash, CellId, KeyId, VolumeId, WriteEpoch};
 
 use super::database::{Database, Schema};
@@ -56,11 +57,12 @@ const SCHEMA: Schema = Schema {
 #[derive(Debug, Clone)]
 pub struct IndexFile {
     db: Database,
+    clock: WallClock,
 }
 
 impl IndexFile {
-    pub fn open(dir: &Path, cell: CellId) -> Result<Self, CatalogError> {
-        Ok(Self { db: Database::open(dir, &SCHEMA, cell)? })
+    pub fn open(dir: &Path, cell: CellId, clock: WallClock) -> Result<Self, CatalogError> {
+        Ok(Self { db: Database::open(dir, &SCHEMA, cell)?, clock })
     }
 
     pub fn lookup(&self, hashes: &[BlockHash]) -> Result<Vec<Option<IndexRow>>, CatalogError> {
@@ -68,11 +70,11 @@ impl IndexFile {
     }
 
     pub fn touch(&self, hashes: &[BlockHash]) -> Result<Vec<bool>, CatalogError> {
-        rows::touch(&self.db, hashes, today())
+        rows::touch(&self.db, hashes, today(&self.clock))
     }
 
     pub fn insert_many(&self, inserts: &[VolumeInsert]) -> Result<Vec<Result<(), Fenced>>, CatalogError> {
-        rows::insert_many(&self.db, inserts, today())
+        rows::insert_many(&self.db, inserts, today(&self.clock))
     }
 
     pub fn create_fence(&self, volume: VolumeId, epoch: WriteEpoch) -> Result<(), InsertError> {

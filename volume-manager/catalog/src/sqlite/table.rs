@@ -8,8 +8,9 @@ mod tests;
 mod volumes;
 
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
+use holdfast_libs_surroundings::WallClock;
 use holdfast_libs_types::{CellId, DiskId, VolumeId};
 use rusqlite::{OptionalExtension, Transaction};
 
@@ -89,17 +90,18 @@ pub(crate) const SCHEMA: Schema = Schema {
 #[derive(Debug, Clone)]
 pub struct TableFile {
     db: Database,
+    clock: WallClock,
     reader: TableFileReader,
 }
 
 impl TableFile {
-    pub fn open(dir: &Path, cell: CellId) -> Result<Self, CatalogError> {
+    pub fn open(dir: &Path, cell: CellId, clock: WallClock) -> Result<Self, CatalogError> {
         let db = Database::open(dir, &SCHEMA, cell)?;
-        Ok(Self { reader: TableFileReader::new(db.clone()), db })
+        Ok(Self { reader: TableFileReader::new(db.clone(), clock.clone()), db, clock })
     }
 
-    pub fn open_read_only(dir: &Path, cell: CellId) -> Result<TableFileReader, CatalogError> {
-        Ok(TableFileReader::new(Database::open_read_only(dir, &SCHEMA, cell)?))
+    pub fn open_read_only(dir: &Path, cell: CellId, clock: WallClock) -> Result<TableFileReader, CatalogError> {
+        Ok(TableFileReader::new(Database::open_read_only(dir, &SCHEMA, cell)?, clock))
     }
 
     pub fn take_leadership(&self) -> Result<Term, CatalogError> {
@@ -112,7 +114,7 @@ impl TableFile {
     pub fn acquire_leadership(&self, candidate: &Candidate, ttl: Duration) -> Result<Leadership, CatalogError> {
         rules::check_candidate(candidate)?;
         self.db.write(|tx| {
-            let row = leader_row(tx)?;
+            let row = leader_row(tx, &self.clock)?;
             if let Some(leader) = rules::in_the_way(&row, candidate) {
                 return Ok(Leadership::Held(leader));
             }
@@ -126,7 +128,7 @@ impl TableFile {
 
     pub fn renew_leadership(&self, term: Term, ttl: Duration) -> Result<(), CatalogError> {
         self.write(term, |tx| {
-            let expires = leader_row(tx)?.now_ms + rules::lease_ms(ttl);
+            let expires = leader_row(tx, &self.clock)?.now_ms + rules::lease_ms(ttl);
             tx.execute("UPDATE leader SET expires_ms = ?1", [expires])?;
             Ok(())
         })
@@ -169,9 +171,8 @@ fn current_term(tx: &Transaction<'_>) -> Result<Term, CatalogError> {
 }
 
 /// The files are on this machine, so its clock is that of all who use them.
-fn leader_row(tx: &Transaction<'_>) -> Result<LeaderRow, CatalogError> {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let now_ms = i64::try_from(since.as_millis()).unwrap_or(i64::MAX / 2);
+fn leader_row(tx: &Transaction<'_>, clock: &WallClock) -> Result<LeaderRow, CatalogError> {
+    let now_ms = i64::try_from(clock.unix_ms()).unwrap_or(i64::MAX / 2);
     let term = current_term(tx)?;
     let mut statement = tx.prepare_cached("SELECT holder, address, expires_ms FROM leader")?;
     let row = statement.query_row([], |row| {

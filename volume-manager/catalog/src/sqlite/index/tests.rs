@@ -1,6 +1,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use holdfast_libs_surroundings::WallClock;
 use holdfast_libs_types::{BlockHash, CellId, VolumeId, WriteEpoch};
 use rusqlite::Connection;
 use tempfile::TempDir;
@@ -12,7 +13,7 @@ const CELL: CellId = CellId([1; 16]);
 const EPOCH: WriteEpoch = WriteEpoch(1);
 
 fn open(dir: &TempDir) -> IndexFile {
-    IndexFile::open(dir.path(), CELL).unwrap()
+    IndexFile::open(dir.path(), CELL, WallClock::system()).unwrap()
 }
 
 fn volume(number: u8) -> VolumeId {
@@ -42,8 +43,8 @@ fn a_touch_marks_the_day_once_and_then_writes_nothing() {
     index.create_fence(volume(1), EPOCH).unwrap();
     index.insert_many(&[batch(1, vec![row(1, 64), row(2, 164)], 4096)]).unwrap()[0].clone().unwrap();
     let mark = |number| index.db.read(|tx| rows::mark(tx, hash(number))).unwrap();
-    assert_eq!(mark(1), Some(today()));
-    let tomorrow = today() + 1;
+    assert_eq!(mark(1), Some(today(&WallClock::system())));
+    let tomorrow = today(&WallClock::system()) + 1;
     let asked = [hash(1), hash(9), hash(1)];
     assert_eq!(rows::touch(&index.db, &asked, tomorrow).unwrap(), [true, false, true]);
     assert_eq!((mark(1), mark(2), mark(9)), (Some(tomorrow), Some(tomorrow - 1), None));

@@ -1,5 +1,6 @@
 //! Reading the table, also from processes that never write it.
 
+use holdfast_libs_surroundings::WallClock;
 use holdfast_libs_types::{DiskId, InstanceId, NodeId, VolumeId, WriteEpoch};
 use rusqlite::types::Type;
 use rusqlite::{OptionalExtension, Row, Transaction};
@@ -13,14 +14,15 @@ use crate::table::{Disk, DiskInfo, Leader, Node, ReplicaLocation, Term, Volume, 
 #[derive(Debug, Clone)]
 pub struct TableFileReader {
     db: Database,
+    clock: WallClock,
 }
 
 const VOLUME_COLUMNS: &str =
     "volume, state, epoch, capacity, length, digest, holder, lease_expires_ms, seal_reason FROM volumes";
 
 impl TableFileReader {
-    pub(super) fn new(db: Database) -> Self {
-        Self { db }
+    pub(super) fn new(db: Database, clock: WallClock) -> Self {
+        Self { db, clock }
     }
 
     pub fn term(&self) -> Result<Term, CatalogError> {
@@ -28,7 +30,7 @@ impl TableFileReader {
     }
 
     pub fn leader(&self) -> Result<Option<Leader>, CatalogError> {
-        self.db.read(|tx| Ok(super::leader_row(tx)?.leader()))
+        self.db.read(|tx| Ok(super::leader_row(tx, &self.clock)?.leader()))
     }
 
     pub fn generation(&self) -> Result<u32, CatalogError> {

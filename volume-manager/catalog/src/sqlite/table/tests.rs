@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use holdfast_libs_surroundings::WallClock;
 use holdfast_libs_types::{CellId, VolumeId};
 use rusqlite::Connection;
 use tempfile::TempDir;
@@ -13,7 +14,7 @@ const CELL: CellId = CellId([1; 16]);
 #[test]
 fn a_state_nobody_writes_is_reported_as_damage() {
     let dir = TempDir::new().unwrap();
-    let table = TableFile::open(dir.path(), CELL).unwrap();
+    let table = TableFile::open(dir.path(), CELL, WallClock::system()).unwrap();
     let raw = Connection::open(dir.path().join("table.db")).unwrap();
     let insert = "INSERT INTO volumes (volume, state, epoch, capacity) VALUES (?1, 'molten', 1, 1)";
     raw.execute(insert, [[1u8; 16]]).unwrap();
@@ -77,14 +78,14 @@ const VERSION_2: &str = "
 fn a_table_of_version_2_is_brought_to_the_current_one_by_the_volume_manager_alone() {
     let dir = TempDir::new().unwrap();
     Connection::open(dir.path().join("table.db")).unwrap().execute_batch(VERSION_2).unwrap();
-    let early = TableFile::open_read_only(dir.path(), CELL).unwrap_err();
+    let early = TableFile::open_read_only(dir.path(), CELL, WallClock::system()).unwrap_err();
     assert!(matches!(early, CatalogError::Missing { .. }), "{early}");
     for term in [8, 9] {
-        let table = TableFile::open(dir.path(), CELL).unwrap();
+        let table = TableFile::open(dir.path(), CELL, WallClock::system()).unwrap();
         let candidate = Candidate { holder: "manager".to_owned(), address: String::new() };
         let led = table.acquire_leadership(&candidate, Duration::from_secs(60)).unwrap();
         assert_eq!(led, Leadership::Taken(Term(term)));
-        let reader = TableFile::open_read_only(dir.path(), CELL).unwrap();
+        let reader = TableFile::open_read_only(dir.path(), CELL, WallClock::system()).unwrap();
         assert_eq!((reader.generation().unwrap(), reader.volumes().unwrap().len()), (3, 1));
         assert_eq!(reader.leader().unwrap().unwrap().holder, "manager");
     }
