@@ -41,8 +41,10 @@ use std::time::Duration;
 use holdfast_frontend_client::{MAX_LIST_BLOCKS, MAX_LIST_BYTES};
 use holdfast_libs_crypto::{MasterKey, key_from_hex};
 use holdfast_libs_presign::SigningKeys;
-use holdfast_libs_transport::{HttpClient, Role, ServiceTokens};
+use holdfast_libs_surroundings::Surroundings;
+use holdfast_libs_transport::{HttpClient, Listener, Role, ServiceTokens, TlsListener};
 use holdfast_libs_types::InstanceId;
+use holdfast_volume_manager_catalog::CatalogStore;
 use holdfast_volume_manager_client::VolumeManagerClient;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -77,6 +79,19 @@ pub(crate) struct Frontend {
     put_budget: Budget,
     get_budget: Budget,
     counters: Arc<Counters>,
+    surroundings: Surroundings,
+}
+
+/// What the daemon stands on.
+pub struct Parts {
+    /// What it is reached by.
+    pub listener: Box<dyn Listener>,
+    /// What carries its calls; the token is its own matter.
+    pub http: HttpClient,
+    /// Where the catalog is.
+    pub catalog: CatalogStore,
+    /// The time of day, and new ids.
+    pub surroundings: Surroundings,
 }
 
 /// Runs the daemon until `shutdown` is cancelled, the last request has ended and the open volumes are given back.
@@ -95,19 +110,30 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Serv
 /// # Errors
 /// See [`run`].
 pub async fn run_on(listener: TcpListener, config: Config, shutdown: CancellationToken) -> Result<(), ServerError> {
+    let catalog = config.catalog.store(&config.catalog_dir);
+    let parts = Parts {
+        listener: Box::new(TlsListener { listener, tls: config.tls.server()? }),
+        http: HttpClient::new(&config.tls.client()?, None),
+        catalog: catalog.map_err(|error| ServerError::Catalog(error.to_string()))?,
+        surroundings: Surroundings::default(),
+    };
+    run_with(parts, config, shutdown).await
+}
+
+/// As [`run`], upon whatever `parts` are (`listen`, `tls`, `catalog_dir` and `catalog` of the configuration are not looked at).
+///
+/// # Errors
+/// See [`run`].
+pub async fn run_with(parts: Parts, config: Config, shutdown: CancellationToken) -> Result<(), ServerError> {
+    let Parts { listener, http, catalog, surroundings } = parts;
     let secret = key_from_hex(&config.cell_secret).map_err(|_| ServerError::Secret("cell_secret"))?;
     let master = key_from_hex(&config.master_key).map_err(|_| ServerError::Secret("master_key"))?;
     let master = MasterKey::new(&master).map_err(|_| ServerError::Secret("master_key"))?;
     let signing_keys = SigningKeys::parse(&config.signing_keys)?;
     let tokens = ServiceTokens::new(&secret);
-    let server_tls = config.tls.server()?;
-    let http = HttpClient::new(&config.tls.client()?, Some(&tokens.token(Role::Frontend)));
-    let instance = InstanceId(holdfast_libs_crypto::random().map_err(|_| ServerError::Random)?);
-    let index = match config.catalog.store(&config.catalog_dir) {
-        Ok(store) => Index::open(&store, config.cell).await,
-        Err(error) => Err(error),
-    };
-    let index = index.map_err(|error| ServerError::Catalog(error.to_string()))?;
+    let http = http.with_token(Some(&tokens.token(Role::Frontend)));
+    let instance = InstanceId(surroundings.ids.draw().map_err(|_| ServerError::Random)?);
+    let index = Index::open(&catalog, config.cell).await.map_err(|error| ServerError::Catalog(error.to_string()))?;
     let keyring = Arc::new(Keyring::new(master, index.clone()));
     keyring.load().await.map_err(|error| ServerError::MasterKey(error.to_string()))?;
 
@@ -139,9 +165,10 @@ pub async fn run_on(listener: TcpListener, config: Config, shutdown: Cancellatio
         leases,
         cache,
         counters,
+        surroundings,
     });
     tracing::info!(%instance, address = frontend.config.address, "frontend serves");
-    holdfast_libs_transport::serve(listener, server_tls, routes::router(frontend, &tokens), shutdown).await;
+    listener.serve(routes::router(frontend, &tokens), shutdown).await;
     writers.close().await;
     Ok(())
 }

@@ -16,7 +16,7 @@ use crate::answers::{hash_mismatch, too_large, unavailable};
 use crate::cpu::on_cpu;
 use crate::in_flight::Stored;
 use crate::receive::{receive, refuse};
-use crate::routes::{grant, now};
+use crate::routes::grant;
 
 /// How long a receipt counts, seconds: a client that uploads for a whole day can still commit.
 const RECEIPT_SECONDS: u64 = 24 * 60 * 60;
@@ -101,6 +101,11 @@ fn check_list(body: Bytes, digest: BlockHash, most: usize) -> Result<Vec<(BlockH
 
 fn receipt(frontend: &Frontend, account: AccountId, hash: BlockHash, length: usize) -> String {
     // A block has at most 4 MiB, so its length fits.
-    let receipt = Receipt { account, hash, length: length as u32, expires: now() + RECEIPT_SECONDS };
+    let receipt = Receipt {
+        account,
+        hash,
+        length: length as u32,
+        expires: frontend.surroundings.clock.unix_s() + RECEIPT_SECONDS,
+    };
     receipt.sign(&frontend.signing_keys)
 }

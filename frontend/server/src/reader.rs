@@ -137,6 +137,7 @@ impl Reader {
         loop {
             let hedge = tokio::time::sleep(self.hedge);
             tokio::select! {
+                biased;
                 answer = running.next() => match answer {
                     Some(Ok(block)) => return Ok(block),
                     Some(Err(miss)) => {

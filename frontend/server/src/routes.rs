@@ -1,7 +1,6 @@
 //! The table of calls, and the check of signed URLs.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
@@ -53,11 +52,6 @@ async fn metrics(State(frontend): State<Arc<Frontend>>) -> impl IntoResponse {
     ([(CONTENT_TYPE, METRICS_CONTENT_TYPE)], frontend.counters.metrics())
 }
 
-/// Seconds since 1970.
-pub(crate) fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
 /// What the signed URL of a request grants; `subject` makes the subject from the name in the path.
 pub(crate) fn grant(
     frontend: &Frontend,
@@ -68,7 +62,14 @@ pub(crate) fn grant(
 ) -> Result<(BlockHash, Grant), ApiError> {
     let name: BlockHash = name.parse().map_err(|error| ApiError::bad_request(format!("{error}")))?;
     let query = uri.query().unwrap_or_default();
-    Grant::verify(&frontend.signing_keys, frontend.config.cell, method, subject(name), query, now())
-        .map(|grant| (name, grant))
-        .map_err(|error| url_refused(&error))
+    Grant::verify(
+        &frontend.signing_keys,
+        frontend.config.cell,
+        method,
+        subject(name),
+        query,
+        frontend.surroundings.clock.unix_s(),
+    )
+    .map(|grant| (name, grant))
+    .map_err(|error| url_refused(&error))
 }

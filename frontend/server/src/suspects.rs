@@ -1,6 +1,6 @@
 //! Disks that have just failed this frontend, remembered for a while.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,13 +11,13 @@ use tokio::time::Instant;
 #[derive(Debug)]
 pub(crate) struct Suspects {
     memory: Duration,
-    seen: Mutex<HashMap<DiskId, Instant>>,
+    seen: Mutex<BTreeMap<DiskId, Instant>>,
 }
 
 impl Suspects {
     /// Forgets a disk after `memory`.
     pub(crate) fn new(memory: Duration) -> Self {
-        Self { memory, seen: Mutex::new(HashMap::new()) }
+        Self { memory, seen: Mutex::default() }
     }
 
     /// The disk has just failed us.

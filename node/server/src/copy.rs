@@ -90,6 +90,7 @@ async fn make(node: &Node, order: &CopyRequest, digest: [u8; 32]) -> Result<(), 
     let _place = node.copies.places.try_acquire().map_err(|_| busy("the node makes as many copies as it may"))?;
     if !is_there_already(disk.engine(), order, &digest).await {
         tokio::select! {
+            biased;
             pulled = pull_from_any(&node.copies.http, disk.engine(), order, digest) => pulled?,
             refused = until_stalled(&disk) => return Err(refused),
         }

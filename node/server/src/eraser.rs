@@ -10,6 +10,7 @@ use crate::disks::OpenDisk;
 /// Runs until the disk is taken out of use.
 pub(crate) async fn run(disk: Arc<OpenDisk>, config: TrashConfig) {
     tokio::select! {
+        biased;
         () = disk.stop.cancelled() => {}
         () = forever(&disk, &config) => {}
     }

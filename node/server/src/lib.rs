@@ -38,7 +38,8 @@ mod upkeep;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
-use holdfast_libs_transport::{HttpClient, Role, ServiceTokens};
+use holdfast_libs_surroundings::Surroundings;
+use holdfast_libs_transport::{HttpClient, Listener, Role, ServiceTokens, TlsListener};
 use holdfast_libs_types::{InstanceId, NodeId};
 use holdfast_volume_manager_client::VolumeManagerClient;
 use tokio::net::TcpListener;
@@ -46,6 +47,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 pub use config::{Config, DiskPath, Memory, ScrubConfig, SmartConfig, TrashConfig};
+pub use disks::Bays;
 pub use error::ServerError;
 pub use machine::Machine;
 
@@ -66,6 +68,18 @@ pub(crate) struct Node {
     registered: AtomicBool,
     /// The highest leader's term that any order or heartbeat named.
     term: AtomicU64,
+}
+
+/// What the daemon stands on.
+pub struct Parts {
+    /// What it is reached by.
+    pub listener: Box<dyn Listener>,
+    /// What carries its calls; the token is its own matter.
+    pub http: HttpClient,
+    /// Where its disks stand.
+    pub machine: Machine,
+    /// The time of day, and new ids.
+    pub surroundings: Surroundings,
 }
 
 /// Runs the daemon until `shutdown` is cancelled and the last request has ended.
@@ -98,11 +112,26 @@ pub async fn run_on_machine(
     shutdown: CancellationToken,
 ) -> Result<(), ServerError> {
     config.check()?;
+    let parts = Parts {
+        listener: Box::new(TlsListener { listener, tls: config.tls.server()? }),
+        http: HttpClient::new(&config.tls.client()?, None),
+        machine,
+        surroundings: Surroundings::default(),
+    };
+    run_with(parts, config, shutdown).await
+}
+
+/// As [`run`], upon whatever `parts` are (`listen` and `tls` of the configuration are not looked at).
+///
+/// # Errors
+/// See [`run`].
+pub async fn run_with(parts: Parts, config: Config, shutdown: CancellationToken) -> Result<(), ServerError> {
+    let Parts { listener, http, machine, surroundings } = parts;
+    config.check()?;
     let secret = holdfast_libs_crypto::key_from_hex(&config.cell_secret).map_err(|_| ServerError::CellSecret)?;
     let tokens = ServiceTokens::new(&secret);
-    let server_tls = config.tls.server()?;
-    let http = HttpClient::new(&config.tls.client()?, Some(&tokens.token(Role::Node)));
-    let instance = InstanceId(holdfast_libs_crypto::random().map_err(|_| ServerError::Random)?);
+    let http = http.with_token(Some(&tokens.token(Role::Node)));
+    let instance = InstanceId(surroundings.ids.draw().map_err(|_| ServerError::Random)?);
     let watcher = Watcher::start(&config, machine).await?;
     let volume_manager = VolumeManagerClient::new(http.clone(), config.volume_manager.clone());
     let node = Arc::new(Node {
@@ -119,7 +148,7 @@ pub async fn run_on_machine(
     let registered =
         tokio::spawn(registration::keep_registered(node.clone(), instance, volume_manager, shutdown.clone()));
     let watching = tokio::spawn(upkeep::watch(node.clone(), shutdown.clone()));
-    holdfast_libs_transport::serve(listener, server_tls, routes::router(node.clone(), &tokens), shutdown).await;
+    listener.serve(routes::router(node.clone(), &tokens), shutdown).await;
     // They end by themselves on shutdown; a panic in one has been printed.
     let _ = registered.await;
     let _ = watching.await;

@@ -11,6 +11,8 @@ use holdfast_hw_profiles::settings::{self, Applied};
 use holdfast_hw_profiles::smart::{self, Health, SmartError};
 use tokio::sync::Semaphore;
 
+use crate::disks::{Bays, Places};
+
 /// Disks that are asked for their health at a time.
 const ASKED_AT_A_TIME: usize = 4;
 
@@ -21,6 +23,7 @@ pub struct Machine {
     runner: Arc<dyn Runner + Send + Sync>,
     asking: Arc<Semaphore>,
     absence_told: Arc<AtomicBool>,
+    places: Places,
 }
 
 impl std::fmt::Debug for Machine {
@@ -42,7 +45,18 @@ impl Machine {
             runner,
             asking: Arc::new(Semaphore::new(ASKED_AT_A_TIME)),
             absence_told: Arc::default(),
+            places: Places::default(),
         }
+    }
+
+    /// One of a simulation: its disks stand in `bays`, and nothing else is known of them.
+    pub fn simulated(bays: Arc<dyn Bays>) -> Self {
+        Self { places: Places { bays: Some(bays) }, ..Self::this() }
+    }
+
+    /// Where its disks stand.
+    pub(crate) fn places(&self) -> Places {
+        self.places.clone()
     }
 
     /// Applies a profile's settings to a disk. What cannot be set costs speed, nothing else. Blocks.
@@ -56,6 +70,9 @@ impl Machine {
 
     /// What a disk says of its own health; `None` when it is no device, or cannot be asked.
     pub(crate) async fn health(&self, path: &Path) -> Option<Health> {
+        if self.places.bays.is_some() {
+            return None;
+        }
         let Ok(_place) = self.asking.acquire().await else { return None };
         let (machine, path) = (self.clone(), path.to_owned());
         tokio::task::spawn_blocking(move || machine.ask(&path)).await.ok().flatten()

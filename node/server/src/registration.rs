@@ -59,6 +59,7 @@ pub(crate) async fn keep_registered(
         }
     };
     tokio::select! {
+        biased;
         () = shutdown.cancelled() => {}
         () = forever => {}
     }
@@ -117,6 +118,7 @@ impl Registration {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
+                biased;
                 _ = ticks.tick() => {}
                 () = self.node.disks.changed.notified() => return,
             }

@@ -187,6 +187,7 @@ fn log(disk: &OpenDisk, finding: &Finding) {
 /// Scrubs a disk until it is taken out of use.
 pub(crate) async fn run(disk: Arc<OpenDisk>) {
     tokio::select! {
+        biased;
         () = disk.stop.cancelled() => {}
         () = forever(&disk) => {}
     }
@@ -222,6 +223,7 @@ async fn forever(disk: &OpenDisk) {
 /// Waits, or until an order comes.
 async fn pause(scrub: &Scrub, wait: Duration) {
     tokio::select! {
+        biased;
         () = tokio::time::sleep(wait) => {}
         () = scrub.ordered.notified() => {}
     }

@@ -51,6 +51,7 @@ pub(crate) async fn run(disk: Arc<OpenDisk>, machine: Machine, config: SmartConf
         return;
     }
     tokio::select! {
+        biased;
         () = disk.stop.cancelled() => {}
         () = forever(&disk, &machine, Duration::from_millis(config.every_ms.max(10))) => {}
     }

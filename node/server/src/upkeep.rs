@@ -20,6 +20,7 @@ use crate::scrub::LEAST_BYTES_PER_SECOND;
 pub(crate) async fn watch(node: Arc<Node>, shutdown: CancellationToken) {
     let period = node.config.watch();
     tokio::select! {
+        biased;
         () = shutdown.cancelled() => {}
         () = look(&node, period) => {}
         () = check(&node, period) => {}
@@ -39,6 +40,7 @@ pub(crate) async fn check(node: &Node, period: Duration) {
         for disk in node.disks.open() {
             tokio::spawn(async move {
                 tokio::select! {
+                    biased;
                     () = disk.stop.cancelled() => {}
                     () = disk.check() => {}
                 }

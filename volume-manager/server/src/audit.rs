@@ -12,12 +12,13 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use holdfast_libs_types::{DiskId, NodeId, VolumeId};
 use holdfast_node_client::{ExtentInfo, ExtentState, SealRequest, TrashRequest};
 use holdfast_volume_manager_catalog::{CatalogError, Volume, VolumeState};
 use holdfast_volume_manager_planner::COPIES;
+use tokio::time::Instant;
 
 use crate::inventory::{DiskView, Snapshot};
 use crate::liveness::{NodeStanding, Standing};
@@ -179,7 +180,7 @@ async fn discard(
     let (Ok(slot), Ok(slot_generation)) = (extent.slot.try_into(), extent.slot_generation.try_into()) else {
         return Ok(());
     };
-    let (true, Ok(order)) = (is_whole, holdfast_libs_crypto::random::<16>()) else { return Ok(()) };
+    let (true, Ok(order)) = (is_whole, manager.surroundings.ids.draw::<16>()) else { return Ok(()) };
     let order = hex::encode(order);
     let request = TrashRequest { disk, volume: id, slot, slot_generation, term: manager.term.0, order };
     match within(TRASH_LIMIT, &view.address, manager.node(&view.address).trash(&request)).await {

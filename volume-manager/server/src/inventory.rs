@@ -1,12 +1,12 @@
 //! The cell's disks with everything known of them at one moment.
 
 use std::collections::HashMap;
-use std::time::Instant;
 
 use holdfast_libs_types::{DiskId, NodeId};
 use holdfast_volume_manager_catalog::{CatalogError, Disk, Node, Volume};
 use holdfast_volume_manager_client::{Replica, UnusableDisk};
 use holdfast_volume_manager_planner::{Distinct, Inventory, InventoryDisk};
+use tokio::time::Instant;
 
 use crate::liveness::{NodeStanding, Standing};
 use crate::manager::{Manager, Progress};

@@ -8,7 +8,7 @@
 //! try to renew tells. One that cannot renew for the length of a lease, try by try, ends itself.
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -21,6 +21,7 @@ use holdfast_volume_manager_catalog::{Candidate, Catalog, CatalogError, Leader, 
 use holdfast_volume_manager_client::code;
 use http::StatusCode;
 use serde_json::json;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
@@ -100,6 +101,7 @@ pub(crate) async fn acquire(
     let mut stands_by = false;
     loop {
         let acquired = tokio::select! {
+            biased;
             () = shutdown.cancelled() => return Ok(None),
             acquired = catalog.table.acquire_leadership(candidate, ttl) => acquired,
         };
@@ -119,6 +121,7 @@ pub(crate) async fn acquire(
             Err(error) => return Err(error),
         };
         tokio::select! {
+            biased;
             () = shutdown.cancelled() => return Ok(None),
             () = tokio::time::sleep(wait) => {}
         }

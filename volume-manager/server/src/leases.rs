@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 use crate::error::answer;
 use crate::inventory::DISTINCT;
-use crate::manager::{self, Manager, now_ms, within};
+use crate::manager::{self, Manager, within};
 use crate::routes::Message;
 
 /// How often other disks are tried before the frontend is told to come again.
@@ -82,7 +82,7 @@ async fn make(manager: Arc<Manager>, request: LeaseRequest) -> Result<LeasedVolu
 /// Chooses disks for a new volume.
 async fn place(manager: &Manager, holder: InstanceId, avoid: &[DiskId]) -> Result<(NewVolume, Vec<Replica>), ApiError> {
     let snapshot = manager.snapshot().await.map_err(|error| answer(&error))?;
-    let random = holdfast_libs_crypto::random().map_err(|error| ApiError::internal(error.to_string()))?;
+    let random = manager.surroundings.ids.draw().map_err(|error| ApiError::internal(error.to_string()))?;
     let volume = VolumeId::from_parts(manager.generation, random);
     let disks = choose_disks(&snapshot.planner(), volume, avoid, COPIES, DISTINCT).map_err(|error| refused(&error))?;
     let replicas = disks.iter().filter_map(|disk| snapshot.replica(*disk)).collect();
@@ -97,7 +97,7 @@ async fn place(manager: &Manager, holder: InstanceId, avoid: &[DiskId]) -> Resul
         capacity: sizes.min().unwrap_or(0),
         disks,
         holder,
-        lease_expires_ms: now_ms() + manager.config.timing.lease_ms,
+        lease_expires_ms: manager.now_ms() + manager.config.timing.lease_ms,
     };
     Ok((new, replicas))
 }
@@ -155,7 +155,7 @@ pub(crate) async fn renew(
     if request.volumes.len() > MAX_RENEWALS {
         return Err(ApiError::bad_request(format!("a renewal names at most {MAX_RENEWALS} volumes")));
     }
-    let expires = now_ms() + manager.config.timing.lease_ms;
+    let expires = manager.now_ms() + manager.config.timing.lease_ms;
     let table = &manager.catalog.table;
     let kept = table
         .renew_leases(manager.term, request.frontend, &request.volumes, expires)

@@ -36,7 +36,9 @@ mod status;
 
 use std::sync::Arc;
 
-use holdfast_libs_transport::{HttpClient, Role, ServiceTokens};
+use holdfast_libs_surroundings::Surroundings;
+use holdfast_libs_transport::{HttpClient, Listener, Role, ServiceTokens, TlsListener};
+use holdfast_volume_manager_catalog::CatalogStore;
 use tokio::net::TcpListener;
 use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
@@ -46,6 +48,18 @@ pub use error::ServerError;
 
 use crate::leadership::Gate;
 use crate::manager::Manager;
+
+/// What the daemon stands on.
+pub struct Parts {
+    /// What it is reached by.
+    pub listener: Box<dyn Listener>,
+    /// What carries its calls; the token is its own matter.
+    pub http: HttpClient,
+    /// Where the catalog is.
+    pub catalog: CatalogStore,
+    /// The time of day, and new ids.
+    pub surroundings: Surroundings,
+}
 
 /// Runs the daemon until `shutdown` is cancelled and the last request has ended.
 ///
@@ -63,26 +77,42 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Serv
 /// # Errors
 /// See [`run`].
 pub async fn run_on(listener: TcpListener, config: Config, shutdown: CancellationToken) -> Result<(), ServerError> {
+    let folder = &config.data_dir;
+    std::fs::create_dir_all(folder).map_err(|source| ServerError::Folder { path: folder.clone(), source })?;
+    let parts = Parts {
+        listener: Box::new(TlsListener { listener, tls: config.tls.server()? }),
+        http: HttpClient::new(&config.tls.client()?, None),
+        catalog: config.catalog.store(folder)?,
+        surroundings: Surroundings::default(),
+    };
+    run_with(parts, config, shutdown).await
+}
+
+/// As [`run`], upon whatever `parts` are (`listen`, `tls`, `data_dir` and `catalog` of the configuration are not looked at).
+///
+/// # Errors
+/// See [`run`].
+pub async fn run_with(parts: Parts, config: Config, shutdown: CancellationToken) -> Result<(), ServerError> {
+    let Parts { listener, http, catalog, surroundings } = parts;
     let secret = holdfast_libs_crypto::key_from_hex(&config.cell_secret).map_err(|_| ServerError::CellSecret)?;
     let tokens = ServiceTokens::new(&secret);
-    let server_tls = config.tls.server()?;
-    let http = HttpClient::new(&config.tls.client()?, Some(&tokens.token(Role::VolumeManager)));
+    let http = http.with_token(Some(&tokens.token(Role::VolumeManager)));
     // Its own token, so that a leader that was replaced can end itself without ending whoever called.
     let shutdown = shutdown.child_token();
-    let listen = listener.local_addr().map_or_else(|_| "its socket".to_owned(), |address| address.to_string());
+    let listen = listener.listen();
     let candidate = config.candidate(&listen);
-    let catalog = Manager::open_catalog(&config).await?;
+    let catalog = catalog.open(config.cell).await?;
     let gate = Arc::new(Gate::default());
     // However this ends, the rest ends.
     let _stop = shutdown.clone().drop_guard();
     let router = gate.router(&tokens);
-    let serving = tokio::spawn(holdfast_libs_transport::serve(listener, server_tls, router, shutdown.clone()));
+    let serving = tokio::spawn(listener.serve(router, shutdown.clone()));
     let ttl = config.timing.leader_ttl();
     let Some(term) = leadership::acquire(&gate, &catalog, &candidate, ttl, &shutdown).await? else {
         let _ = serving.await;
         return Ok(());
     };
-    let manager = Arc::new(Manager::open(config, catalog.clone(), term, http, shutdown.clone()).await?);
+    let manager = Arc::new(Manager::open(config, catalog.clone(), term, http, surroundings, shutdown.clone()).await?);
     gate.open(routes::router(&manager, &tokens));
     tracing::info!(cell = %manager.config.cell, term = term.0, listen, "volume manager leads and listens");
     let holding = tokio::spawn({

@@ -2,10 +2,11 @@
 //! the start, before anything counts as lost.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use holdfast_libs_types::{DiskId, InstanceId, NodeId};
 use holdfast_volume_manager_client::{DiskReport, UnusableDisk};
+use tokio::time::Instant;
 
 use crate::config::Timing;
 
@@ -230,10 +231,11 @@ fn lost(away: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     use holdfast_libs_types::{DiskId, InstanceId, NodeId};
     use holdfast_volume_manager_client::DiskReport;
+    use tokio::time::Instant;
 
     use super::{Heard, Liveness, NodeStanding, Standing};
     use crate::config::Timing;

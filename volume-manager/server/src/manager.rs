@@ -2,14 +2,16 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
+use holdfast_libs_surroundings::Surroundings;
 use holdfast_libs_transport::{CallError, HttpClient};
 use holdfast_libs_types::{DiskId, InstanceId, NodeId, VolumeId};
 use holdfast_node_client::NodeClient;
 use holdfast_volume_manager_catalog::{Catalog, CatalogError, Term, Volume, VolumeState};
 use holdfast_volume_manager_client::Work;
 use tokio::sync::{Notify, Semaphore};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -41,6 +43,7 @@ pub(crate) struct Manager {
     pub shutdown: CancellationToken,
     pub metrics: Metrics,
     pub repair_rate: RepairRate,
+    pub surroundings: Surroundings,
     /// Wakes the reconciler before its time.
     pub wake: Notify,
     /// Wakes all seals that wait, when a node has registered.
@@ -84,19 +87,13 @@ pub(crate) struct Progress {
 }
 
 impl Manager {
-    /// Opens the catalog, making it when it is missing.
-    pub async fn open_catalog(config: &Config) -> Result<Catalog, ServerError> {
-        let folder = &config.data_dir;
-        std::fs::create_dir_all(folder).map_err(|source| ServerError::Folder { path: folder.clone(), source })?;
-        Ok(config.catalog.store(folder)?.open(config.cell).await?)
-    }
-
     /// Begins to lead: gives up the volumes that the last leader was making when it died, since no frontend has them.
     pub async fn open(
         config: Config,
         catalog: Catalog,
         term: Term,
         http: HttpClient,
+        surroundings: Surroundings,
         shutdown: CancellationToken,
     ) -> Result<Self, ServerError> {
         let generation = catalog.table.generation().await?;
@@ -109,10 +106,11 @@ impl Manager {
             catalog,
             term,
             generation,
-            started_ms: now_ms(),
+            started_ms: surroundings.clock.unix_ms(),
             shutdown,
             metrics: Metrics::default(),
             repair_rate: RepairRate::default(),
+            surroundings,
             wake: Notify::new(),
             returned: Notify::new(),
             tasks: TaskTracker::new(),
@@ -122,6 +120,11 @@ impl Manager {
             liveness: Mutex::new(Liveness::new(Instant::now())),
             progress: Mutex::default(),
         })
+    }
+
+    /// Unix milliseconds.
+    pub fn now_ms(&self) -> u64 {
+        self.surroundings.clock.unix_ms()
     }
 
     /// Runs several steps to their end, also when the caller hangs up between two of them.
@@ -173,6 +176,7 @@ impl Manager {
     /// Waits, or answers false at once when the daemon stops.
     pub async fn pause(&self, time: Duration) -> bool {
         tokio::select! {
+            biased;
             () = self.shutdown.cancelled() => false,
             () = tokio::time::sleep(time) => true,
         }
@@ -189,12 +193,6 @@ impl Drop for Claim {
     fn drop(&mut self) {
         self.manager.progress().work.remove(&self.volume);
     }
-}
-
-/// Unix milliseconds.
-pub(crate) fn now_ms() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A call to the node at `address`, cut off after `limit`: an order that hangs must not hold up a volume.

@@ -3,15 +3,16 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use holdfast_libs_types::{DiskId, VolumeId};
 use holdfast_volume_manager_catalog::{CatalogError, VolumeState};
+use tokio::time::Instant;
 
 use crate::error::ServerError;
 use crate::inventory::Snapshot;
 use crate::liveness::Standing;
-use crate::manager::{Manager, give_up, now_ms};
+use crate::manager::{Manager, give_up};
 use crate::seal::{Sealed, seal};
 use crate::{audit, keyring, repair};
 
@@ -54,6 +55,7 @@ pub(crate) async fn run(manager: Arc<Manager>) -> Result<(), ServerError> {
             Err(error) => tracing::error!(%error, "reconcile"),
         }
         tokio::select! {
+            biased;
             () = manager.shutdown.cancelled() => {}
             () = manager.wake.notified() => {}
             () = tokio::time::sleep(ROUND) => {}
@@ -103,7 +105,7 @@ async fn look(manager: &Arc<Manager>, snapshot: &Arc<Snapshot>, seen: &mut Seen)
 
 /// Volumes whose making took longer than a lease: whoever made them is gone or has failed.
 async fn give_up_overdue(manager: &Manager) -> Result<(), CatalogError> {
-    let now = now_ms();
+    let now = manager.now_ms();
     for volume in manager.catalog.table.volumes_in(&[VolumeState::Creating]).await? {
         if volume.lease_expires_ms.is_none_or(|expires| expires < now) {
             give_up(&manager.catalog, manager.term, &volume, "it could not be made in time").await?;
@@ -114,7 +116,7 @@ async fn give_up_overdue(manager: &Manager) -> Result<(), CatalogError> {
 
 /// Open volumes that nobody writes to any more, or that lost a disk.
 async fn begin_seals(manager: &Manager, snapshot: &Snapshot) -> Result<(), CatalogError> {
-    let now = now_ms();
+    let now = manager.now_ms();
     // Nobody could renew while no volume manager ran.
     let renewable = now < manager.started_ms + manager.config.timing.lease_ms;
     let table = &manager.catalog.table;
@@ -167,6 +169,7 @@ fn start_seal(manager: &Arc<Manager>, volume: VolumeId) {
             // The place is free for others meanwhile; the claim keeps the reason in the status.
             drop(place);
             tokio::select! {
+                biased;
                 going_on = manager.pause(wait) => if !going_on { break },
                 () = returned => {}
             }

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
 
 use axum::Json;
 use axum::extract::State;
@@ -13,10 +12,11 @@ use holdfast_volume_manager_client::{
     DiskReport, Heartbeat, HeartbeatAnswer, Register, RegisterAnswer, RegisteredDisk, UnusableDisk, code,
 };
 use http::StatusCode;
+use tokio::time::Instant;
 
 use crate::error::answer;
 use crate::liveness::Heard;
-use crate::manager::{Manager, now_ms};
+use crate::manager::Manager;
 use crate::routes::Message;
 
 /// Most disks one node may report.
@@ -74,7 +74,7 @@ async fn judge(
         rack: request.rack.clone(),
         address: request.address.clone(),
         instance: request.instance,
-        last_seen_ms: now_ms(),
+        last_seen_ms: manager.now_ms(),
     };
     let (node, reports) = (request.node.clone(), request.disks.clone());
     let (table, term) = (Arc::clone(&manager.catalog.table), manager.term);

@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use holdfast_libs_transport::CallError;
 use holdfast_libs_types::{DiskId, VolumeId};
 use holdfast_node_client::{CopyRequest, Source, code};
 use holdfast_volume_manager_catalog::Volume;
 use holdfast_volume_manager_planner::{COPIES, Inventory, RepairAction, VolumeReplicas, plan_repairs};
+use tokio::time::Instant;
 
 use crate::audit;
 use crate::inventory::{DISTINCT, Snapshot};

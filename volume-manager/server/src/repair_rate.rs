@@ -1,7 +1,9 @@
 //! How fast copies are made: bytes over the time in which at least one was under way.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 /// Measured since the start.
 #[derive(Debug, Default)]

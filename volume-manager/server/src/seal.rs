@@ -2,7 +2,7 @@
 //! which one comes next.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use holdfast_libs_transport::CallError;
@@ -10,6 +10,7 @@ use holdfast_libs_types::{DiskId, VolumeId};
 use holdfast_node_client::{FenceRequest, SealRequest, code};
 use holdfast_volume_manager_catalog::{CatalogError, Volume, VolumeState};
 use holdfast_volume_manager_planner::{LengthDecision, SealDecision, Vote, decide_length, decide_seal};
+use tokio::time::Instant;
 
 use crate::inventory::Snapshot;
 use crate::manager::{Manager, within};

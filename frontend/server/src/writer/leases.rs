@@ -100,6 +100,7 @@ impl Leases {
             let lives = self.open.lock().unwrap_or_else(PoisonError::into_inner).values().min().copied();
             let wait = lives.map_or(RENEW_MAX, |ms| Duration::from_millis((ms / 3).max(10)).min(RENEW_MAX));
             tokio::select! {
+                biased;
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(wait) => {}
             }

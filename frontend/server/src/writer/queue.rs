@@ -150,6 +150,7 @@ impl Queue {
                 // The queue may become crowded by time alone.
                 Some(since) => {
                     tokio::select! {
+                        biased;
                         () = changed => {}
                         () = tokio::time::sleep_until(since + CROWD_WAIT) => {}
                     }

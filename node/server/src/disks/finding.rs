@@ -23,6 +23,11 @@ impl FileIdentity {
     #[cfg(test)]
     pub(crate) const NONE: Self = Self { device: 0, inode: 0 };
 
+    /// Of a disk in a bay of a simulation.
+    pub(crate) const fn of_bay(number: u64) -> Self {
+        Self { device: 0, inode: number }
+    }
+
     /// Of the file or device that `path` names, links followed.
     pub(crate) fn of(path: &Path) -> std::io::Result<Self> {
         let metadata = std::fs::metadata(path)?;

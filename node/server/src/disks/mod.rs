@@ -1,6 +1,7 @@
 //! The node's disks at this moment: those in use, those that were and are gone, and those that cannot be used, with the
 //! reason. They come and go while the daemon runs.
 //!
+//! - `bays`: where disks stand
 //! - `finding`: which files and devices the configuration means
 //! - `watch`: opens what came, closes what vanished
 //! - `opening`: opens one, or says why not
@@ -13,6 +14,7 @@
 //! - Nothing is formatted, but for missing files at the start when `create_size_bytes` is set; never among devices.
 
 mod answers;
+mod bays;
 mod faults;
 mod finding;
 mod open_disk;
@@ -36,6 +38,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::metrics::DiskMetrics;
 
+pub use bays::Bays;
+pub(crate) use bays::Places;
 pub(crate) use open_disk::OpenDisk;
 pub(crate) use watch::{Look, Watcher};
 
@@ -103,6 +107,8 @@ struct Set {
 #[derive(Debug, Default)]
 pub(crate) struct Disks {
     set: Mutex<Set>,
+    /// Where they stand.
+    places: Places,
     /// Handles that are being dropped.
     closing: TaskTracker,
     /// What is counted of all of them.
@@ -112,6 +118,11 @@ pub(crate) struct Disks {
 }
 
 impl Disks {
+    /// Those that stand in `places`; none is in use yet.
+    pub(crate) fn of(places: Places) -> Self {
+        Self { places, ..Self::default() }
+    }
+
     /// The disks in use.
     pub(crate) fn open(&self) -> Vec<Arc<OpenDisk>> {
         self.set().open.clone()

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use holdfast_hw_profiles::profile::Limits;
 use holdfast_libs_transport::ApiError;
@@ -14,13 +14,14 @@ use holdfast_node_engine::{Disk, EngineError};
 use http::StatusCode;
 use serde_json::json;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::Disks;
 use super::answers::{Answers, Unanswered};
 use super::faults::{Faults, Line};
 use super::finding::FileIdentity;
+use super::{Disks, Places};
 use crate::memory::Share;
 use crate::metrics::{Operation, OperationMetrics};
 use crate::refusal::refusal;
@@ -67,6 +68,7 @@ pub(crate) struct OpenDisk {
     answers: Answers,
     /// `None` only while it is dropped.
     handle: Option<Disk>,
+    places: Places,
     closing: TaskTracker,
 }
 
@@ -101,6 +103,7 @@ impl OpenDisk {
             stalls: AtomicU64::new(0),
             answers: Answers::default(),
             handle: Some(handle),
+            places: disks.places.clone(),
             closing: disks.closing.clone(),
         }
     }
@@ -176,7 +179,7 @@ impl OpenDisk {
 
     /// Logs what an operator should know of faults that are new.
     fn tell_faults(&self) {
-        let lines = self.faults().observe(&self.engine().status(), tokio::time::Instant::now());
+        let lines = self.faults().observe(&self.engine().status(), Instant::now());
         let (disk, path) = (self.id(), self.path.display());
         for line in lines {
             match line {
@@ -233,9 +236,6 @@ impl Drop for OpenDisk {
         self.stop.cancel();
         let Some(handle) = self.handle.take() else { return };
         // The last handle waits for the disk's thread, which may hang in the kernel.
-        match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => drop(self.closing.spawn_blocking_on(move || drop(handle), &runtime)),
-            Err(_) => drop(handle),
-        }
+        self.places.let_go(handle, &self.closing);
     }
 }

@@ -8,6 +8,7 @@ use holdfast_hw_profiles::profile::Settings;
 use holdfast_node_engine::{Disk, FormatOptions, OpenError, OpenOptions};
 
 use super::Cause;
+use super::finding::FileIdentity;
 use crate::Machine;
 
 /// Where device nodes are: the kernel makes them, and nobody else.
@@ -29,6 +30,16 @@ pub(crate) struct Opening {
     pub machine: Machine,
 }
 
+/// The end of an attempt to open a disk.
+pub(crate) struct Opened {
+    /// Where it stands.
+    pub path: PathBuf,
+    /// The disk, or why it cannot be used.
+    pub result: Result<Disk, (Cause, String)>,
+    /// What stands there now.
+    pub identity: Option<FileIdentity>,
+}
+
 impl Opening {
     /// Opens the disk, after making it when its file is missing and may be made.
     ///
@@ -38,7 +49,15 @@ impl Opening {
         if let Some(size) = self.create {
             self.make_missing(size)?;
         }
-        let disk = Disk::open(&self.path, self.options.clone()).map_err(|error| {
+        self.judge(Disk::open(&self.path, self.options.clone()))
+    }
+
+    /// Whether a disk that was opened, or was not, can be used.
+    ///
+    /// # Errors
+    /// As [`Opening::run`].
+    pub(crate) fn judge(&self, opened: Result<Disk, OpenError>) -> Result<Disk, (Cause, String)> {
+        let disk = opened.map_err(|error| {
             let cause = match &error {
                 OpenError::TooSmall { have: 0, path, .. } => {
                     let reason = format!(

@@ -5,15 +5,16 @@
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use holdfast_hw_profiles::profile::Profile;
 use holdfast_hw_profiles::shipped;
 use holdfast_node_engine::{Disk, OpenOptions};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
-use super::finding::{FileIdentity, Found, Wanted, find, unstable, wanted};
-use super::opening::Opening;
+use super::finding::{FileIdentity, Found, Wanted, unstable, wanted};
+use super::opening::{Opened, Opening};
 use super::{Cause, Disks, GoneDisk, OpenDisk, Unusable};
 use crate::memory::{Share, share};
 use crate::scrub::{self, Scrub};
@@ -47,13 +48,6 @@ struct Tried {
     told: Unusable,
     wait: Duration,
     next: Instant,
-}
-
-/// The end of an attempt to open a disk.
-struct Opened {
-    path: PathBuf,
-    result: Result<Disk, (Cause, String)>,
-    identity: Option<FileIdentity>,
 }
 
 /// Keeps the set of disks what the configuration and the machine say it is.
@@ -97,10 +91,10 @@ impl Watcher {
         }
         Ok(Self {
             config: config.clone(),
+            disks: Arc::new(Disks::of(machine.places())),
             machine,
             wanted,
             profile,
-            disks: Arc::default(),
             tried: HashMap::new(),
             opening: JoinSet::new(),
             under_way: HashMap::new(),
@@ -125,8 +119,7 @@ impl Watcher {
 
     /// Compares the set with the machine once.
     pub(crate) async fn look(&mut self, why: Look) {
-        let wanted = self.wanted.clone();
-        let Ok(found) = tokio::task::spawn_blocking(move || find(&wanted)).await else { return };
+        let Some(found) = self.disks.places.find(self.wanted.clone()).await else { return };
         let mut changed = self.close_vanished().await;
         self.begin_opening(&found, why);
         changed |= self.take_in(&found, if why == Look::First { FIRST_WAIT } else { LATER_WAIT }).await;
@@ -141,8 +134,7 @@ impl Watcher {
     async fn close_vanished(&self) -> bool {
         let open = self.disks.open();
         let paths: Vec<PathBuf> = open.iter().map(|disk| disk.path.clone()).collect();
-        let look = move || paths.iter().map(|path| FileIdentity::of(path)).collect::<Vec<_>>();
-        let Ok(now) = tokio::task::spawn_blocking(look).await else { return false };
+        let Some(now) = self.disks.places.identities(paths).await else { return false };
         let mut changed = false;
         for (disk, now) in open.into_iter().zip(now) {
             let gone = match now {
@@ -214,12 +206,8 @@ impl Watcher {
                 settings,
                 machine: self.machine.clone(),
             };
-            self.opening.spawn_blocking(move || {
-                let result = opening.run();
-                let path = opening.path;
-                let identity = FileIdentity::of(&path).ok();
-                Opened { path, result, identity }
-            });
+            let places = self.disks.places.clone();
+            self.opening.spawn(async move { places.open(opening).await });
         }
     }
 
@@ -237,7 +225,7 @@ impl Watcher {
     /// Waits for what is being opened and takes it in, in the order of the configuration: of two disks with one id the
     /// first goes on.
     async fn take_in(&mut self, found: &[Found], wait: Duration) -> bool {
-        let until = tokio::time::Instant::now() + wait;
+        let until = Instant::now() + wait;
         let mut opened = Vec::new();
         while let Ok(Some(done)) = tokio::time::timeout_at(until, self.opening.join_next()).await {
             match done {
@@ -258,7 +246,7 @@ impl Watcher {
             match (opened.result, opened.identity) {
                 (Ok(disk), Some(identity)) => changed |= self.admit(disk, &told, identity, share),
                 (Ok(disk), None) => {
-                    drop(self.disks.closing.spawn_blocking(move || drop(disk)));
+                    self.disks.places.let_go(disk, &self.disks.closing);
                     let reason = format!("{} vanished while it was opened", told.path.display());
                     self.refuse(&told, (Cause::Missing, reason));
                 }
@@ -279,7 +267,7 @@ impl Watcher {
                 status.id,
                 first.path.display()
             );
-            drop(self.disks.closing.spawn_blocking(move || drop(disk)));
+            self.disks.places.let_go(disk, &self.disks.closing);
             self.refuse(found, (Cause::Duplicate, reason));
             return false;
         }
