@@ -137,6 +137,16 @@ pub enum CatalogError {
         /// What would do.
         wanted: &'static str,
     },
+    /// A setting that cannot be kept.
+    #[error("the {what} of a setting has {length} bytes, must have {wanted}")]
+    BadSetting {
+        /// Key or value.
+        what: &'static str,
+        /// Its bytes.
+        length: usize,
+        /// What would do.
+        wanted: &'static str,
+    },
     /// Another leader has taken over since.
     #[error("term {given} is over: the leader's term is {current}")]
     StaleTerm {

@@ -162,6 +162,18 @@ pub(crate) fn set_replicas(found: &Volume, expected_old: &[DiskId], new: &[DiskI
     Ok(true)
 }
 
+/// A setting must fit its columns in every store.
+pub(crate) fn check_setting(key: &str, value: Option<&str>) -> Result<(), CatalogError> {
+    let bad = |what, length, wanted| Err(CatalogError::BadSetting { what, length, wanted });
+    if !(1..=255).contains(&key.len()) {
+        return bad("key", key.len(), "1 to 255");
+    }
+    match value {
+        Some(value) if value.len() > 65_535 => bad("value", value.len(), "at most 65535"),
+        _ => Ok(()),
+    }
+}
+
 /// A list of replicas names at least one disk, and none twice.
 pub(crate) fn check_replicas(volume: VolumeId, disks: &[DiskId]) -> Result<(), CatalogError> {
     let bad = |why: &str| Err(CatalogError::BadReplicas { volume, why: why.to_owned() });

@@ -7,6 +7,7 @@ mod database;
 mod index;
 mod table;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -162,6 +163,10 @@ impl TableReader for SqliteReader {
         self.ask(TableFileReader::disks).await
     }
 
+    async fn settings(&self) -> Result<BTreeMap<String, String>, CatalogError> {
+        self.ask(TableFileReader::settings).await
+    }
+
     async fn locations(&self, volume: VolumeId) -> Result<Option<VolumeLocations>, CatalogError> {
         self.ask(move |file| file.locations(volume)).await
     }
@@ -230,6 +235,10 @@ impl TableReader for SqliteTable {
 
     async fn disks(&self) -> Result<Vec<Disk>, CatalogError> {
         self.reader.disks().await
+    }
+
+    async fn settings(&self) -> Result<BTreeMap<String, String>, CatalogError> {
+        self.reader.settings().await
     }
 
     async fn locations(&self, volume: VolumeId) -> Result<Option<VolumeLocations>, CatalogError> {
@@ -348,5 +357,10 @@ impl ReplicationTable for SqliteTable {
     ) -> Result<Registration, CatalogError> {
         let info = info.clone();
         self.ask(move |file| file.register_disk_incarnation(term, &info, previous_nonce, incarnation, nonce)).await
+    }
+
+    async fn set_setting(&self, term: Term, key: &str, value: Option<&str>) -> Result<(), CatalogError> {
+        let (key, value) = (key.to_owned(), value.map(str::to_owned));
+        self.ask(move |file| file.set_setting(term, &key, value.as_deref())).await
     }
 }

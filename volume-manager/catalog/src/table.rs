@@ -16,6 +16,7 @@
 //! 3. While a lease of another runs, a candidate changes nothing.
 //! 4. Whoever was replaced, however long it slept, can neither write nor renew nor release.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -298,6 +299,12 @@ pub trait TableReader: fmt::Debug + Send + Sync {
     /// `Sql`, `Database`, `Damaged`.
     async fn disks(&self) -> Result<Vec<Disk>, CatalogError>;
 
+    /// What the operator asked for and no leader may forget, by key. What a value means is its owner's matter.
+    ///
+    /// # Errors
+    /// `Sql`, `Database`, `Damaged`.
+    async fn settings(&self) -> Result<BTreeMap<String, String>, CatalogError>;
+
     /// Where a volume can be read; None when there is no such volume.
     ///
     /// # Errors
@@ -458,4 +465,11 @@ pub trait ReplicationTable: TableReader {
         incarnation: u64,
         nonce: u64,
     ) -> Result<Registration, CatalogError>;
+
+    /// Writes a setting in place of the one that stands under the key, or removes it. A key has 1 to 255 bytes, a value
+    /// at most 65,535.
+    ///
+    /// # Errors
+    /// `BadSetting`, `StaleTerm`.
+    async fn set_setting(&self, term: Term, key: &str, value: Option<&str>) -> Result<(), CatalogError>;
 }

@@ -1,5 +1,7 @@
 //! Reading the table. What belongs together is read by one statement, so that it is of one moment.
 
+use std::collections::BTreeMap;
+
 use holdfast_libs_types::{DiskId, InstanceId, NodeId, VolumeId, WriteEpoch};
 use mysql_async::Row;
 
@@ -156,6 +158,12 @@ pub(super) async fn disks(database: &Database) -> Result<Vec<Disk>, CatalogError
         Ok(Disk { info, incarnation, nonce: column::<i64>(row, 10, "a nonce")?.cast_unsigned() })
     };
     session.rows(sql, values![]).await?.into_iter().map(decode).collect()
+}
+
+pub(super) async fn settings(database: &Database) -> Result<BTreeMap<String, String>, CatalogError> {
+    let mut session = database.session().await?;
+    let decode = |mut row: Row| Ok((text(&mut row, 0, "a setting's key")?, text(&mut row, 1, "a setting")?));
+    session.rows("SELECT name, value FROM settings", values![]).await?.into_iter().map(decode).collect()
 }
 
 pub(super) async fn locations(database: &Database, id: VolumeId) -> Result<Option<VolumeLocations>, CatalogError> {

@@ -9,9 +9,6 @@ use holdfast_libs_types::CellId;
 use super::database::{Database, Session, column, retry, text, values};
 use crate::CatalogError;
 
-/// Newest version known.
-const VERSION: i64 = 1;
-
 /// Who makes the schema holds this lock, so that two at once do not.
 const MAKING: &str = "holdfast_schema";
 
@@ -46,7 +43,7 @@ const INDEX: [&str; 3] = [
     ) ENGINE = InnoDB",
 ];
 
-const TABLE: [&str; 6] = [
+const TABLE: [&str; 7] = [
     "CREATE TABLE IF NOT EXISTS leader (
         one TINYINT NOT NULL PRIMARY KEY,
         term BIGINT NOT NULL,
@@ -100,6 +97,10 @@ const TABLE: [&str; 6] = [
         FOREIGN KEY (volume) REFERENCES volumes (volume),
         FOREIGN KEY (disk) REFERENCES disks (disk)
     ) ENGINE = InnoDB",
+    "CREATE TABLE IF NOT EXISTS settings (
+        name VARBINARY(255) NOT NULL PRIMARY KEY,
+        value BLOB NOT NULL
+    ) ENGINE = InnoDB",
 ];
 
 /// What a database must say of itself.
@@ -127,6 +128,14 @@ impl Part {
         }
     }
 
+    /// Newest version known. Version 1 of the table had no settings.
+    fn version(self) -> i64 {
+        match self {
+            Self::Table => 2,
+            Self::Index(_) => 1,
+        }
+    }
+
     fn statements(self) -> &'static [&'static str] {
         match self {
             Self::Table => &TABLE,
@@ -135,7 +144,17 @@ impl Part {
     }
 }
 
-/// Checks server and schema; with `make`, a schema that is missing is made.
+/// What schema a database has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    /// None, or one that is half made.
+    Nothing,
+    /// One from which the statements, all of which leave alone what is there, make the current one.
+    Older,
+    Current,
+}
+
+/// Checks server and schema; with `make`, a schema that is missing or older is made.
 ///
 /// # Errors
 /// `Setting` when the server does not keep what it acknowledges, `Missing`, `NewerSchema`, `ForeignCell`, `NotCatalog`.
@@ -143,7 +162,7 @@ pub(super) async fn prepare(database: &Database, wanted: Identity, make: bool) -
     retry(database, || async {
         let mut session = database.session().await?;
         check_settings(&mut session, database.place()).await?;
-        if check_meta(&mut session, database.place(), wanted).await? {
+        if check_meta(&mut session, database.place(), wanted).await? == Found::Current {
             return Ok(());
         }
         if !make {
@@ -169,7 +188,8 @@ async fn make_schema(session: &mut Session, place: &str, wanted: Identity) -> Re
 }
 
 async fn make_locked(session: &mut Session, place: &str, wanted: Identity) -> Result<(), CatalogError> {
-    if check_meta(session, place, wanted).await? {
+    let found = check_meta(session, place, wanted).await?;
+    if found == Found::Current {
         return Ok(());
     }
     session
@@ -182,8 +202,13 @@ async fn make_locked(session: &mut Session, place: &str, wanted: Identity) -> Re
         session.run(statement).await?;
     }
     let mut tx = session.begin().await?;
+    let version = wanted.part.version().to_string();
+    if found == Found::Older {
+        tx.change("UPDATE meta SET value = ? WHERE name = 'schema_version'", values![version]).await?;
+        return tx.commit().await;
+    }
     let rows = [
-        ("schema_version", VERSION.to_string()),
+        ("schema_version", version),
         ("cell", wanted.cell.to_string()),
         ("part", wanted.part.text()),
         ("shards", wanted.shards.to_string()),
@@ -195,12 +220,12 @@ async fn make_locked(session: &mut Session, place: &str, wanted: Identity) -> Re
 }
 
 /// Whether the schema is there; fails when it is another one.
-async fn check_meta(session: &mut Session, place: &str, wanted: Identity) -> Result<bool, CatalogError> {
+async fn check_meta(session: &mut Session, place: &str, wanted: Identity) -> Result<Found, CatalogError> {
     let list = "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE()";
     let rows = session.rows(list, values![]).await?;
     let tables = rows.into_iter().map(|mut row| text(&mut row, 0, "a table's name")).collect::<Result<Vec<_>, _>>()?;
     if tables.is_empty() {
-        return Ok(false);
+        return Ok(Found::Nothing);
     }
     let not = |what: String| CatalogError::NotCatalog { place: place.to_owned(), what };
     if !tables.iter().any(|table| table == "meta") {
@@ -211,10 +236,9 @@ async fn check_meta(session: &mut Session, place: &str, wanted: Identity) -> Res
         said.insert(text(&mut row, 0, "a name in meta")?, text(&mut row, 1, "a value in meta")?);
     }
     if said.is_empty() {
-        return Ok(false);
+        return Ok(Found::Nothing);
     }
-    recognize(place, &said, wanted)?;
-    Ok(true)
+    recognize(place, &said, wanted)
 }
 
 /// Compares what a database says of itself with what it must be.
@@ -222,18 +246,18 @@ fn recognize(
     place: &str,
     said: &std::collections::HashMap<String, String>,
     wanted: Identity,
-) -> Result<(), CatalogError> {
+) -> Result<Found, CatalogError> {
     let not = |what: String| CatalogError::NotCatalog { place: place.to_owned(), what };
     let get = |name: &str| said.get(name).ok_or_else(|| not(format!("`meta` names no {name}")));
     let version: i64 = get("schema_version")?
         .parse()
         .map_err(|_| not("`meta` holds a schema version that is no number".to_owned()))?;
-    if version > VERSION {
-        return Err(CatalogError::NewerSchema { place: place.to_owned(), found: version, known: VERSION });
+    let known = wanted.part.version();
+    if version > known {
+        return Err(CatalogError::NewerSchema { place: place.to_owned(), found: version, known });
     }
-    if version < VERSION {
-        // A migration is written with the version that needs it.
-        return Err(not(format!("schema version {version} is older than {VERSION} and unknown here")));
+    if version < 1 {
+        return Err(not(format!("schema version {version} is older than {known} and unknown here")));
     }
     let cell: CellId = get("cell")?.parse().map_err(|_| not("`meta` holds a cell that is no id".to_owned()))?;
     if cell != wanted.cell {
@@ -254,7 +278,7 @@ fn recognize(
             wanted.part.text()
         )));
     }
-    Ok(())
+    Ok(if version < known { Found::Older } else { Found::Current })
 }
 
 /// Refuses a server that may forget what it acknowledged.

@@ -1,5 +1,6 @@
 //! The replication table in one MySQL database.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -78,6 +79,10 @@ impl TableReader for MysqlTable {
 
     async fn disks(&self) -> Result<Vec<Disk>, CatalogError> {
         retry(&self.0, || reader::disks(&self.0)).await
+    }
+
+    async fn settings(&self) -> Result<BTreeMap<String, String>, CatalogError> {
+        retry(&self.0, || reader::settings(&self.0)).await
     }
 
     async fn locations(&self, volume: VolumeId) -> Result<Option<VolumeLocations>, CatalogError> {
@@ -197,5 +202,11 @@ impl ReplicationTable for MysqlTable {
     ) -> Result<Registration, CatalogError> {
         let info = info.clone();
         write!(self, register_disk_incarnation(term, &info, previous_nonce, incarnation, nonce))
+    }
+
+    async fn set_setting(&self, term: Term, key: &str, value: Option<&str>) -> Result<(), CatalogError> {
+        rules::check_setting(key, value)?;
+        let (key, value) = (key.to_owned(), value.map(str::to_owned));
+        write!(self, set_setting(term, &key, value.as_deref()))
     }
 }

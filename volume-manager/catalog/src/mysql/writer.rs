@@ -334,3 +334,23 @@ async fn write_info(tx: &mut Transaction<'_>, info: &DiskInfo) -> Result<(), Cat
     tx.change(write, values).await?;
     Ok(())
 }
+
+pub(super) async fn set_setting(
+    database: &Database,
+    term: Term,
+    key: &str,
+    value: Option<&str>,
+) -> Result<(), CatalogError> {
+    let mut session = database.session().await?;
+    let mut tx = session.begin().await?;
+    check_term(&mut tx, term).await?;
+    match value {
+        Some(value) => {
+            let write =
+                "INSERT INTO settings (name, value) VALUES (?, ?) ON DUPLICATE KEY UPDATE value = VALUES(value)";
+            tx.change(write, values![key, value]).await?;
+        }
+        None => tx.change("DELETE FROM settings WHERE name = ?", values![key]).await?,
+    }
+    tx.commit().await
+}

@@ -24,7 +24,7 @@ use crate::{CatalogError, rules};
 
 pub(crate) const SCHEMA: Schema = Schema {
     file: "table.db",
-    version: 3,
+    version: 4,
     // Nonces are 64 random bits, stored as the signed number with the same bits.
     create: "
         CREATE TABLE leader (
@@ -76,14 +76,22 @@ pub(crate) const SCHEMA: Schema = Schema {
             PRIMARY KEY (volume, place),
             UNIQUE (disk, volume)
         ) STRICT, WITHOUT ROWID;
+        CREATE TABLE settings (
+            name TEXT PRIMARY KEY NOT NULL,
+            value TEXT NOT NULL
+        ) STRICT, WITHOUT ROWID;
     ",
-    // From 2: the leader's lease.
-    migrations: &[(
-        2,
-        "ALTER TABLE leader ADD COLUMN holder TEXT;
-         ALTER TABLE leader ADD COLUMN address TEXT;
-         ALTER TABLE leader ADD COLUMN expires_ms INTEGER;",
-    )],
+    migrations: &[
+        // The leader's lease.
+        (
+            2,
+            "ALTER TABLE leader ADD COLUMN holder TEXT;
+             ALTER TABLE leader ADD COLUMN address TEXT;
+             ALTER TABLE leader ADD COLUMN expires_ms INTEGER;",
+        ),
+        // What the operator asked for.
+        (3, "CREATE TABLE settings (name TEXT PRIMARY KEY NOT NULL, value TEXT NOT NULL) STRICT, WITHOUT ROWID;"),
+    ],
 };
 
 /// `table.db`: what `ReplicationTable` promises, as calls that block on the disk.
@@ -145,6 +153,19 @@ impl TableFile {
         self.write(term, |tx| {
             tx.execute("UPDATE leader SET generation = generation + 1", [])?;
             generation(tx)
+        })
+    }
+
+    pub fn set_setting(&self, term: Term, key: &str, value: Option<&str>) -> Result<(), CatalogError> {
+        rules::check_setting(key, value)?;
+        self.write(term, |tx| {
+            match value {
+                Some(value) => tx
+                    .prepare_cached("INSERT OR REPLACE INTO settings (name, value) VALUES (?1, ?2)")?
+                    .execute((key, value))?,
+                None => tx.prepare_cached("DELETE FROM settings WHERE name = ?1")?.execute([key])?,
+            };
+            Ok(())
         })
     }
 

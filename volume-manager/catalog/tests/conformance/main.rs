@@ -5,6 +5,7 @@
 mod concurrency;
 mod index;
 mod leadership;
+mod migration;
 mod mysql;
 mod proxy;
 mod subject;
@@ -57,5 +58,6 @@ every_store! {
         a_leader_that_was_replaced_changes_nothing
         frontends_read_locations_from_a_handle_of_their_own
         a_generation_rises_when_it_is_told_to
+        a_setting_stands_until_it_is_replaced_or_removed
         length_and_digest_are_committed_once_whatever_is_called;
 }

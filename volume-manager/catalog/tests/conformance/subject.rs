@@ -12,7 +12,7 @@ use tempfile::TempDir;
 pub const CELL: CellId = CellId([1; 16]);
 
 /// The tables of the replication table's database.
-const TABLES: [&str; 6] = ["meta", "leader", "volumes", "nodes", "disks", "replicas"];
+const TABLES: [&str; 7] = ["meta", "leader", "volumes", "nodes", "disks", "replicas", "settings"];
 
 /// An empty catalog and a way to look at it from behind.
 pub struct Subject {

@@ -263,6 +263,8 @@ pub async fn a_leader_that_was_replaced_changes_nothing(subject: Subject) {
     table.commit_length(old, volume(5), epoch, 0).await.unwrap();
     table.commit_seal(old, volume(5), [1; 32], &[disk(1)]).await.unwrap();
 
+    table.set_setting(old, "key", Some("early")).await.unwrap();
+
     let current = subject.open().await.table.take_leadership().await.unwrap();
     assert!(current > old);
     assert_eq!(table.term().await.unwrap(), current);
@@ -282,6 +284,8 @@ pub async fn a_leader_that_was_replaced_changes_nothing(subject: Subject) {
             table.upsert_disk(term, &sick).await,
             table.register_disk_incarnation(term, &info(1), 1, 2, 77).await.map(|_| ()),
             table.raise_generation(term).await.map(|_| ()),
+            table.set_setting(term, "key", Some("late")).await,
+            table.set_setting(term, "key", None).await,
         ];
         for (at, result) in results.into_iter().enumerate() {
             let error = result.unwrap_err();
@@ -323,6 +327,30 @@ pub async fn a_generation_rises_when_it_is_told_to(subject: Subject) {
     assert_eq!(table.generation().await.unwrap(), 1);
     assert_eq!(table.raise_generation(term).await.unwrap(), 2);
     assert_eq!(subject.open().await.table.generation().await.unwrap(), 2);
+}
+
+pub async fn a_setting_stands_until_it_is_replaced_or_removed(subject: Subject) {
+    let (table, term) = open(&subject).await;
+    let other = subject.open_for_frontend().await.unwrap().table;
+    let all = async || other.settings().await.unwrap().into_iter().collect::<Vec<_>>();
+    assert_eq!(all().await, []);
+    let long = ("k".repeat(255), "ä".repeat(32_767));
+    for _ in 0..2 {
+        table.set_setting(term, "b", Some("{\"one\": 1}")).await.unwrap();
+        table.set_setting(term, "B ", Some("")).await.unwrap();
+        table.set_setting(term, &long.0, Some(&long.1)).await.unwrap();
+    }
+    table.set_setting(term, "b", Some("2")).await.unwrap();
+    let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+    assert_eq!(all().await, [pair("B ", ""), pair("b", "2"), long]);
+    for key in ["b", "b", "never"] {
+        table.set_setting(term, key, None).await.unwrap();
+    }
+    assert_eq!(all().await.len(), 2);
+    for (key, value) in [("", "v".to_owned()), (&*"k".repeat(256), "v".to_owned()), ("k", "v".repeat(65_536))] {
+        let refused = table.set_setting(term, key, Some(&value)).await;
+        assert!(matches!(refused, Err(CatalogError::BadSetting { .. })), "{refused:?}");
+    }
 }
 
 #[derive(Debug, Clone)]

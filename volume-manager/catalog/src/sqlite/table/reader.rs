@@ -1,5 +1,7 @@
 //! Reading the table, also from processes that never write it.
 
+use std::collections::BTreeMap;
+
 use holdfast_libs_surroundings::WallClock;
 use holdfast_libs_types::{DiskId, InstanceId, NodeId, VolumeId, WriteEpoch};
 use rusqlite::types::Type;
@@ -90,6 +92,14 @@ impl TableFileReader {
                  FROM disks ORDER BY disk",
             )?;
             let rows = statement.query_map([], disk)?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+    }
+
+    pub fn settings(&self) -> Result<BTreeMap<String, String>, CatalogError> {
+        self.db.read(|tx| {
+            let mut statement = tx.prepare_cached("SELECT name, value FROM settings")?;
+            let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
             Ok(rows.collect::<Result<_, _>>()?)
         })
     }
