@@ -63,6 +63,14 @@ impl NodeClient {
         self.http.get_json(&format!("{}/v1/disks/{disk}/extents", self.address), DEADLINE).await
     }
 
+    /// What a disk holds of one volume, as the disk knows it; nothing is read for it.
+    ///
+    /// # Errors
+    /// `unknown_disk`, `unknown_volume`.
+    pub async fn extent(&self, disk: DiskId, volume: VolumeId) -> Result<ExtentInfo, CallError> {
+        self.http.get_json(&format!("{}/v1/disks/{disk}/extents/{volume}", self.address), DEADLINE).await
+    }
+
     /// The records of a sealed extent, in the order of the volume.
     ///
     /// # Errors

@@ -43,6 +43,16 @@ pub(crate) async fn list(
     Ok(Json(extents.into_iter().map(|extent| info(disk.id(), extent)).collect()))
 }
 
+/// `GET /v1/disks/D/extents/V`
+pub(crate) async fn one(
+    State(node): State<Arc<Node>>,
+    path: Path<(String, String)>,
+) -> Result<Json<ExtentInfo>, ApiError> {
+    let (disk, volume) = disk_and_volume(&node, &path)?;
+    let extent = disk.answer(Operation::List, disk.engine().extent(volume)).await?;
+    Ok(Json(info(disk.id(), extent)))
+}
+
 /// An extent in the words of the protocol.
 pub(crate) fn info(disk: DiskId, extent: holdfast_node_engine::ExtentInfo) -> ExtentInfo {
     ExtentInfo {

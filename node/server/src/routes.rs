@@ -31,6 +31,7 @@ pub(crate) fn router(node: Arc<Node>, tokens: &ServiceTokens) -> Router {
         .route("/v1/health", get(health::health));
     let listing = Router::new()
         .route("/v1/disks/{disk}/extents", get(extents::list))
+        .route("/v1/disks/{disk}/extents/{volume}", get(extents::one))
         .route("/v1/disks/{disk}/records/{volume}", get(extents::records));
     let trash = Router::new().route("/v1/disks/{disk}/trash", get(trash::status));
     let scrubs = Router::new().route("/v1/disks/{disk}/scrub", get(upkeep::scrub).post(upkeep::order_scrub));

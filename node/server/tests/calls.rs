@@ -75,6 +75,8 @@ async fn a_batch_is_appended_read_fenced_sealed_and_listed() {
     assert_eq!(extents.len(), 1);
     assert_eq!((extents[0].state, extents[0].tail), (ExtentState::Sealed, tail));
     assert_eq!(extents[0].digest.as_ref(), Some(&sealed.digest));
+    assert_eq!(leader.extent(disk, VOLUME).await.unwrap(), extents[0]);
+    assert_eq!(code_of(leader.extent(disk, VolumeId([9; 16])).await).0, code::UNKNOWN_VOLUME);
     assert_eq!(node.client(Role::Node).read_bytes(disk, VOLUME, 0, tail as u32).await.unwrap(), bytes);
 
     let status = node.client(Role::Admin).status().await.unwrap();

@@ -214,6 +214,22 @@ pub enum CatalogError {
     /// No such node.
     #[error("node {0} is not in the inventory")]
     UnknownNode(NodeId),
+    /// Volumes still name the disk.
+    #[error("disk {disk} cannot be forgotten: {volumes} volumes name it")]
+    DiskInUse {
+        /// The disk.
+        disk: DiskId,
+        /// How many.
+        volumes: u64,
+    },
+    /// The node still has disks.
+    #[error("node {node} cannot be forgotten: {disks} of its disks are in the inventory")]
+    NodeInUse {
+        /// The node.
+        node: NodeId,
+        /// How many.
+        disks: u64,
+    },
     /// The disk is registered by another node.
     #[error("disk {disk} is registered by node {node}; only a registration moves it")]
     DiskElsewhere {

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use holdfast_libs_types::{BlockHash, CellId, DiskId, InstanceId, KeyId, VolumeId, WriteEpoch};
+use holdfast_libs_types::{BlockHash, CellId, DiskId, InstanceId, KeyId, NodeId, VolumeId, WriteEpoch};
 
 pub use self::calls::{SimulatedCalls, SqliteCalls};
 use self::index::IndexFile;
@@ -357,6 +357,15 @@ impl ReplicationTable for SqliteTable {
     ) -> Result<Registration, CatalogError> {
         let info = info.clone();
         self.ask(move |file| file.register_disk_incarnation(term, &info, previous_nonce, incarnation, nonce)).await
+    }
+
+    async fn forget_disk(&self, term: Term, disk: DiskId) -> Result<(), CatalogError> {
+        self.ask(move |file| file.forget_disk(term, disk)).await
+    }
+
+    async fn forget_node(&self, term: Term, node: &NodeId) -> Result<(), CatalogError> {
+        let node = node.clone();
+        self.ask(move |file| file.forget_node(term, &node)).await
     }
 
     async fn set_setting(&self, term: Term, key: &str, value: Option<&str>) -> Result<(), CatalogError> {

@@ -466,6 +466,19 @@ pub trait ReplicationTable: TableReader {
         nonce: u64,
     ) -> Result<Registration, CatalogError>;
 
+    /// Takes a disk off the inventory. Where volumes that hold nothing (failed ones, and those sealed empty) name it, it is taken off their
+    /// lists. A disk that is not there is forgotten already.
+    ///
+    /// # Errors
+    /// `DiskInUse` while any other volume names it; `StaleTerm`.
+    async fn forget_disk(&self, term: Term, disk: DiskId) -> Result<(), CatalogError>;
+
+    /// Takes a node off the inventory. One that is not there is forgotten already.
+    ///
+    /// # Errors
+    /// `NodeInUse` while it has disks; `StaleTerm`.
+    async fn forget_node(&self, term: Term, node: &NodeId) -> Result<(), CatalogError>;
+
     /// Writes a setting in place of the one that stands under the key, or removes it. A key has 1 to 255 bytes, a value
     /// at most 65,535.
     ///

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use holdfast_libs_types::{CellId, DiskId, InstanceId, VolumeId, WriteEpoch};
+use holdfast_libs_types::{CellId, DiskId, InstanceId, NodeId, VolumeId, WriteEpoch};
 
 use super::database::{Database, retry, to_the_end, values};
 use super::schema::{Identity, Part, prepare};
@@ -202,6 +202,15 @@ impl ReplicationTable for MysqlTable {
     ) -> Result<Registration, CatalogError> {
         let info = info.clone();
         write!(self, register_disk_incarnation(term, &info, previous_nonce, incarnation, nonce))
+    }
+
+    async fn forget_disk(&self, term: Term, disk: DiskId) -> Result<(), CatalogError> {
+        write!(self, forget_disk(term, disk))
+    }
+
+    async fn forget_node(&self, term: Term, node: &NodeId) -> Result<(), CatalogError> {
+        let node = node.clone();
+        write!(self, forget_node(term, &node))
     }
 
     async fn set_setting(&self, term: Term, key: &str, value: Option<&str>) -> Result<(), CatalogError> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use holdfast_libs_types::{DiskId, InstanceId, NodeId, VolumeId, WriteEpoch};
 
-use super::database::{Database, Transaction, column, number, text, values};
+use super::database::{Database, Transaction, Values, column, number, text, values};
 use super::reader::{LEADER, decode_leader, decode_term, lock};
 use crate::CatalogError;
 use crate::number::int;
@@ -333,6 +333,43 @@ async fn write_info(tx: &mut Transaction<'_>, info: &DiskInfo) -> Result<(), Cat
     ];
     tx.change(write, values).await?;
     Ok(())
+}
+
+pub(super) async fn forget_disk(database: &Database, term: Term, disk: DiskId) -> Result<(), CatalogError> {
+    let mut session = database.session().await?;
+    let mut tx = session.begin().await?;
+    check_term(&mut tx, term).await?;
+    // All writes are those of one leader, who may name the disk in a new volume at the same time: that one is refused then
+    // by the key that its replicas refer to, or counts here.
+    tx.first("SELECT 1 FROM disks WHERE disk = ? FOR UPDATE", values![disk.as_bytes()]).await?;
+    let count = "SELECT count(*) FROM replicas r JOIN volumes v ON v.volume = r.volume
+                 WHERE r.disk = ? AND v.state <> 'failed' AND (v.state <> 'sealed' OR v.length > 0)";
+    let volumes = counted(&mut tx, count, values![disk.as_bytes()]).await?;
+    if volumes > 0 {
+        return Err(CatalogError::DiskInUse { disk, volumes });
+    }
+    tx.change("DELETE FROM replicas WHERE disk = ?", values![disk.as_bytes()]).await?;
+    tx.change("DELETE FROM disks WHERE disk = ?", values![disk.as_bytes()]).await?;
+    tx.commit().await
+}
+
+pub(super) async fn forget_node(database: &Database, term: Term, node: &NodeId) -> Result<(), CatalogError> {
+    let mut session = database.session().await?;
+    let mut tx = session.begin().await?;
+    check_term(&mut tx, term).await?;
+    let name = node.0.as_str();
+    tx.first("SELECT 1 FROM nodes WHERE node = ? FOR UPDATE", values![name]).await?;
+    let disks = counted(&mut tx, "SELECT count(*) FROM disks WHERE node = ?", values![name]).await?;
+    if disks > 0 {
+        return Err(CatalogError::NodeInUse { node: node.clone(), disks });
+    }
+    tx.change("DELETE FROM nodes WHERE node = ?", values![name]).await?;
+    tx.commit().await
+}
+
+async fn counted(tx: &mut Transaction<'_>, sql: &str, values: Values) -> Result<u64, CatalogError> {
+    let row = tx.first(sql, values).await?;
+    row.map_or(Ok(0), |mut row| number(&mut row, 0, "a count"))
 }
 
 pub(super) async fn set_setting(

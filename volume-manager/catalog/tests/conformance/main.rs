@@ -4,6 +4,7 @@
 
 mod concurrency;
 mod index;
+mod inventory;
 mod leadership;
 mod migration;
 mod mysql;
@@ -44,6 +45,11 @@ every_store! {
         many_writers_of_the_same_blocks_leave_one_row_each
         a_question_that_is_given_up_spoils_no_other
         what_is_given_up_is_carried_out_all_the_same;
+    inventory:
+        a_disk_registers_with_the_nonce_it_was_given_or_not_at_all
+        a_heartbeat_updates_a_disk_but_takes_it_from_nobody
+        what_no_volume_needs_is_forgotten_and_nothing_else
+        a_setting_stands_until_it_is_replaced_or_removed;
     leadership:
         in_every_state_two_leaders_can_do_what_the_model_says_and_no_more
         a_lease_ends_by_itself_and_only_then_another_leads
@@ -53,11 +59,8 @@ every_store! {
         what_contradicts_an_earlier_step_is_refused
         replicas_of_a_sealed_volume_change_by_compare_and_set
         a_lease_is_renewed_for_its_holder_only_and_runs_out_otherwise
-        a_disk_registers_with_the_nonce_it_was_given_or_not_at_all
-        a_heartbeat_updates_a_disk_but_takes_it_from_nobody
         a_leader_that_was_replaced_changes_nothing
         frontends_read_locations_from_a_handle_of_their_own
         a_generation_rises_when_it_is_told_to
-        a_setting_stands_until_it_is_replaced_or_removed
         length_and_digest_are_committed_once_whatever_is_called;
 }

@@ -1,4 +1,4 @@
-//! The replication table: the life of a volume, the inventory, and the term that guards both.
+//! The replication table: the life of a volume, and the term that guards it.
 
 use std::sync::Arc;
 
@@ -56,7 +56,7 @@ pub fn new(number: u8) -> NewVolume {
 }
 
 /// A table with a leader and the nodes and disks 1 to 5.
-async fn open(subject: &Subject) -> (Arc<dyn ReplicationTable>, Term) {
+pub async fn open(subject: &Subject) -> (Arc<dyn ReplicationTable>, Term) {
     let table = subject.open().await.table;
     let term = table.take_leadership().await.unwrap();
     for number in 1..=5 {
@@ -67,7 +67,7 @@ async fn open(subject: &Subject) -> (Arc<dyn ReplicationTable>, Term) {
     (table, term)
 }
 
-async fn find(table: &dyn ReplicationTable, number: u8) -> Volume {
+pub async fn find(table: &dyn ReplicationTable, number: u8) -> Volume {
     table.volume(volume(number)).await.unwrap().unwrap()
 }
 
@@ -202,49 +202,6 @@ pub async fn a_lease_is_renewed_for_its_holder_only_and_runs_out_otherwise(subje
     assert_eq!(ids(table.volumes_in(&[]).await.unwrap()), [0u8; 0]);
 }
 
-pub async fn a_disk_registers_with_the_nonce_it_was_given_or_not_at_all(subject: Subject) {
-    let (table, term) = open(&subject).await;
-    let register = async |info: &DiskInfo, previous, incarnation, nonce| {
-        table.register_disk_incarnation(term, info, previous, incarnation, nonce).await.unwrap()
-    };
-    let moved = DiskInfo { node: node(2).node, path: "/dev/elsewhere".to_owned(), ..info(1) };
-    let find = async || table.disks().await.unwrap().swap_remove(0);
-    // The answer was lost: the disk proposes the same again.
-    assert_eq!(register(&info(1), 0, 1, 1).await, Registration::Accepted);
-    assert_eq!(register(&info(1), 1, 2, u64::MAX).await, Registration::Accepted);
-    let stands = find().await;
-    assert_eq!((stands.incarnation, stands.nonce, &stands.info), (2, u64::MAX, &info(1)));
-    // A clone from before that.
-    for (previous, nonce) in [(1, 77), (0, 78), (5, 1)] {
-        let Registration::Refused(why) = register(&moved, previous, 2, nonce).await else { panic!("accepted") };
-        assert!(why.contains("node node-1") && why.contains("clone"), "{why}");
-        assert_eq!(find().await, stands);
-    }
-    assert!(matches!(register(&info(1), u64::MAX, 3, 0).await, Registration::Refused(_)));
-    // The disk itself, put into another node.
-    assert_eq!(register(&moved, u64::MAX, 3, 79).await, Registration::Accepted);
-    assert_eq!(find().await.info, moved);
-    let stranger = DiskInfo { node: NodeId("node-99".to_owned()), ..info(9) };
-    let refused = table.register_disk_incarnation(term, &stranger, 0, 1, 5).await;
-    assert!(matches!(refused, Err(CatalogError::UnknownNode(_))));
-}
-
-pub async fn a_heartbeat_updates_a_disk_but_takes_it_from_nobody(subject: Subject) {
-    let (table, term) = open(&subject).await;
-    let sick = DiskInfo { state: "failed".to_owned(), reason: Some("EIO".to_owned()), free_slots: 3, ..info(2) };
-    table.upsert_disk(term, &sick).await.unwrap();
-    let found = table.disks().await.unwrap().swap_remove(1);
-    assert_eq!((found.info, found.nonce), (sick, 2));
-    let stolen = DiskInfo { node: node(1).node, ..info(2) };
-    assert!(
-        matches!(table.upsert_disk(term, &stolen).await, Err(CatalogError::DiskElsewhere { node, .. }) if node.0 == "node-2")
-    );
-    assert!(matches!(table.upsert_disk(term, &info(9)).await, Err(CatalogError::UnknownDisk(_))));
-    let moved = Node { address: "https://127.0.0.1:99".to_owned(), last_seen_ms: 2000, ..node(2) };
-    table.upsert_node(term, &moved).await.unwrap();
-    assert_eq!(table.nodes().await.unwrap(), [node(1), moved, node(3), node(4), node(5)]);
-}
-
 pub async fn a_leader_that_was_replaced_changes_nothing(subject: Subject) {
     let (table, old) = open(&subject).await;
     table.create_volume(old, &new(1)).await.unwrap();
@@ -286,6 +243,8 @@ pub async fn a_leader_that_was_replaced_changes_nothing(subject: Subject) {
             table.raise_generation(term).await.map(|_| ()),
             table.set_setting(term, "key", Some("late")).await,
             table.set_setting(term, "key", None).await,
+            table.forget_disk(term, disk(5)).await,
+            table.forget_node(term, &node(9).node).await,
         ];
         for (at, result) in results.into_iter().enumerate() {
             let error = result.unwrap_err();
@@ -327,30 +286,6 @@ pub async fn a_generation_rises_when_it_is_told_to(subject: Subject) {
     assert_eq!(table.generation().await.unwrap(), 1);
     assert_eq!(table.raise_generation(term).await.unwrap(), 2);
     assert_eq!(subject.open().await.table.generation().await.unwrap(), 2);
-}
-
-pub async fn a_setting_stands_until_it_is_replaced_or_removed(subject: Subject) {
-    let (table, term) = open(&subject).await;
-    let other = subject.open_for_frontend().await.unwrap().table;
-    let all = async || other.settings().await.unwrap().into_iter().collect::<Vec<_>>();
-    assert_eq!(all().await, []);
-    let long = ("k".repeat(255), "ä".repeat(32_767));
-    for _ in 0..2 {
-        table.set_setting(term, "b", Some("{\"one\": 1}")).await.unwrap();
-        table.set_setting(term, "B ", Some("")).await.unwrap();
-        table.set_setting(term, &long.0, Some(&long.1)).await.unwrap();
-    }
-    table.set_setting(term, "b", Some("2")).await.unwrap();
-    let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
-    assert_eq!(all().await, [pair("B ", ""), pair("b", "2"), long]);
-    for key in ["b", "b", "never"] {
-        table.set_setting(term, key, None).await.unwrap();
-    }
-    assert_eq!(all().await.len(), 2);
-    for (key, value) in [("", "v".to_owned()), (&*"k".repeat(256), "v".to_owned()), ("k", "v".repeat(65_536))] {
-        let refused = table.set_setting(term, key, Some(&value)).await;
-        assert!(matches!(refused, Err(CatalogError::BadSetting { .. })), "{refused:?}");
-    }
 }
 
 #[derive(Debug, Clone)]

@@ -4,7 +4,7 @@ use holdfast_libs_types::{DiskId, NodeId};
 use rusqlite::{OptionalExtension, Transaction};
 
 use super::TableFile;
-use crate::number::int;
+use crate::number::{int, uint};
 use crate::rules::Registrant;
 use crate::table::{DiskInfo, Node, Registration, Term};
 use crate::{CatalogError, rules};
@@ -56,6 +56,32 @@ impl TableFile {
             .execute((info.disk.as_bytes(), &info.node.0, number, nonce.cast_signed()))?;
             write_info(tx, info)?;
             Ok(Registration::Accepted)
+        })
+    }
+
+    pub fn forget_disk(&self, term: Term, disk: DiskId) -> Result<(), CatalogError> {
+        self.write(term, |tx| {
+            let count = "SELECT count(*) FROM replicas JOIN volumes USING (volume)
+                         WHERE disk = ?1 AND state <> 'failed' AND (state <> 'sealed' OR length > 0)";
+            let volumes = uint("volumes", tx.query_row(count, [disk.as_bytes()], |row| row.get(0))?)?;
+            if volumes > 0 {
+                return Err(CatalogError::DiskInUse { disk, volumes });
+            }
+            tx.execute("DELETE FROM replicas WHERE disk = ?1", [disk.as_bytes()])?;
+            tx.execute("DELETE FROM disks WHERE disk = ?1", [disk.as_bytes()])?;
+            Ok(())
+        })
+    }
+
+    pub fn forget_node(&self, term: Term, node: &NodeId) -> Result<(), CatalogError> {
+        self.write(term, |tx| {
+            let count = "SELECT count(*) FROM disks WHERE node = ?1";
+            let disks = uint("disks", tx.query_row(count, [&node.0], |row| row.get(0))?)?;
+            if disks > 0 {
+                return Err(CatalogError::NodeInUse { node: node.clone(), disks });
+            }
+            tx.execute("DELETE FROM nodes WHERE node = ?1", [&node.0])?;
+            Ok(())
         })
     }
 }
