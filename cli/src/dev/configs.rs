@@ -18,8 +18,10 @@ const CACHE_BYTES: i64 = 128 << 20;
 /// The only volume manager of a cell takes its own lease again at once, so the lease may outlast any stall of the machine.
 const LEADER_TTL_MS: i64 = 60_000;
 
-/// How long a disk or node may be away before its volumes are repaired.
+/// How long a disk or node may be away before it is down, and before its volumes are repaired; and a whole zone.
+const DOWN_MS: i64 = 5000;
 const LOST_MS: i64 = 10_000;
+const ZONE_LOST_MS: i64 = 60_000;
 
 /// What `--set` may name, besides single nodes.
 const ROLES: [&str; 7] = ["node", "volume-manager", "frontend", "metadata", "sync", "sync-laptop", "sync-desktop"];
@@ -85,7 +87,12 @@ fn servers(layout: &Layout) -> anyhow::Result<Vec<(&'static str, String, Table)>
     }
 
     let mut config = listener(layout, "volume-manager")?;
-    let timing = table([("lost_ms", Value::Integer(LOST_MS)), ("leader_ttl_ms", Value::Integer(LEADER_TTL_MS))]);
+    let timing = table([
+        ("down_ms", Value::Integer(DOWN_MS)),
+        ("lost_ms", Value::Integer(LOST_MS)),
+        ("zone_lost_ms", Value::Integer(ZONE_LOST_MS)),
+        ("leader_ttl_ms", Value::Integer(LEADER_TTL_MS)),
+    ]);
     config.extend(table([("data_dir", text(layout.path("catalog"))), ("timing", Value::Table(timing))]));
     servers.push(("volume-manager", "volume-manager".to_owned(), config));
 

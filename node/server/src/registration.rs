@@ -228,7 +228,7 @@ impl Registration {
         });
         let gone = self.node.disks.gone().into_iter().map(|gone| {
             let report = report(&gone.status, None);
-            DiskReport { state: "failed".to_owned(), reason: Some(gone.reason), ..report }
+            DiskReport { state: "gone".to_owned(), reason: Some(gone.reason), ..report }
         });
         open.chain(gone).collect()
     }

@@ -113,7 +113,7 @@ async fn a_disk_that_vanishes_is_closed_and_reported_and_is_the_same_disk_when_i
     eventually("the disk is reported as gone", async || {
         let reports = setup.last_heartbeat()?.disks;
         let report = reports.into_iter().find(|report| report.disk == disk)?;
-        (report.state == "failed" && report.reason?.contains("bay-1")).then_some(())
+        (report.state == "gone" && report.reason?.contains("bay-1")).then_some(())
     })
     .await;
     let refused = eventually("it is closed", async || {

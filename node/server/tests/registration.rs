@@ -79,8 +79,8 @@ async fn a_node_serves_while_the_volume_manager_is_away_and_registers_once_it_co
     node.stop().await;
 }
 
-/// Does something to the file of the second of two disks and waits for the heartbeat that reports it failed.
-async fn is_reported(harm: fn(&std::path::Path)) {
+/// Does something to the file of the second of two disks and waits for the heartbeat that reports it in `state`.
+async fn is_reported(state: &str, harm: fn(&std::path::Path)) {
     let dir = folder();
     let tls = certificates(dir.path());
     let volume_manager = VolumeManager::start(&tls).await;
@@ -93,7 +93,7 @@ async fn is_reported(harm: fn(&std::path::Path)) {
     harm(&node.disk_file(1));
     let reports = eventually("the disk is reported", async || {
         let heard = volume_manager.heard.lock().unwrap();
-        heard.heartbeats.last().filter(|heartbeat| heartbeat.disks[1].state == "failed").map(|h| h.disks.clone())
+        heard.heartbeats.last().filter(|heartbeat| heartbeat.disks[1].state == state).map(|h| h.disks.clone())
     })
     .await;
     assert_eq!(reports[0].state, "healthy");
@@ -102,18 +102,21 @@ async fn is_reported(harm: fn(&std::path::Path)) {
 }
 
 #[tokio::test]
-async fn a_vanished_disk_file_is_reported_as_failed() {
-    is_reported(|path| std::fs::remove_file(path).unwrap()).await;
+async fn a_vanished_disk_file_is_reported_as_gone() {
+    is_reported("gone", |path| std::fs::remove_file(path).unwrap()).await;
 }
 
 #[tokio::test]
 async fn a_truncated_disk_file_is_reported_as_failed() {
-    is_reported(|path| std::fs::File::options().write(true).open(path).unwrap().set_len(DISK_BYTES / 2).unwrap()).await;
+    is_reported("failed", |path| {
+        std::fs::File::options().write(true).open(path).unwrap().set_len(DISK_BYTES / 2).unwrap();
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn an_overwritten_disk_file_is_reported_as_failed() {
-    is_reported(|path| {
+    is_reported("failed", |path| {
         use std::os::unix::fs::FileExt;
         let file = std::fs::File::options().write(true).open(path).unwrap();
         file.write_all_at(&vec![0x5a; 8 << 20], 0).unwrap();

@@ -69,7 +69,8 @@ pub struct DiskReport {
     pub nonce: u64,
     /// The nonce of the last incarnation that was confirmed; 0 for a new disk.
     pub previous_nonce: u64,
-    /// `healthy`, `suspect` (it does not answer at the moment), `read_only` or `failed`.
+    /// `healthy`, `suspect` (it does not answer at the moment), `gone` (it was in use and is not there any more), `read_only`
+    /// or `failed`.
     pub state: String,
     /// Why it is not healthy.
     pub reason: Option<String>,
@@ -259,10 +260,14 @@ pub struct DiskRow {
     pub node: NodeId,
     /// Device or file there.
     pub path: String,
-    /// `healthy`, `suspect`, `read_only`, `failed` or `lost`.
+    /// `healthy`, `suspect`, `down`, `read_only`, `failed` or `lost`.
     pub state: String,
     /// Why it is not healthy.
     pub reason: Option<String>,
+    /// Of a disk that is suspect or down: seconds until it is lost and its volumes are repaired, if it stays away. `None`
+    /// also while nothing is given up.
+    #[serde(default)]
+    pub repair_in_s: Option<u64>,
     /// Slots in all.
     pub slots: u64,
     /// Slots free.

@@ -4,6 +4,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod absence;
 mod durability;
 mod health;
 mod inventory;
@@ -14,6 +15,7 @@ mod repair;
 mod seal;
 mod spread;
 
+pub use absence::{AbsenceLimits, Absences, CutOff, NodeSilence, Patience, absences};
 pub use durability::{Durability, DurabilityError, DurabilityInputs, durability};
 pub use health::{HealthCounts, can_lose, health_counts};
 pub use inventory::{Inventory, InventoryDisk};

@@ -14,6 +14,9 @@ pub struct VolumeReplicas {
     /// Disks with a verified replica that can still be read, but take no more writes: they are sources, and are to be
     /// replaced.
     pub failing: Vec<DiskId>,
+    /// Disks with a verified replica that do not answer, and are still waited for: they are no sources, and need not be
+    /// replaced.
+    pub away: Vec<DiskId>,
     /// Disks that must not get one: with a stale extent of this volume, or that failed a copy of it just now.
     pub avoid: Vec<DiskId>,
 }
@@ -27,7 +30,7 @@ pub struct RepairAction {
     pub sources: Vec<DiskId>,
     /// Where the new replica goes.
     pub target: DiskId,
-    /// The replicas once the copy is verified. Failing disks stay among them only while the others are too few.
+    /// The replicas once the copy is verified, those that are away included. Failing disks stay among them only while the others are too few.
     pub replicas: Vec<DiskId>,
 }
 
@@ -43,23 +46,25 @@ pub struct RepairPlan {
     pub unreadable: Vec<VolumeId>,
 }
 
-/// Plans one copy for each volume with fewer than [`COPIES`] replicas on disks in service: fewest readable replicas first,
-/// then fewest in service, then by id. Slots that earlier actions of the plan take are counted.
+/// Plans one copy for each volume with fewer than [`COPIES`] replicas on disks that are in service or waited for: fewest
+/// readable replicas first, then fewest in service, then by id. Slots that earlier actions of the plan take are counted.
 pub fn plan_repairs(inventory: &Inventory, volumes: &[VolumeReplicas], distinct: Distinct) -> RepairPlan {
     let mut inventory = inventory.clone();
-    let mut lacking: Vec<&VolumeReplicas> = volumes.iter().filter(|volume| volume.live.len() < COPIES).collect();
+    let mut lacking: Vec<&VolumeReplicas> =
+        volumes.iter().filter(|volume| volume.live.len() + volume.away.len() < COPIES).collect();
     lacking.sort_by_key(|volume| (volume.live.len() + volume.failing.len(), volume.live.len(), volume.volume));
     let mut plan = RepairPlan::default();
-    for VolumeReplicas { volume, live, failing, avoid } in lacking {
+    for VolumeReplicas { volume, live, failing, away, avoid } in lacking {
         if live.is_empty() && failing.is_empty() {
             plan.unreadable.push(*volume);
             continue;
         }
         let avoid: Vec<DiskId> = avoid.iter().chain(failing).copied().collect();
-        match choose_repair_disk(&inventory, *volume, live, &avoid, distinct) {
+        let kept: Vec<DiskId> = live.iter().chain(away).copied().collect();
+        match choose_repair_disk(&inventory, *volume, &kept, &avoid, distinct) {
             Ok(target) => {
                 inventory.take_slot(target);
-                let mut replicas: Vec<DiskId> = live.iter().copied().chain([target]).collect();
+                let mut replicas: Vec<DiskId> = kept.iter().copied().chain([target]).collect();
                 let missing = COPIES.saturating_sub(replicas.len());
                 replicas.extend(failing.iter().take(missing));
                 plan.actions.push(RepairAction {

@@ -124,6 +124,7 @@ fn volume(number: u8, live: &[u8]) -> VolumeReplicas {
         volume: VolumeId([number; 16]),
         live: live.iter().map(|at| disk(*at)).collect(),
         failing: Vec::new(),
+        away: Vec::new(),
         avoid: Vec::new(),
     }
 }
@@ -175,6 +176,19 @@ fn a_replica_that_can_only_be_read_is_replaced_and_serves_as_a_source_meanwhile(
     assert_eq!(second.sources, [disk(2), disk(3)]);
     assert_eq!(second.replicas, [second.target, disk(2), disk(3)]);
     assert!(![disk(2), disk(3)].contains(&second.target));
+}
+
+#[test]
+fn a_replica_that_is_waited_for_is_neither_copied_nor_a_source_and_keeps_its_place() {
+    let inventory = Inventory { disks: vec![in_zone(1, 1, 9), in_zone(2, 2, 9), in_zone(3, 3, 9), in_zone(4, 3, 9)] };
+    let whole = VolumeReplicas { away: vec![disk(3)], ..volume(1, &[1, 2]) };
+    let short = VolumeReplicas { away: vec![disk(2)], ..volume(2, &[1]) };
+    let silent = VolumeReplicas { away: vec![disk(1), disk(2)], ..volume(3, &[]) };
+    let plan = plan_repairs(&inventory, &[whole, short, silent], Distinct::Zones);
+    let [action] = &plan.actions[..] else { panic!("{plan:?}") };
+    assert_eq!((action.volume, &action.sources), (VolumeId([2; 16]), &vec![disk(1)]));
+    assert_eq!(action.replicas, [disk(1), disk(2), action.target]);
+    assert_eq!(plan.unreadable, [VolumeId([3; 16])]);
 }
 
 #[test]

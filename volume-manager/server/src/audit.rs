@@ -201,7 +201,7 @@ async fn readmit(
     extent: &ExtentInfo,
 ) -> Result<(), CatalogError> {
     let disk = view.disk.info.disk;
-    let live = snapshot.live(volume);
+    let live = snapshot.kept(volume);
     let same_zone = live.iter().filter_map(|disk| snapshot.disk(*disk)).any(|other| other.zone == view.zone);
     let usable = matches!(extent.state, ExtentState::Open | ExtentState::Fenced | ExtentState::Sealed);
     if live.len() >= COPIES || same_zone || !usable {

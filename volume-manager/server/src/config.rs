@@ -53,8 +53,12 @@ pub struct Timing {
     pub heartbeat_ms: u64,
     /// A node that was not heard of for so long is suspect: nothing new goes there.
     pub suspect_ms: u64,
+    /// A disk or node that was not heard of for so long is down: its replicas count as missing.
+    pub down_ms: u64,
     /// A disk that was not reported for so long is lost: its volumes are repaired.
     pub lost_ms: u64,
+    /// The same for the disks of a zone of several nodes all of which are silent.
+    pub zone_lost_ms: u64,
     /// The leader's lease runs so long after its last renewal; then a standby takes over. It is renewed three times as often.
     pub leader_ttl_ms: u64,
     /// A lease lives so long after its last renewal.
@@ -78,7 +82,9 @@ impl Default for Timing {
         Self {
             heartbeat_ms: 1000,
             suspect_ms: 3000,
+            down_ms: 30_000,
             lost_ms: 15 * 60 * 1000,
+            zone_lost_ms: 60 * 60 * 1000,
             leader_ttl_ms: 6000,
             lease_ms: 15_000,
             seal_grace_ms: 3000,
@@ -96,8 +102,16 @@ impl Timing {
         Duration::from_millis(self.suspect_ms)
     }
 
+    pub(crate) fn down(&self) -> Duration {
+        Duration::from_millis(self.down_ms).clamp(self.suspect(), self.lost())
+    }
+
     pub(crate) fn lost(&self) -> Duration {
         Duration::from_millis(self.lost_ms.max(self.suspect_ms))
+    }
+
+    pub(crate) fn zone_lost(&self) -> Duration {
+        Duration::from_millis(self.zone_lost_ms).max(self.lost())
     }
 
     pub(crate) fn seal_grace(&self) -> Duration {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use holdfast_libs_types::{DiskId, NodeId};
 use holdfast_volume_manager_catalog::{CatalogError, Disk, Node, Volume};
 use holdfast_volume_manager_client::{Replica, UnusableDisk};
-use holdfast_volume_manager_planner::{Distinct, Inventory, InventoryDisk};
+use holdfast_volume_manager_planner::{Absences, Distinct, Inventory, InventoryDisk, Patience};
 use tokio::time::Instant;
 
 use crate::liveness::{NodeStanding, Standing};
@@ -45,6 +45,7 @@ pub(crate) struct Snapshot {
     pub taken: Instant,
     pub nodes: Vec<NodeView>,
     pub disks: Vec<DiskView>,
+    pub absences: Absences,
     by_id: HashMap<DiskId, usize>,
 }
 
@@ -74,10 +75,16 @@ impl Snapshot {
         self.disks.iter().filter(move |view| view.standing == Standing::Healthy && view.damaged_extents != known(view))
     }
 
-    /// Those of a volume's replicas that still count.
+    /// Those of a volume's replicas that can be read.
     pub fn live(&self, volume: &Volume) -> Vec<DiskId> {
         let holds = |disk: &DiskId| self.disk(*disk).is_some_and(|view| view.standing.holds_replicas());
         volume.replicas.iter().copied().filter(holds).collect()
+    }
+
+    /// Those of a volume's replicas that need not be replaced: they are well, or waited for.
+    pub fn kept(&self, volume: &Volume) -> Vec<DiskId> {
+        let keeps = |disk: &DiskId| self.disk(*disk).is_some_and(|view| view.standing.keeps_replicas());
+        volume.replicas.iter().copied().filter(keeps).collect()
     }
 
     pub fn replica(&self, disk: DiskId) -> Option<Replica> {
@@ -101,11 +108,17 @@ impl Manager {
             .iter()
             .map(|node| (node.node.clone(), [&node.zone, &node.rack, &node.address].map(Clone::clone)))
             .collect();
-        let mut snapshot = Snapshot { taken, nodes: Vec::new(), disks: Vec::new(), by_id: HashMap::new() };
+        let zones: Vec<(&NodeId, &str)> = nodes.iter().map(|node| (&node.node, node.zone.as_str())).collect();
+        let absences = liveness.absences(&zones, now, &self.config.timing);
+        let patience: HashMap<NodeId, Patience> =
+            nodes.iter().map(|node| node.node.clone()).zip(absences.patience.iter().copied()).collect();
+        let mut snapshot = Snapshot { taken, nodes: Vec::new(), disks: Vec::new(), absences, by_id: HashMap::new() };
         for disk in disks {
             let Some([zone, rack, address]) = places.get(&disk.info.node).cloned() else { continue };
             let id = disk.info.disk;
-            let standing = liveness.disk_standing(id, now, &self.config.timing);
+            let node = &disk.info.node;
+            let patience = patience.get(node).copied().unwrap_or_default();
+            let standing = liveness.disk_standing(id, node, now, &self.config.timing, patience);
             let report = liveness.report(id);
             let free_slots = report.map_or(disk.info.free_slots, |report| report.free_slots);
             let damaged_extents = report.map_or(0, |report| report.damaged_extents);

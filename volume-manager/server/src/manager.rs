@@ -78,6 +78,8 @@ pub(crate) struct Progress {
     /// Sealed volumes of which a disk holds an extent that is damaged or in the trash, as the last audit saw: it takes no copy
     /// of them.
     pub spoiled: HashMap<DiskId, HashSet<VolumeId>>,
+    /// Disks that were away when a volume was sealed: its replica there is not on the list, and may be again after an audit.
+    pub left_out: HashMap<VolumeId, Vec<DiskId>>,
     /// Nodes that are being given the keyring.
     pub pushing: HashSet<NodeId>,
     /// Volumes that lack a replica and cannot get one now, each with the reason.

@@ -136,7 +136,7 @@ async fn begin_seals(manager: &Manager, snapshot: &Snapshot) -> Result<(), Catal
 /// Why a volume on this disk cannot be written any more.
 fn broken(snapshot: &Snapshot, disk: DiskId) -> Option<String> {
     match snapshot.disk(disk).map(|view| &view.standing) {
-        Some(Standing::Healthy | Standing::Suspect(_)) => None,
+        Some(Standing::Healthy | Standing::Suspect(_) | Standing::Down(_)) => None,
         Some(standing) => Some(format!("disk {disk} is {}", standing.name())),
         None => Some(format!("disk {disk} is not in the inventory")),
     }

@@ -185,6 +185,8 @@ pub(crate) async fn heartbeat(
 ) -> Result<Json<HeartbeatAnswer>, ApiError> {
     let term = manager.term.0;
     let (changed, worse, harmed) = {
+        // Together, as in a registration.
+        let mut progress = manager.progress();
         let mut liveness = manager.liveness();
         let Some(known) = liveness.node(&request.node).filter(|known| known.instance == request.instance) else {
             return Ok(Json(HeartbeatAnswer { register: true, term }));
@@ -201,6 +203,10 @@ pub(crate) async fn heartbeat(
         let harmed = reports.iter().any(|report| {
             liveness.report(report.disk).is_none_or(|known| known.damaged_extents != report.damaged_extents)
         });
+        // It was silent for so long that something may have been done without it.
+        if liveness.silence(&request.node, heard.at) > manager.config.timing.suspect() {
+            progress.audits.insert(request.node.clone(), heard.at);
+        }
         liveness.hear(&request.node, heard, &reports);
         (changed, worse, harmed)
     };

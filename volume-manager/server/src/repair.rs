@@ -13,7 +13,8 @@ use tokio::time::Instant;
 
 use crate::audit;
 use crate::inventory::{DISTINCT, Snapshot};
-use crate::manager::{Manager, within};
+use crate::liveness::Standing;
+use crate::manager::{Manager, Progress, within};
 
 /// A disk that failed a copy of a volume is left out for it so long.
 const AVOID: Duration = Duration::from_secs(30);
@@ -63,7 +64,7 @@ fn targets(manager: &Manager, snapshot: &Snapshot) -> Inventory {
 fn lacking(manager: &Manager, snapshot: &Snapshot, sealed: &[Volume]) -> Vec<VolumeReplicas> {
     let now = Instant::now();
     let mut avoid: HashMap<VolumeId, Vec<DiskId>> = HashMap::new();
-    {
+    let left_out = {
         let mut progress = manager.progress();
         progress.failed_copies.retain(|_, until| *until > now);
         for (volume, disk) in progress.failed_copies.keys() {
@@ -74,19 +75,37 @@ fn lacking(manager: &Manager, snapshot: &Snapshot, sealed: &[Volume]) -> Vec<Vol
                 avoid.entry(*volume).or_default().push(*disk);
             }
         }
-    }
+        waited_for(&mut progress, snapshot);
+        progress.left_out.clone()
+    };
     let mut lacking = Vec::new();
     for volume in sealed.iter().filter(|volume| volume.length.is_some_and(|length| length > 0)) {
-        let (live, failing): (Vec<DiskId>, Vec<DiskId>) = snapshot
-            .live(volume)
-            .into_iter()
-            .partition(|disk| snapshot.disk(*disk).is_some_and(|view| view.standing.keeps_replicas()));
-        if live.len() < COPIES {
+        let keeps = |disk: &DiskId| snapshot.disk(*disk).is_some_and(|view| view.standing.keeps_replicas());
+        let (live, failing): (Vec<DiskId>, Vec<DiskId>) = snapshot.live(volume).into_iter().partition(keeps);
+        let mut away = snapshot.kept(volume);
+        away.retain(|disk| !live.contains(disk));
+        let back_soon = left_out.get(&volume.volume).map_or(0, Vec::len);
+        if live.len() + away.len() + back_soon < COPIES {
             let avoid = avoid.remove(&volume.volume).unwrap_or_default();
-            lacking.push(VolumeReplicas { volume: volume.volume, live, failing, avoid });
+            lacking.push(VolumeReplicas { volume: volume.volume, live, failing, away, avoid });
         }
     }
     lacking
+}
+
+/// Forgets replicas that were left out of a seal once their disk is lost, or is back and was audited: it holds no replica then.
+fn waited_for(progress: &mut Progress, snapshot: &Snapshot) {
+    let Progress { left_out, audits, auditing, .. } = progress;
+    for disks in left_out.values_mut() {
+        disks.retain(|disk| {
+            snapshot.disk(*disk).is_some_and(|view| {
+                let node = &view.disk.info.node;
+                let audited = !audits.contains_key(node) && !auditing.contains_key(node);
+                view.standing.away().is_some() || view.standing == Standing::Healthy && !audited
+            })
+        });
+    }
+    left_out.retain(|_, disks| !disks.is_empty());
 }
 
 /// Answers whether to plan anew at once.

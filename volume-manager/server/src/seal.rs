@@ -103,11 +103,25 @@ async fn commit_digest(manager: &Manager, volume: &Volume, length: u64) -> Resul
                 tracing::warn!(volume = %volume.volume, %disk, why, "replica dropped at the seal");
             }
             manager.catalog.table.commit_seal(manager.term, volume.volume, digest, &holders).await?;
+            note_left_out(manager, volume, &holders).await?;
             manager.metrics.seals.inc();
             tracing::info!(volume = %volume.volume, length, reason = volume.seal_reason, "volume sealed");
             Ok(Sealed::Done)
         }
     }
+}
+
+/// Remembers which replicas are not on the list only because their disks are away. A disk that comes back in time costs no
+/// copy then: what it holds is verified. After a restart of the volume manager it costs one.
+async fn note_left_out(manager: &Manager, volume: &Volume, holders: &[DiskId]) -> Result<(), CatalogError> {
+    let snapshot = manager.snapshot().await?;
+    let is_away = |disk: &DiskId| snapshot.disk(*disk).is_some_and(|view| view.standing.away().is_some());
+    let missing = volume.replicas.iter().copied().filter(|disk| !holders.contains(disk));
+    let left_out: Vec<DiskId> = missing.filter(is_away).collect();
+    if !left_out.is_empty() {
+        manager.progress().left_out.insert(volume.volume, left_out);
+    }
+    Ok(())
 }
 
 type Digest = (DiskId, Result<[u8; 32], String>);

@@ -14,7 +14,7 @@ use http::StatusCode;
 
 use crate::error::answer;
 use crate::inventory::{DISTINCT, DiskView, Snapshot};
-use crate::liveness::{NodeStanding, Standing};
+use crate::liveness::{NodeStanding, Standing, in_words};
 use crate::manager::Manager;
 
 pub(crate) async fn status(State(manager): State<Arc<Manager>>) -> Result<Json<CellStatus>, ApiError> {
@@ -106,10 +106,11 @@ fn health(
         }
     }
     add(&mut reasons, damaged.into_iter());
+    reasons.extend(vanished(snapshot));
     let nodes = snapshot.nodes.iter().filter(|view| view.standing != NodeStanding::Up);
     reasons.extend(nodes.map(|view| format!("node {} is {}", view.node.node, view.standing.name())));
     for view in snapshot.disks.iter().filter(|view| view.standing != Standing::Healthy) {
-        let reason = view.standing.reason().unwrap_or("no reason given");
+        let reason = row_reason(view).unwrap_or_else(|| "no reason given".to_owned());
         reasons.push(format!("disk {} is {}: {reason}", view.disk.info.disk, view.standing.name()));
     }
     add(&mut reasons, harmed.into_iter());
@@ -139,6 +140,25 @@ fn health(
     (health, reasons)
 }
 
+/// What vanished at once and is waited for.
+fn vanished(snapshot: &Snapshot) -> Vec<String> {
+    let absences = &snapshot.absences;
+    if let Some(cut) = &absences.cut_off {
+        return vec![format!(
+            "{} of {} nodes, {} of {} zones were not heard of at once: this volume manager may itself be cut off, so it repairs \
+             nothing for their sake and waits until some are heard again",
+            cut.nodes, cut.of_nodes, cut.zones, cut.of_zones
+        )];
+    }
+    let say = |zone: &String| {
+        let of_zone = snapshot.disks.iter().filter(|view| view.zone == *zone);
+        let left = of_zone.filter_map(|view| view.standing.away()?.lost_in).max();
+        let repair = left.map_or_else(|| "is under way".to_owned(), |left| format!("starts in {}", in_words(left)));
+        format!("zone {zone} has vanished, all of its nodes are silent: its repair {repair}")
+    };
+    absences.zones.iter().map(say).collect()
+}
+
 /// Adds the first few; a cell that lost a zone has as many reasons as volumes.
 fn add(reasons: &mut Vec<String>, mut more: impl Iterator<Item = String>) {
     reasons.extend(more.by_ref().take(MAX_REASONS));
@@ -160,8 +180,15 @@ fn node_row(view: &crate::inventory::NodeView) -> NodeRow {
     }
 }
 
-/// Why it is not healthy, or else why it may soon be so.
+/// Why it is not healthy and when that is repaired, or else why it may soon be so.
 fn row_reason(view: &DiskView) -> Option<String> {
+    if let Some(away) = view.standing.away() {
+        let repair = away.lost_in.map_or_else(
+            || "repair waits until more of the cell is heard".to_owned(),
+            |left| format!("repair starts in {}", in_words(left)),
+        );
+        return Some(format!("{}; {repair}", away.reason));
+    }
     let failing = || view.failing.as_ref().map(|why| format!("suspected to be failing: {why}"));
     view.standing.reason().map(str::to_owned).or_else(failing)
 }
@@ -177,6 +204,7 @@ fn disk_rows(snapshot: &Snapshot, volumes: &[Volume]) -> Vec<DiskRow> {
         path: view.disk.info.path.clone(),
         state: view.standing.name().to_owned(),
         reason: row_reason(view),
+        repair_in_s: view.standing.away().and_then(|away| Some(away.lost_in?.as_secs())),
         slots: view.disk.info.slots,
         free_slots: view.free_slots,
         slot_bytes: view.disk.info.slot_bytes,

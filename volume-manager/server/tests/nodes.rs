@@ -124,7 +124,8 @@ async fn a_disk_that_does_not_answer_is_suspect_with_its_reason_and_keeps_its_re
         (row.0 != "healthy").then_some(row)
     })
     .await;
-    assert_eq!((state.as_str(), reason.as_str()), ("suspect", "it has answered nothing for 5 s"));
+    assert_eq!(state, "suspect");
+    assert!(reason.starts_with("it has answered nothing for 5 s; repair starts in "), "{reason}");
     for _ in 0..20 {
         let leased = cell.written(1).await;
         assert!(leased.replicas.iter().all(|replica| replica.disk != hung), "nothing new goes there");

@@ -70,7 +70,9 @@ pub fn timing() -> Timing {
     Timing {
         heartbeat_ms: 50,
         suspect_ms: 20_000,
+        down_ms: 40_000,
         lost_ms: 60_000,
+        zone_lost_ms: 120_000,
         leader_ttl_ms: 60_000,
         lease_ms: 60_000,
         seal_grace_ms: 600,
@@ -132,8 +134,26 @@ impl Cell {
         cell
     }
 
+    /// So many zones of two nodes with `disks` disks each, registered.
+    pub async fn start_pairs(timing: Timing, zones: u8, disks: u8) -> Self {
+        let mut cell = Self::without_nodes(timing);
+        for number in 1..=zones * 2 {
+            cell.nodes.push(FakeNode::start_in(&cell.tls, number, disks, number.div_ceil(2)).await);
+        }
+        cell.start_manager().await;
+        cell
+    }
+
     /// Three nodes that know no volume manager yet.
     pub async fn without_manager(timing: Timing, disks: u8) -> Self {
+        let mut cell = Self::without_nodes(timing);
+        for number in 1..=3 {
+            cell.nodes.push(FakeNode::start(&cell.tls, number, disks).await);
+        }
+        cell
+    }
+
+    fn without_nodes(timing: Timing) -> Self {
         let dir = TempDir::new().unwrap();
         let tls = certificates(dir.path());
         let config = Config {
@@ -148,11 +168,7 @@ impl Cell {
             timing,
             copies: Copies::default(),
         };
-        let mut cell = Self { tls, config, nodes: Vec::new(), manager: None, dir, catalog: OnceCell::new() };
-        for number in 1..=3 {
-            cell.nodes.push(FakeNode::start(&cell.tls, number, disks).await);
-        }
-        cell
+        Self { tls, config, nodes: Vec::new(), manager: None, dir, catalog: OnceCell::new() }
     }
 
     /// Starts a volume manager on the catalog and waits until all nodes have registered with it.

@@ -77,7 +77,12 @@ pub struct FakeNode {
 }
 
 impl FakeNode {
+    /// In a zone of its own.
     pub async fn start(tls: &TlsFiles, number: u8, disks: u8) -> Self {
+        Self::start_in(tls, number, disks, number).await
+    }
+
+    pub async fn start_in(tls: &TlsFiles, number: u8, disks: u8, zone: u8) -> Self {
         let reports = (1..=disks).map(|place| report(DiskId([number * 16 + place; 16]))).map(|r| (r.disk, r)).collect();
         let inner = Arc::new(Mutex::new(Inner {
             instance: InstanceId([number; 16]),
@@ -110,7 +115,7 @@ impl FakeNode {
         tokio::spawn(holdfast_libs_transport::serve(listener, tls.server().unwrap(), router, stop.clone()));
         let node = Self {
             name: NodeId(format!("node-{number}")),
-            zone: format!("zone-{number}"),
+            zone: format!("zone-{zone}"),
             address,
             inner,
             _stop: stop.clone().drop_guard(),
