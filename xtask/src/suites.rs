@@ -7,6 +7,9 @@ use std::time::Instant;
 
 use anyhow::{Context, anyhow, bail};
 
+/// What is built together, with the same features of all dependencies. The parsers under fuzz have a suite of their own.
+const TESTED: [&str; 3] = ["--workspace", "--exclude", "holdfast-tests-fuzz"];
+
 /// The workspace's root folder.
 pub fn root() -> PathBuf {
     let manifest = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
@@ -58,8 +61,7 @@ pub fn test(only: Option<&str>) -> anyhow::Result<()> {
     }
     if wanted("unit") {
         crate::mariadb::ensure(&root())?;
-        let others = ["--exclude", "holdfast-tests-cluster", "--exclude", "holdfast-tests-fuzz"];
-        run("unit", cargo(&["test", "--workspace"]).args(others))?;
+        run("unit", cargo(&["test"]).args(TESTED).args(["--exclude", "holdfast-tests-cluster"]))?;
         run(
             "unit, planted bugs",
             &mut cargo(&[
@@ -79,20 +81,30 @@ pub fn test(only: Option<&str>) -> anyhow::Result<()> {
         run("fuzz", &mut cargo(&["test", "--package", "holdfast-tests-fuzz"]))?;
     }
     if wanted("cluster") || wanted("compatibility") {
-        run("release build", &mut cargo(&["build", "--release", "--package", "holdfast-cli"]))?;
+        run("binary", cargo(&["build", "--bin", "holdfast"]).args(TESTED))?;
     }
     if wanted("cluster") {
-        // One cluster at a time: they share two cores, and each starts eight processes.
-        run(
-            "cluster",
-            &mut cargo(&["test", "--release", "--package", "holdfast-tests-cluster", "--", "--test-threads=1"]),
-        )?;
+        cluster()?;
     }
     if wanted("compatibility") {
         compatibility()?;
     }
     eprintln!("==> all in {:.0} s", started.elapsed().as_secs_f32());
     Ok(())
+}
+
+/// The tests of whole cells, on the binary that lies beside them. A single package's tests would be built with other features
+/// of most dependencies than the whole workspace's are, so they are chosen by name instead.
+fn cluster() -> anyhow::Result<()> {
+    let mut tests = cargo(&["test"]);
+    tests.args(TESTED);
+    for file in std::fs::read_dir(root().join("tests/cluster/tests"))? {
+        let path = file?.path();
+        let name = path.file_stem().context("a test without a name")?;
+        tests.arg("--test").arg(name);
+    }
+    // One cell at a time: they share two cores, and each starts eight processes.
+    run("cluster", tests.args(["--", "--test-threads=1"]))
 }
 
 /// The official Python SDK against a `holdfast dev` of its own.
@@ -103,7 +115,7 @@ fn compatibility() -> anyhow::Result<()> {
     if data.exists() {
         std::fs::remove_dir_all(&data)?;
     }
-    let mut dev = Command::new(root().join("target/release/holdfast"))
+    let mut dev = Command::new(root().join("target/debug/holdfast"))
         .args(["dev", "--no-clients", "--data"])
         .arg(&data)
         .stdout(Stdio::piped())

@@ -20,14 +20,17 @@ pub struct Cell {
     revived: Vec<Child>,
 }
 
-/// The release build's binary.
+/// The binary of the same build as the test: it lies beside the folder of this executable.
 ///
 /// # Errors
 /// When it has not been built.
 pub fn binary() -> anyhow::Result<PathBuf> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/release/holdfast");
-    path.canonicalize()
-        .with_context(|| format!("{} is not built: cargo build --release -p holdfast-cli", path.display()))
+    let test = std::env::current_exe()?;
+    let path = test.ancestors().nth(2).context("the test has no folder")?.join("holdfast");
+    if !path.exists() {
+        bail!("{} is not built: `cargo xtask test --only cluster` does so", path.display());
+    }
+    Ok(path)
 }
 
 /// A folder for a test, on the checkout's file system.

@@ -1,7 +1,6 @@
-//! A whole cell for tests: `holdfast dev` from the release build, driven as an operator and an application would.
+//! A whole cell for tests: `holdfast dev` from the build of the tests themselves, driven as an operator and an application would.
 //!
-//! Build it first: `cargo build --release -p holdfast-cli` (`cargo xtask test` does). The folder of a cell lies
-//! under `target/`, on the file system of the checkout, so that O_DIRECT and durable writes are real.
+//! `cargo xtask test --only cluster` builds and runs it. The folder of a cell lies under `target/`, on the file system of the checkout, so that O_DIRECT and durable writes are real.
 
 pub mod blocks;
 pub mod cell;
