@@ -146,6 +146,15 @@ impl TableReader for SqliteReader {
         self.ask(TableFileReader::volumes).await
     }
 
+    async fn volumes_after(
+        &self,
+        after: Option<VolumeId>,
+        on: Option<DiskId>,
+        limit: usize,
+    ) -> Result<Vec<Volume>, CatalogError> {
+        self.ask(move |file| file.volumes_after(after, on, limit)).await
+    }
+
     async fn volumes_in(&self, states: &[VolumeState]) -> Result<Vec<Volume>, CatalogError> {
         let states = states.to_vec();
         self.ask(move |file| file.volumes_in(&states)).await
@@ -219,6 +228,15 @@ impl TableReader for SqliteTable {
 
     async fn volumes(&self) -> Result<Vec<Volume>, CatalogError> {
         self.reader.volumes().await
+    }
+
+    async fn volumes_after(
+        &self,
+        after: Option<VolumeId>,
+        on: Option<DiskId>,
+        limit: usize,
+    ) -> Result<Vec<Volume>, CatalogError> {
+        self.reader.volumes_after(after, on, limit).await
     }
 
     async fn volumes_in(&self, states: &[VolumeState]) -> Result<Vec<Volume>, CatalogError> {

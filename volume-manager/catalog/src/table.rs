@@ -275,6 +275,18 @@ pub trait TableReader: fmt::Debug + Send + Sync {
     /// `Sql`, `Database`, `Damaged`.
     async fn volumes(&self) -> Result<Vec<Volume>, CatalogError>;
 
+    /// The volumes behind `after`, in order of their ids, no more than `limit` of them; with `on`, only those that have a
+    /// replica there. What a caller goes through page by page need not fit into memory.
+    ///
+    /// # Errors
+    /// `Sql`, `Database`, `Damaged`.
+    async fn volumes_after(
+        &self,
+        after: Option<VolumeId>,
+        on: Option<DiskId>,
+        limit: usize,
+    ) -> Result<Vec<Volume>, CatalogError>;
+
     /// The volumes in any of these states, in order of their ids.
     ///
     /// # Errors

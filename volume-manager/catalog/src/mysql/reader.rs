@@ -79,6 +79,23 @@ pub(super) async fn volumes_in(database: &Database, states: &[VolumeState]) -> R
     volumes(database, &format!("WHERE state IN ({list})"), names).await
 }
 
+pub(super) async fn volumes_after(
+    database: &Database,
+    after: Option<VolumeId>,
+    on: Option<DiskId>,
+    limit: usize,
+) -> Result<Vec<Volume>, CatalogError> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    // Every id is above the empty one.
+    let after = after.map_or_else(Vec::new, |id| id.as_bytes().to_vec());
+    let (from, values) = match on {
+        None => ("volumes WHERE", values![after, limit]),
+        Some(disk) => ("replicas WHERE disk = ? AND", values![disk.as_bytes(), after, limit]),
+    };
+    let page = format!("SELECT volume FROM {from} volume > ? ORDER BY volume LIMIT ?");
+    volumes(database, &format!("JOIN ({page}) page ON page.volume = v.volume"), values).await
+}
+
 /// The volumes that a condition holds for, in order of their ids.
 pub(super) async fn volumes(database: &Database, filter: &str, values: Values) -> Result<Vec<Volume>, CatalogError> {
     let mut session = database.session().await?;

@@ -63,6 +63,15 @@ impl TableReader for MysqlTable {
         retry(&self.0, || reader::volumes(&self.0, "", values![])).await
     }
 
+    async fn volumes_after(
+        &self,
+        after: Option<VolumeId>,
+        on: Option<DiskId>,
+        limit: usize,
+    ) -> Result<Vec<Volume>, CatalogError> {
+        retry(&self.0, || reader::volumes_after(&self.0, after, on, limit)).await
+    }
+
     async fn volumes_in(&self, states: &[VolumeState]) -> Result<Vec<Volume>, CatalogError> {
         retry(&self.0, || reader::volumes_in(&self.0, states)).await
     }

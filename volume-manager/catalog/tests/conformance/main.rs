@@ -59,6 +59,7 @@ every_store! {
         what_contradicts_an_earlier_step_is_refused
         replicas_of_a_sealed_volume_change_by_compare_and_set
         a_lease_is_renewed_for_its_holder_only_and_runs_out_otherwise
+        volumes_are_read_page_by_page_all_of_them_or_those_of_a_disk
         a_leader_that_was_replaced_changes_nothing
         frontends_read_locations_from_a_handle_of_their_own
         a_generation_rises_when_it_is_told_to

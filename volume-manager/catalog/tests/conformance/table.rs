@@ -202,6 +202,32 @@ pub async fn a_lease_is_renewed_for_its_holder_only_and_runs_out_otherwise(subje
     assert_eq!(ids(table.volumes_in(&[]).await.unwrap()), [0u8; 0]);
 }
 
+pub async fn volumes_are_read_page_by_page_all_of_them_or_those_of_a_disk(subject: Subject) {
+    let (table, term) = open(&subject).await;
+    for number in 1..=7 {
+        let disks = vec![disk(1), disk(2), disk(if number % 2 == 0 { 4 } else { 5 })];
+        table.create_volume(term, &NewVolume { disks, ..new(number) }).await.unwrap();
+    }
+    for (on, expected) in [
+        (None, vec![1, 2, 3, 4, 5, 6, 7]),
+        (Some(disk(2)), vec![1, 2, 3, 4, 5, 6, 7]),
+        (Some(disk(4)), vec![2, 4, 6]),
+        (Some(disk(3)), vec![]),
+    ] {
+        for limit in 1..=8 {
+            let (mut found, mut after) = (Vec::new(), None);
+            loop {
+                let page = table.volumes_after(after, on, limit).await.unwrap();
+                assert!(page.len() <= limit && page.iter().all(|volume| volume.replicas.len() == 3), "{page:?}");
+                let Some(last) = page.last() else { break };
+                after = Some(last.volume);
+                found.extend(page.iter().map(|volume| volume.volume.0[0]));
+            }
+            assert_eq!(found, expected, "{on:?}, {limit} a page");
+        }
+    }
+}
+
 pub async fn a_leader_that_was_replaced_changes_nothing(subject: Subject) {
     let (table, old) = open(&subject).await;
     table.create_volume(old, &new(1)).await.unwrap();

@@ -47,6 +47,27 @@ impl TableFileReader {
         self.db.read(|tx| many(tx, &format!("SELECT {VOLUME_COLUMNS} ORDER BY volume"), []))
     }
 
+    pub fn volumes_after(
+        &self,
+        after: Option<VolumeId>,
+        on: Option<DiskId>,
+        limit: usize,
+    ) -> Result<Vec<Volume>, CatalogError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        // Every id is above the empty one.
+        let after = after.as_ref().map_or(&[][..], |id| id.as_bytes());
+        let page = "ORDER BY volume LIMIT ?2";
+        self.db.read(|tx| match on {
+            None => many(tx, &format!("SELECT {VOLUME_COLUMNS} WHERE volume > ?1 {page}"), (after, limit)),
+            Some(disk) => {
+                let sql = format!(
+                    "SELECT {VOLUME_COLUMNS} JOIN replicas USING (volume) WHERE disk = ?3 AND volume > ?1 {page}"
+                );
+                many(tx, &sql, (after, limit, disk.as_bytes()))
+            }
+        })
+    }
+
     pub fn volumes_in(&self, states: &[VolumeState]) -> Result<Vec<Volume>, CatalogError> {
         self.db.read(|tx| {
             let mut found = Vec::new();
