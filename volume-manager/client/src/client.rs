@@ -10,6 +10,7 @@ use crate::messages::{
     CellStatus, DurabilityAnswer, DurabilityAsk, Heartbeat, HeartbeatAnswer, LeaseRequest, LeasedVolume, Register,
     RegisterAnswer, RenewRequest, SealAsk, SealState, VolumeRow,
 };
+use crate::reading::{Inventory, VolumePage, VolumeQuery};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -79,12 +80,28 @@ impl VolumeManagerClient {
         self.http.get_json(&self.url(&format!("/v1/volumes/{volume}")), DEADLINE).await
     }
 
-    /// All volumes (role admin).
+    /// All volumes (role admin); of a large cell they are better asked for by [`Self::find_volumes`].
     ///
     /// # Errors
     /// See [`CallError`].
     pub async fn volumes(&self) -> Result<Vec<VolumeRow>, CallError> {
         self.http.get_json(&self.url("/v1/volumes"), DEADLINE).await
+    }
+
+    /// Some of the volumes, those behind a page's `next` with the next call (role admin).
+    ///
+    /// # Errors
+    /// `bad_request`.
+    pub async fn find_volumes(&self, query: &VolumeQuery) -> Result<VolumePage, CallError> {
+        self.http.post_json(&self.url("/v1/volumes/find"), query, DEADLINE).await
+    }
+
+    /// Nodes and disks (role admin).
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn inventory(&self) -> Result<Inventory, CallError> {
+        self.http.get_json(&self.url("/v1/inventory"), DEADLINE).await
     }
 
     /// The cell's state (role admin).

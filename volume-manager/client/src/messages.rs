@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use holdfast_libs_types::{CellId, DiskId, InstanceId, NodeId, VolumeId, WriteEpoch};
 use serde::{Deserialize, Serialize};
 
+use crate::reading::{Capacity, WorkSummary};
+
 /// Error codes of the volume manager, each with its HTTP status.
 pub mod code {
     /// 507: no three disks in distinct zones have a free slot. The message says what is missing.
@@ -290,7 +292,7 @@ pub struct Work {
 }
 
 /// The answer to `GET /v1/status`: what `admin status --json` prints.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CellStatus {
     /// `ok`, `degraded` or `critical`.
     pub health: String,
@@ -306,8 +308,14 @@ pub struct CellStatus {
     pub nodes: Vec<NodeRow>,
     /// Disks.
     pub disks: Vec<DiskRow>,
-    /// Work under way.
+    /// Work under way: the first hundred volumes of it.
     pub work: Vec<Work>,
+    /// All of it, by kind.
+    #[serde(default)]
+    pub work_summary: Vec<WorkSummary>,
+    /// What its space comes to.
+    #[serde(default)]
+    pub capacity: Capacity,
 }
 
 /// What an operator says of the disks; what is left out is measured, or assumed.

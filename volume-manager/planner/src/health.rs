@@ -20,13 +20,18 @@ pub struct HealthCounts {
     pub unreadable: u64,
 }
 
+impl HealthCounts {
+    /// Counts one more volume, by its number of live replicas.
+    pub fn note(&mut self, live_replicas: usize) {
+        self.total += 1;
+        self.can_lose[usize::from(can_lose(live_replicas))] += 1;
+        self.unreadable += u64::from(live_replicas == 0);
+    }
+}
+
 /// Counts volumes, each given by its number of live replicas.
 pub fn health_counts(live_replicas: impl IntoIterator<Item = usize>) -> HealthCounts {
     let mut counts = HealthCounts::default();
-    for live in live_replicas {
-        counts.total += 1;
-        counts.can_lose[usize::from(can_lose(live))] += 1;
-        counts.unreadable += u64::from(live == 0);
-    }
+    live_replicas.into_iter().for_each(|live| counts.note(live));
     counts
 }

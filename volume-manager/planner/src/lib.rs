@@ -5,6 +5,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod absence;
+mod capacity;
 mod durability;
 mod health;
 mod inventory;
@@ -16,6 +17,7 @@ mod seal;
 mod spread;
 
 pub use absence::{AbsenceLimits, Absences, CutOff, NodeSilence, Patience, absences};
+pub use capacity::volumes_that_fit;
 pub use durability::{Durability, DurabilityError, DurabilityInputs, durability};
 pub use health::{HealthCounts, can_lose, health_counts};
 pub use inventory::{Inventory, InventoryDisk};

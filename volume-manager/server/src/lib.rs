@@ -3,7 +3,8 @@
 //!
 //! - `liveness`: who was heard of when, and what that makes of every disk
 //! - `leadership`: one leads, others stand by
-//! - `registration`, `leases`, `status`: the calls
+//! - `registration`, `leases`, `status`, `listing`: the calls
+//! - `summary`: what volumes, space and work come to
 //! - `seal`: the seal protocol, steps a to f of `docs/protocols.md`, each repeatable
 //! - `repair`: copies for sealed volumes that lack a replica
 //! - `durability`: how long the data lasts on paper
@@ -23,6 +24,7 @@ mod inventory;
 mod keyring;
 mod leadership;
 mod leases;
+mod listing;
 mod liveness;
 mod manager;
 mod metrics;
@@ -33,6 +35,7 @@ mod repair_rate;
 mod routes;
 mod seal;
 mod status;
+mod summary;
 
 use std::sync::Arc;
 

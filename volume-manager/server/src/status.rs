@@ -9,23 +9,24 @@ use holdfast_libs_transport::ApiError;
 use holdfast_libs_types::{DiskId, VolumeId};
 use holdfast_volume_manager_catalog::{Volume, VolumeState};
 use holdfast_volume_manager_client::{CellStatus, DiskRow, NodeRow, VolumeCounts, VolumeRow, Work, code};
-use holdfast_volume_manager_planner::{COPIES, choose_disks, health_counts};
+use holdfast_volume_manager_planner::{COPIES, HealthCounts, choose_disks};
 use http::StatusCode;
 
 use crate::error::answer;
 use crate::inventory::{DISTINCT, DiskView, Snapshot};
 use crate::liveness::{NodeStanding, Standing, in_words};
 use crate::manager::Manager;
+use crate::summary;
 
 pub(crate) async fn status(State(manager): State<Arc<Manager>>) -> Result<Json<CellStatus>, ApiError> {
     let snapshot = manager.snapshot().await.map_err(|error| answer(&error))?;
-    let volumes = manager.catalog.table.volumes().await.map_err(|error| answer(&error))?;
-    let counted: Vec<&Volume> = volumes.iter().filter(|volume| holds_something(volume)).collect();
-    let live: Vec<usize> = counted.iter().map(|volume| snapshot.live(volume).len()).collect();
-    let counts = health_counts(live.iter().copied());
-    let (work, damaged) = work(&manager);
+    let counted = summary::count(&manager, &snapshot).await.map_err(|error| answer(&error))?;
+    let counts = &counted.health;
+    let (mut work, damaged) = work(&manager);
+    let work_summary = summary::work(&manager, &counted, &work);
     let harmed = harmed(&manager, &snapshot);
-    let (health, reasons) = health(&snapshot, &live, &work, (damaged, harmed));
+    let (health, reasons) = health(&snapshot, counts, &work, (damaged, harmed));
+    work.truncate(MAX_ROWS);
     let can_lose = counts.can_lose.iter().enumerate().map(|(n, count)| (n.to_string(), *count)).collect();
     Ok(Json(CellStatus {
         health: health.to_owned(),
@@ -34,12 +35,14 @@ pub(crate) async fn status(State(manager): State<Arc<Manager>>) -> Result<Json<C
         term: manager.term.0,
         volumes: VolumeCounts { total: counts.total, can_lose },
         nodes: snapshot.nodes.iter().map(node_row).collect(),
-        disks: disk_rows(&snapshot, &volumes),
+        disks: disk_rows(&snapshot, &counted.on_disk),
         work,
+        work_summary,
+        capacity: summary::capacity(&snapshot),
     }))
 }
 
-/// Most blocked repairs in the list of work.
+/// Most rows in the list of work, and most blocked repairs among them.
 const MAX_ROWS: usize = 100;
 
 /// Most reasons of one kind.
@@ -87,13 +90,12 @@ fn harmed(manager: &Manager, snapshot: &Snapshot) -> Vec<String> {
 /// words too.
 fn health(
     snapshot: &Snapshot,
-    live: &[usize],
+    counts: &HealthCounts,
     work: &[Work],
     (damaged, harmed): (Vec<String>, Vec<String>),
 ) -> (&'static str, Vec<String>) {
-    let unreadable = live.iter().filter(|live| **live == 0).count();
-    let last = live.iter().filter(|live| **live == 1).count();
-    let short = live.iter().filter(|live| (2..COPIES).contains(*live)).count();
+    let [none_or_one, short, _] = counts.can_lose;
+    let (unreadable, last) = (counts.unreadable, none_or_one.saturating_sub(counts.unreadable));
     let critical = unreadable + last > 0 || !damaged.is_empty();
     let mut reasons = Vec::new();
     for (count, what) in
@@ -168,7 +170,7 @@ fn add(reasons: &mut Vec<String>, mut more: impl Iterator<Item = String>) {
     }
 }
 
-fn node_row(view: &crate::inventory::NodeView) -> NodeRow {
+pub(crate) fn node_row(view: &crate::inventory::NodeView) -> NodeRow {
     NodeRow {
         node: view.node.node.clone(),
         zone: view.node.zone.clone(),
@@ -181,7 +183,7 @@ fn node_row(view: &crate::inventory::NodeView) -> NodeRow {
 }
 
 /// Why it is not healthy and when that is repaired, or else why it may soon be so.
-fn row_reason(view: &DiskView) -> Option<String> {
+pub(crate) fn row_reason(view: &DiskView) -> Option<String> {
     if let Some(away) = view.standing.away() {
         let repair = away.lost_in.map_or_else(
             || "repair waits until more of the cell is heard".to_owned(),
@@ -193,11 +195,7 @@ fn row_reason(view: &DiskView) -> Option<String> {
     view.standing.reason().map(str::to_owned).or_else(failing)
 }
 
-fn disk_rows(snapshot: &Snapshot, volumes: &[Volume]) -> Vec<DiskRow> {
-    let mut held: HashMap<DiskId, u64> = HashMap::new();
-    for disk in volumes.iter().filter(|volume| holds_something(volume)).flat_map(|volume| &volume.replicas) {
-        *held.entry(*disk).or_default() += 1;
-    }
+fn disk_rows(snapshot: &Snapshot, held: &HashMap<DiskId, u64>) -> Vec<DiskRow> {
     let row = |view: &DiskView| DiskRow {
         disk: view.disk.info.disk,
         node: view.disk.info.node.clone(),

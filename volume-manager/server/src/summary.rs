@@ -1,0 +1,97 @@
+//! What the cell's volumes, its space and its work come to, in a few numbers.
+
+use std::collections::{BTreeMap, HashMap};
+
+use holdfast_libs_types::{DiskId, VolumeId};
+use holdfast_volume_manager_catalog::{CatalogError, VolumeState};
+use holdfast_volume_manager_client::{Capacity, Work, WorkSummary};
+use holdfast_volume_manager_planner::{COPIES, HealthCounts, volumes_that_fit};
+
+use crate::inventory::Snapshot;
+use crate::listing::PAGE;
+use crate::manager::Manager;
+use crate::status::holds_something;
+
+/// All volumes of the cell, counted.
+#[derive(Debug, Default)]
+pub(crate) struct Counted {
+    /// Those that hold something, by what they can lose.
+    pub health: HealthCounts,
+    /// How many of them have a replica on a disk.
+    pub on_disk: HashMap<DiskId, u64>,
+    /// Sealed volumes that lack a replica, and the bytes that copies of them come to.
+    pub lacking: u64,
+    pub lacking_bytes: u64,
+}
+
+/// Goes through the table page by page: it need not fit into memory, and other calls go on between two pages.
+pub(crate) async fn count(manager: &Manager, snapshot: &Snapshot) -> Result<Counted, CatalogError> {
+    let mut counted = Counted::default();
+    let mut after: Option<VolumeId> = None;
+    loop {
+        let page = manager.catalog.table.volumes_after(after, None, PAGE).await?;
+        for volume in page.iter().filter(|volume| holds_something(volume)) {
+            let live = snapshot.live(volume).len();
+            counted.health.note(live);
+            for disk in &volume.replicas {
+                *counted.on_disk.entry(*disk).or_default() += 1;
+            }
+            if volume.state == VolumeState::Sealed && live < COPIES {
+                counted.lacking += 1;
+                counted.lacking_bytes += (COPIES - live) as u64 * volume.length.unwrap_or(0);
+            }
+        }
+        match page.last() {
+            Some(last) if page.len() == PAGE => after = Some(last.volume),
+            _ => return Ok(counted),
+        }
+    }
+}
+
+/// What the cell's space comes to.
+pub(crate) fn capacity(snapshot: &Snapshot) -> Capacity {
+    let mut capacity = Capacity::default();
+    let planner = snapshot.planner();
+    for (view, disk) in snapshot.disks.iter().zip(&planner.disks) {
+        let slot_bytes = view.disk.info.slot_bytes;
+        let raw = disk.slots * slot_bytes;
+        if !view.standing.holds_replicas() {
+            capacity.lost_bytes += raw;
+            continue;
+        }
+        capacity.raw_bytes += raw;
+        capacity.free_bytes += disk.free_slots * slot_bytes;
+        capacity.used_bytes += disk.slots.saturating_sub(disk.free_slots) * slot_bytes;
+        capacity.reserve_bytes += disk.reserved_slots().min(disk.free_slots) * slot_bytes;
+    }
+    // One size in the cell, as its slots are.
+    let volume_bytes = snapshot.disks.iter().map(|view| view.disk.info.volume_bytes).min().unwrap_or(0);
+    let room = |free: bool| {
+        let mut zones: BTreeMap<&str, u64> = BTreeMap::new();
+        for disk in planner.disks.iter().filter(|disk| disk.eligible && !disk.leaving) {
+            let slots = if free { disk.free_above_reserve() } else { disk.slots.saturating_sub(disk.reserved_slots()) };
+            *zones.entry(&disk.zone).or_default() += slots;
+        }
+        volumes_that_fit(&zones.into_values().collect::<Vec<_>>()) * volume_bytes
+    };
+    (capacity.usable_bytes, capacity.usable_free_bytes) = (room(false), room(true));
+    capacity
+}
+
+/// All work, by kind.
+pub(crate) fn work(manager: &Manager, counted: &Counted, work: &[Work]) -> Vec<WorkSummary> {
+    let mut kinds: BTreeMap<&str, WorkSummary> = BTreeMap::new();
+    for one in work {
+        let kind = kinds.entry(&one.kind).or_default();
+        if one.detail.starts_with("wait") { kind.waiting += 1 } else { kind.running += 1 }
+    }
+    if counted.lacking > 0 {
+        let repair = kinds.entry("repair").or_default();
+        // Those that nobody has begun with, or says anything of.
+        repair.waiting = counted.lacking.saturating_sub(repair.running);
+        repair.bytes_left = Some(counted.lacking_bytes);
+        repair.bytes_s = manager.repair_rate.bytes_s();
+        repair.eta_s = repair.bytes_s.filter(|rate| *rate > 0.0).map(|rate| counted.lacking_bytes as f64 / rate);
+    }
+    kinds.into_iter().map(|(kind, summary)| WorkSummary { kind: kind.to_owned(), ..summary }).collect()
+}
