@@ -38,10 +38,19 @@ impl FromStr for ByteSize {
 /// # Errors
 /// When stdout takes nothing, for example because its disk is full.
 pub fn text(text: &str) -> anyhow::Result<()> {
+    more(text).map(drop)
+}
+
+/// As [`text`]; answers false once nobody reads it any more, so that what makes more of it can stop.
+///
+/// # Errors
+/// When stdout takes nothing, for example because its disk is full.
+pub fn more(text: &str) -> anyhow::Result<bool> {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        written => written.context("cannot write to stdout"),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(error).context("cannot write to stdout"),
     }
 }
 
@@ -61,6 +70,27 @@ pub fn bytes(count: u64) -> String {
         }
     }
     format!("{count} B")
+}
+
+/// `42 s`, `3 min 5 s`, `2 h 10 min`, `5 days`.
+pub fn duration(seconds: f64) -> String {
+    let seconds = seconds.clamp(0.0, 1e12).round() as u64;
+    match (seconds / 86_400, seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (days, ..) if days >= 2 => format!("{days} days"),
+        (_, hours, minutes, _) if hours > 0 => format!("{hours} h {minutes} min"),
+        (_, _, minutes, seconds) if minutes > 0 => format!("{minutes} min {seconds} s"),
+        (.., seconds) => format!("{seconds} s"),
+    }
+}
+
+/// `37 %`; less than one percent is not nothing.
+pub fn percent(part: u64, whole: u64) -> String {
+    match (part, whole) {
+        (_, 0) => "-".to_owned(),
+        (0, _) => "0 %".to_owned(),
+        (part, whole) if part < whole / 100 => "<1 %".to_owned(),
+        (part, whole) => format!("{} %", u128::from(part) * 100 / u128::from(whole)),
+    }
 }
 
 /// Columns as wide as their widest cell; the first row is the heading.
@@ -130,7 +160,7 @@ pub fn progress(total_bytes: u64, what: &str) -> ProgressBar {
 
 #[cfg(test)]
 mod tests {
-    use super::{ByteSize, bytes, name, table};
+    use super::{ByteSize, bytes, duration, name, percent, table};
 
     #[test]
     fn sizes_are_read_with_and_without_units() {
@@ -147,5 +177,13 @@ mod tests {
         let rows = vec![vec!["a".to_owned(), "b".to_owned()], vec!["long".to_owned(), "c".to_owned()]];
         assert_eq!(table(&rows), "a     b\nlong  c\n");
         assert_eq!(name("a\nb"), "a\\nb");
+    }
+    #[test]
+    fn times_and_shares_are_told_in_the_unit_that_fits() {
+        let shown = [0.4, 59.0, 185.0, 7800.0, 100_000.0, 500_000.0].map(duration);
+        assert_eq!(shown, ["0 s", "59 s", "3 min 5 s", "2 h 10 min", "27 h 46 min", "5 days"]);
+        let shown =
+            [(0, 0), (0, 5), (1, 1000), (999, 1000), (u64::MAX, u64::MAX)].map(|(part, all)| percent(part, all));
+        assert_eq!(shown, ["-", "0 %", "<1 %", "99 %", "100 %"]);
     }
 }

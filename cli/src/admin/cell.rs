@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use clap::Args;
 use holdfast_libs_transport::{CallError, HttpClient, config, tls};
+use holdfast_node_client::NodeClient;
 use holdfast_volume_manager_client::VolumeManagerClient;
 use serde::Deserialize;
 
@@ -88,6 +89,7 @@ enum Addresses {
 
 /// A cell, with an operator's right to speak to its daemons.
 pub struct Cell {
+    http: HttpClient,
     volume_manager: VolumeManagerClient,
     json: bool,
 }
@@ -109,7 +111,7 @@ impl Cell {
             Addresses::Several(several) => several,
         };
         let leader = leader(&http, &addresses).await?;
-        Ok(Self { volume_manager: VolumeManagerClient::new(http, leader), json: target.json })
+        Ok(Self { volume_manager: VolumeManagerClient::new(http.clone(), leader), http, json: target.json })
     }
 
     fn config(target: &CellTarget) -> anyhow::Result<AdminConfig> {
@@ -140,6 +142,16 @@ impl Cell {
     /// Its volume manager: the one that leads.
     pub fn volume_manager(&self) -> &VolumeManagerClient {
         &self.volume_manager
+    }
+
+    /// One of its nodes.
+    pub fn node(&self, address: &str) -> NodeClient {
+        NodeClient::new(self.http.clone(), address)
+    }
+
+    /// Whether the answer is one JSON document.
+    pub fn json(&self) -> bool {
+        self.json
     }
 
     /// Prints the answer of a command: `document` under `--json`, else the text.

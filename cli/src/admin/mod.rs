@@ -6,7 +6,12 @@
 mod cell;
 mod disk;
 mod durability;
+mod names;
+mod node;
 mod status;
+mod tree;
+mod volume;
+mod zone;
 
 use clap::Subcommand;
 
@@ -14,31 +19,53 @@ pub use self::cell::{BeforeCommand, HOW_TO_NAME_A_CELL};
 use self::cell::{Cell, CellTarget};
 use self::disk::DiskCommand;
 use self::durability::DurabilityOptions;
+use self::node::NodeCommand;
+use self::status::StatusOptions;
+use self::volume::VolumeCommand;
+use self::zone::ZoneCommand;
 
 #[derive(Subcommand)]
 pub enum AdminCommand {
-    /// Health of the cell: what can lose 0, 1 or 2 more disks, nodes, disks, running work
-    Status(CellTarget),
+    /// Health of the cell on one screen: what can lose 0, 1 or 2 more disks, space, running work, what is not well
+    Status(StatusOptions),
     /// How long the cell's data lasts on paper, with every input and where it comes from
     ///
     /// A Markov model of disks that fail one by one and are repaired. It knows of no flood, no fault of a whole batch of
     /// disks and no bug: it tells whether disks and repairs are the weak spot, and promises nothing.
     Durability(DurabilityOptions),
-    /// Disks: make them ready on their own machine
+    /// Zones: the largest failure domains
+    Zone {
+        #[command(subcommand)]
+        command: ZoneCommand,
+    },
+    /// Nodes: the storage servers
+    Node {
+        #[command(subcommand)]
+        command: NodeCommand,
+    },
+    /// Disks: look at them, make them ready
     Disk {
         #[command(subcommand)]
         command: DiskCommand,
+    },
+    /// Volumes: where they are, what they can lose and why
+    Volume {
+        #[command(subcommand)]
+        command: VolumeCommand,
     },
 }
 
 /// Runs an operator's command.
 pub fn run(before: BeforeCommand, command: AdminCommand) -> anyhow::Result<()> {
     match command {
-        AdminCommand::Status(target) => on(&before, &target, status::run),
+        AdminCommand::Status(options) => on(&before, &options.target, |cell| status::run(cell, options.watch)),
         AdminCommand::Durability(options) => {
             on(&before, &options.target.clone(), |cell| durability::run(cell, options))
         }
+        AdminCommand::Zone { command } => zone::run(&before, command),
+        AdminCommand::Node { command } => node::run(&before, command),
         AdminCommand::Disk { command } => disk::run(&before, command),
+        AdminCommand::Volume { command } => volume::run(&before, command),
     }
 }
 

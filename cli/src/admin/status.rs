@@ -1,61 +1,164 @@
 //! `admin status`: the cell on one screen.
 
-use holdfast_volume_manager_client::CellStatus;
+use std::io::IsTerminal as _;
+use std::time::Duration;
 
-use super::cell::Cell;
+use clap::Args;
+use holdfast_volume_manager_client::{CellStatus, WorkSummary};
+
+use super::cell::{Cell, CellTarget};
+use crate::outcome::{told, usage};
 use crate::show::{self, Table};
 
-pub async fn run(cell: Cell) -> anyhow::Result<()> {
-    let status = cell.volume_manager().status().await?;
-    cell.answer(&status, || screen(&status))
+/// Reasons that are shown.
+const MOST_REASONS: usize = 12;
+
+/// Rows of a table that are shown.
+const MOST_ROWS: usize = 20;
+
+/// Clears the terminal and goes to its first line.
+const CLEAR: &str = "\x1b[H\x1b[2J\x1b[3J";
+
+#[derive(Args)]
+pub struct StatusOptions {
+    #[command(flatten)]
+    pub target: CellTarget,
+    /// Show it again every so many seconds, until Ctrl-C
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub watch: Option<u64>,
 }
 
-/// The whole status on one screen.
+pub async fn run(cell: Cell, watch: Option<u64>) -> anyhow::Result<()> {
+    let Some(seconds) = watch else {
+        let status = cell.volume_manager().status().await?;
+        return cell.answer(&status, || screen(&status));
+    };
+    if cell.json() || !std::io::stdout().is_terminal() {
+        return Err(usage("--watch shows a screen again and again, so it needs a terminal and goes without --json"));
+    }
+    loop {
+        let shown = match cell.volume_manager().status().await {
+            Ok(status) => screen(&status),
+            // A leader may change, a machine start anew: one who watches wants to see that too.
+            Err(error) => format!("no status: {}\n", told(&error.into())),
+        };
+        if !show::more(&format!("{CLEAR}{shown}"))? {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
+    }
+}
+
+/// The whole status: what is well in numbers, what is not by name.
 fn screen(status: &CellStatus) -> String {
-    let mut out = format!("health   {}\n", status.health);
-    for reason in &status.reasons {
-        out.push_str(&format!("         {reason}\n"));
+    let line = |name: &str, value: &str| format!("{name:<9} {}\n", show::name(value));
+    let mut out = line("health", &status.health);
+    for reason in status.reasons.iter().take(MOST_REASONS) {
+        out.push_str(&line("", reason));
+    }
+    if status.reasons.len() > MOST_REASONS {
+        out.push_str(&line(
+            "",
+            &format!("and {} more reasons (--json has them all)", status.reasons.len() - MOST_REASONS),
+        ));
     }
     let can_lose = |n: &str| status.volumes.can_lose.get(n).copied().unwrap_or(0);
-    out.push_str(&format!(
-        "volumes  {} in all; can lose 2 more disks: {}, 1: {}, none: {}\n\n",
-        status.volumes.total,
-        can_lose("2"),
-        can_lose("1"),
-        can_lose("0"),
-    ));
+    let (two, one, none) = (can_lose("2"), can_lose("1"), can_lose("0"));
+    let volumes = format!("{} in all; can lose 2 more disks: {two}, 1: {one}, none: {none}", status.volumes.total);
+    out.push_str(&line("volumes", &volumes));
+    let space = &status.capacity;
+    let raw = format!(
+        "{} of {} used ({}), {} free, {} of it kept for repair",
+        show::bytes(space.used_bytes),
+        show::bytes(space.raw_bytes),
+        show::percent(space.used_bytes, space.raw_bytes),
+        show::bytes(space.free_bytes),
+        show::bytes(space.reserve_bytes)
+    );
+    out.push_str(&line("raw space", &raw));
+    let usable =
+        format!("{} more fit, of {} in all", show::bytes(space.usable_free_bytes), show::bytes(space.usable_bytes));
+    out.push_str(&line("data", &usable));
+    let count = |all: usize, well: usize, word: &str| match all - well {
+        0 => format!("{all}, all {word}"),
+        _ => format!("{all}, {well} of them {word}"),
+    };
+    let up = status.nodes.iter().filter(|node| node.state == "up").count();
+    let mut zones: Vec<&String> = status.nodes.iter().map(|node| &node.zone).collect();
+    zones.sort();
+    zones.dedup();
+    let healthy = status.disks.iter().filter(|disk| disk.state == "healthy").count();
+    out.push_str(&line("nodes", &format!("{}, in {} zones", count(status.nodes.len(), up, "up"), zones.len())));
+    out.push_str(&line("disks", &count(status.disks.len(), healthy, "healthy")));
+    if status.work_summary.is_empty() {
+        out.push_str(&line("work", "none"));
+    }
+    for (at, work) in status.work_summary.iter().enumerate() {
+        out.push_str(&line(if at == 0 { "work" } else { "" }, &summary(work)));
+    }
+    troubled(status)
+        .into_iter()
+        .filter(|table| !table.is_empty())
+        .for_each(|table| out.push_str(&format!("\n{table}")));
+    out
+}
+
+/// `repair: 2 running, 118 waiting, 7.2 GiB left at 85.0 MiB/s, about 1 min 27 s`.
+fn summary(work: &WorkSummary) -> String {
+    let mut text = format!("{}: {} running, {} waiting", work.kind, work.running, work.waiting);
+    if let Some(left) = work.bytes_left {
+        text.push_str(&format!(", {} left", show::bytes(left)));
+    }
+    if let Some(rate) = work.bytes_s {
+        text.push_str(&format!(" at {}/s", show::bytes(rate as u64)));
+    }
+    match work.eta_s {
+        Some(eta) => text.push_str(&format!(", about {}", show::duration(eta))),
+        None if work.bytes_left.is_some() => text.push_str(", no rate is known yet"),
+        None => {}
+    }
+    text
+}
+
+/// Nodes, disks and devices that somebody should look at.
+fn troubled(status: &CellStatus) -> [Table; 3] {
     let mut nodes = Table::new(["NODE", "ZONE", "STATE", "ADDRESS"]);
-    for node in &status.nodes {
+    for node in status.nodes.iter().filter(|node| node.state != "up").take(MOST_ROWS) {
         nodes.row([&node.node.0, &node.zone, &node.state, &node.address]);
     }
-    out.push_str(&nodes.to_string());
-    let mut disks = Table::new(["DISK", "NODE", "STATE", "FREE", "SIZE", "VOLUMES", "PATH"]);
-    for disk in &status.disks {
+    let mut disks = Table::new(["DISK", "NODE", "STATE", "VOLUMES", "PATH", "WHY"]);
+    let bad = status.disks.iter().filter(|disk| disk.state != "healthy" || disk.reason.is_some());
+    for disk in bad.take(MOST_ROWS) {
         disks.row([
             &disk.disk.to_string(),
             &disk.node.0,
             &disk.state,
-            &show::bytes(disk.free_slots * disk.slot_bytes),
-            &show::bytes(disk.slots * disk.slot_bytes),
             &disk.volumes.to_string(),
             &disk.path,
+            disk.reason.as_deref().unwrap_or(""),
         ]);
     }
     let mut unusable = Table::new(["NOT IN USE", "NODE", "WHY"]);
-    for node in &status.nodes {
-        for disk in &node.unusable {
-            unusable.row([&disk.path, &node.node.0, &disk.reason]);
-        }
+    let devices = status.nodes.iter().flat_map(|node| node.unusable.iter().map(move |disk| (node, disk)));
+    for (node, disk) in devices.take(MOST_ROWS) {
+        unusable.row([&disk.path, &node.node.0, &disk.reason]);
     }
-    let mut work = Table::new(["WORK", "VOLUME", "DETAIL"]);
-    for one in &status.work {
-        work.row([&one.kind, &one.volume.to_string(), &one.detail]);
+    [nodes, disks, unusable]
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_volume_manager_client::WorkSummary;
+
+    use super::summary;
+
+    #[test]
+    fn work_is_told_with_what_is_left_and_how_long_it_takes() {
+        let mut work = WorkSummary { kind: "repair".to_owned(), running: 2, waiting: 118, ..WorkSummary::default() };
+        assert_eq!(summary(&work), "repair: 2 running, 118 waiting");
+        work.bytes_left = Some(10 << 30);
+        assert!(summary(&work).ends_with("10.0 GiB left, no rate is known yet"));
+        (work.bytes_s, work.eta_s) = (Some(85.0 * 1048576.0), Some(120.4));
+        assert!(summary(&work).ends_with("10.0 GiB left at 85.0 MiB/s, about 2 min 0 s"), "{}", summary(&work));
     }
-    out.push_str(&format!("\n{disks}"));
-    for table in [unusable, work] {
-        if !table.is_empty() {
-            out.push_str(&format!("\n{table}"));
-        }
-    }
-    out
 }

@@ -35,7 +35,7 @@ pub struct DiskDetail {
     pub address: String,
     /// Device or file there.
     pub path: String,
-    /// `healthy`, `suspect`, `read_only`, `failed` or `lost`.
+    /// `healthy`, `suspect`, `down`, `read_only`, `failed` or `lost`.
     pub state: String,
     /// Why it is not healthy.
     pub reason: Option<String>,

@@ -1,0 +1,134 @@
+//! `admin disk`: one disk, or all of them.
+
+mod show;
+
+use clap::{Args, Subcommand};
+use holdfast_volume_manager_client::{DiskDetail, Inventory};
+use serde_json::json;
+
+use super::cell::{BeforeCommand, Cell, CellTarget};
+use super::tree::Fill;
+use super::zone::print_tree;
+use super::{names, on};
+use crate::arguments::FormatDisk;
+use crate::disk;
+use crate::outcome::usage;
+use crate::show::Table;
+
+#[derive(Subcommand)]
+pub enum DiskCommand {
+    /// List the disks
+    Ls(DiskFilter),
+    /// One disk: its state and why, what it holds, its scrub and trash, what its node says of it
+    Show(NamedDisk),
+    /// Disks as they stand in zones, racks and nodes
+    Tree(DiskPlaces),
+    /// Make a disk of a block device or a file; run it on the storage server itself, no daemon is needed
+    ///
+    /// Refuses, with the reason and what to do, a device that is in use or on which anything stands: a mount, a partition
+    /// table, a known signature, or any byte that is not zero in its first or last 2 MiB. What lies between is not looked
+    /// at, and is overwritten.
+    #[command(after_help = "Exit codes: 0 it is a disk now, 1 refused or failed (a refusal changes nothing), 2 usage.")]
+    Format(FormatDisk),
+}
+
+#[derive(Args)]
+pub struct DiskPlaces {
+    /// Only those of this node
+    #[arg(long)]
+    pub node: Option<String>,
+    /// Only those in this zone
+    #[arg(long)]
+    pub zone: Option<String>,
+    #[command(flatten)]
+    pub target: CellTarget,
+}
+
+#[derive(Args)]
+pub struct DiskFilter {
+    /// Only those in this state
+    #[arg(long, value_parser = ["healthy", "suspect", "down", "read_only", "failed", "lost"])]
+    pub state: Option<String>,
+    /// Only those that are not healthy, are suspected to fail, or hold damaged extents
+    #[arg(long)]
+    pub troubled: bool,
+    #[command(flatten)]
+    pub places: DiskPlaces,
+}
+
+#[derive(Args)]
+pub struct NamedDisk {
+    /// Id of the disk, the beginning of it, or NODE:PATH
+    pub disk: String,
+    #[command(flatten)]
+    pub target: CellTarget,
+}
+
+pub fn run(before: &BeforeCommand, command: DiskCommand) -> anyhow::Result<()> {
+    match command {
+        DiskCommand::Ls(filter) => on(before, &filter.places.target, |cell| ls(cell, &filter)),
+        DiskCommand::Show(options) => on(before, &options.target, |cell| show::run(cell, &options.disk)),
+        DiskCommand::Tree(places) => on(before, &places.target, |cell| tree(cell, &places)),
+        DiskCommand::Format(_) if before.dev.is_some() => {
+            Err(usage("--dev names a cell; a disk is formatted on its own machine, without one"))
+        }
+        DiskCommand::Format(_) if before.config.is_some() => {
+            Err(usage("--config before the command names a cell; the node's configuration goes behind `format`"))
+        }
+        DiskCommand::Format(mut options) => {
+            options.json |= before.json;
+            disk::format(&options)
+        }
+    }
+}
+
+/// The node and the zone that are asked for, by their full names.
+fn places(inventory: &Inventory, places: &DiskPlaces) -> anyhow::Result<(Option<String>, Option<String>)> {
+    let node = places.node.as_ref().map(|node| names::node(inventory, node)).transpose()?;
+    let zone = places.zone.as_ref().map(|zone| names::zone(inventory, zone)).transpose()?;
+    Ok((node.map(|node| node.node.0.clone()), zone))
+}
+
+async fn ls(cell: Cell, filter: &DiskFilter) -> anyhow::Result<()> {
+    let inventory = cell.volume_manager().inventory().await?;
+    let (node, zone) = places(&inventory, &filter.places)?;
+    let mut disks: Vec<&DiskDetail> = inventory
+        .disks
+        .iter()
+        .filter(|disk| node.as_ref().is_none_or(|node| disk.node.0 == *node))
+        .filter(|disk| zone.as_ref().is_none_or(|zone| disk.zone == *zone))
+        .filter(|disk| filter.state.as_ref().is_none_or(|state| disk.state == *state))
+        .filter(|disk| !filter.troubled || disk.reason.is_some() || disk.state != "healthy" || disk.damaged_extents > 0)
+        .collect();
+    disks.sort_by(|a, b| (&a.zone, &a.node.0, &a.path).cmp(&(&b.zone, &b.node.0, &b.path)));
+    cell.answer(&json!({ "disks": disks }), || table(&inventory, &disks).to_string())
+}
+
+async fn tree(cell: Cell, filter: &DiskPlaces) -> anyhow::Result<()> {
+    let inventory = cell.volume_manager().inventory().await?;
+    let (node, zone) = places(&inventory, filter)?;
+    print_tree(&cell, &inventory, |row| {
+        node.as_ref().is_none_or(|node| row.node.0 == *node) && zone.as_ref().is_none_or(|zone| row.zone == *zone)
+    })
+}
+
+/// Disks, a line each; ids as short as they can be told apart.
+pub fn table(inventory: &Inventory, disks: &[&DiskDetail]) -> Table {
+    let digits = names::short(inventory);
+    let mut table = Table::new(["DISK", "NODE", "ZONE", "STATE", "USED", "PATH", "NOTE"]);
+    for disk in disks {
+        let id = disk.disk.to_string();
+        let damaged = (disk.damaged_extents > 0).then(|| format!("damaged extents: {}", disk.damaged_extents));
+        let notes: Vec<String> = disk.reason.clone().into_iter().chain(damaged).collect();
+        table.row([
+            &id[..digits],
+            &disk.node.0,
+            &disk.zone,
+            &disk.state,
+            &Fill::of([*disk]).shown(),
+            &disk.path,
+            &notes.join("; "),
+        ]);
+    }
+    table
+}

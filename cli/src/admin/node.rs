@@ -1,0 +1,126 @@
+//! `admin node`: storage servers.
+
+use clap::{Args, Subcommand};
+use holdfast_volume_manager_client::{DiskDetail, Inventory, NodeRow};
+use serde_json::json;
+
+use super::cell::{BeforeCommand, Cell, CellTarget};
+use super::tree::Fill;
+use super::zone::print_tree;
+use super::{disk, names, on};
+use crate::outcome;
+use crate::show::{self, Table};
+
+#[derive(Subcommand)]
+pub enum NodeCommand {
+    /// List the nodes
+    Ls(NodeFilter),
+    /// One node: its health by its own word, its disks, and the devices that it cannot use
+    Show(NamedNode),
+    /// Nodes and their disks as they stand in zones and racks
+    Tree(NodeFilter),
+}
+
+#[derive(Args)]
+pub struct NodeFilter {
+    /// Only those in this zone
+    #[arg(long)]
+    pub zone: Option<String>,
+    /// Only those in this state
+    #[arg(long, value_parser = ["up", "suspect", "down"])]
+    pub state: Option<String>,
+    #[command(flatten)]
+    pub target: CellTarget,
+}
+
+#[derive(Args)]
+pub struct NamedNode {
+    /// Name of the node, or the beginning of it
+    pub node: String,
+    #[command(flatten)]
+    pub target: CellTarget,
+}
+
+pub fn run(before: &BeforeCommand, command: NodeCommand) -> anyhow::Result<()> {
+    match command {
+        NodeCommand::Ls(filter) => on(before, &filter.target, |cell| ls(cell, &filter)),
+        NodeCommand::Show(options) => on(before, &options.target, |cell| show(cell, &options.node)),
+        NodeCommand::Tree(filter) => on(before, &filter.target, |cell| tree(cell, &filter)),
+    }
+}
+
+/// Whether a node is asked for.
+fn wanted(inventory: &Inventory, filter: &NodeFilter) -> anyhow::Result<impl Fn(&NodeRow) -> bool> {
+    let zone = filter.zone.as_ref().map(|zone| names::zone(inventory, zone)).transpose()?;
+    let state = filter.state.clone();
+    Ok(move |node: &NodeRow| {
+        zone.as_ref().is_none_or(|zone| node.zone == *zone) && state.as_ref().is_none_or(|state| node.state == *state)
+    })
+}
+
+async fn ls(cell: Cell, filter: &NodeFilter) -> anyhow::Result<()> {
+    let inventory = cell.volume_manager().inventory().await?;
+    let wanted = wanted(&inventory, filter)?;
+    let nodes: Vec<&NodeRow> = inventory.nodes.iter().filter(|node| wanted(node)).collect();
+    let document = |node: &&NodeRow| {
+        let mut row = json!(node);
+        row["fill"] = json!(fill(&inventory, node));
+        row
+    };
+    let document = json!({ "nodes": nodes.iter().map(document).collect::<Vec<_>>() });
+    cell.answer(&document, || table(&inventory, &nodes).to_string())
+}
+
+async fn tree(cell: Cell, filter: &NodeFilter) -> anyhow::Result<()> {
+    let inventory = cell.volume_manager().inventory().await?;
+    print_tree(&cell, &inventory, wanted(&inventory, filter)?)
+}
+
+fn fill(inventory: &Inventory, node: &NodeRow) -> Fill {
+    Fill::of(inventory.disks.iter().filter(|disk| disk.node == node.node))
+}
+
+/// Nodes, a line each.
+pub fn table(inventory: &Inventory, nodes: &[&NodeRow]) -> Table {
+    let mut table = Table::new(["NODE", "ZONE", "RACK", "STATE", "HEARD", "DISKS", "USED", "ADDRESS"]);
+    for node in nodes {
+        let heard =
+            node.last_heartbeat_ms.map_or("never".to_owned(), |ms| format!("{} ago", show::duration(ms as f64 / 1e3)));
+        let fill = fill(inventory, node);
+        let rack = if node.rack.is_empty() { "-" } else { &node.rack };
+        table.row([&node.node.0, &node.zone, rack, &node.state, &heard, &fill.health(), &fill.shown(), &node.address]);
+    }
+    table
+}
+
+async fn show(cell: Cell, text: &str) -> anyhow::Result<()> {
+    let inventory = cell.volume_manager().inventory().await?;
+    let node = names::node(&inventory, text)?;
+    let disks: Vec<&DiskDetail> = inventory.disks.iter().filter(|disk| disk.node == node.node).collect();
+    let asked = cell.node(&node.address).health().await;
+    let (health, node_error) = match asked {
+        Ok(health) => (Some(health), None),
+        Err(error) => (None, Some(outcome::told(&error.into()))),
+    };
+    let document = json!({
+        "node": node, "fill": fill(&inventory, node), "disks": disks, "health": health, "node_error": node_error,
+    });
+    cell.answer(&document, || {
+        let mut out = table(&inventory, &[node]).to_string();
+        match (&health, &node_error) {
+            (Some(health), _) => {
+                out.push_str(&format!("\nhealth  {}\n", json!(health.state).as_str().unwrap_or("?")));
+                health.reasons.iter().for_each(|why| out.push_str(&format!("        {}\n", show::name(why))));
+            }
+            (None, Some(why)) => out.push_str(&format!("\nhealth  not known: {}\n", show::name(why))),
+            (None, None) => {}
+        }
+        out.push_str(&format!("\n{}", disk::table(&inventory, &disks)));
+        let mut unusable = Table::new(["NOT IN USE", "CAUSE", "WHY"]);
+        node.unusable.iter().for_each(|disk| unusable.row([&disk.path, &disk.cause, &disk.reason]));
+        if !unusable.is_empty() {
+            out.push_str(&format!("\n{unusable}"));
+        }
+        out
+    })
+}
