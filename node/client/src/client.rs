@@ -8,8 +8,8 @@ use holdfast_libs_types::{DiskId, VolumeId, WriteEpoch};
 use http::Method;
 
 use crate::messages::{
-    CopyRequest, CreateExtent, ExtentInfo, FenceRequest, Health, KeyringBody, NodeStatus, OperatorRestore, RecordInfo,
-    RestoreRequest, ScrubOrder, ScrubStatus, SealRequest, Sealed, Tail, TrashRequest, TrashStatus,
+    CancelCopy, CopyRequest, CreateExtent, ExtentInfo, FenceRequest, Health, KeyringBody, NodeStatus, OperatorRestore,
+    RecordInfo, RestoreRequest, ScrubOrder, ScrubStatus, SealRequest, Sealed, Tail, TrashRequest, TrashStatus,
 };
 
 /// Control calls answer within this; a copy of a whole volume has [`COPY_DEADLINE`].
@@ -194,7 +194,23 @@ impl NodeClient {
         offset: u64,
         length: u32,
     ) -> Result<Bytes, CallError> {
-        let url = format!("{}/v1/disks/{disk}/volumes/{volume}/bytes?offset={offset}&length={length}", self.address);
+        self.read_for_copy(disk, volume, offset, length, false).await
+    }
+
+    /// As [`NodeClient::read_bytes`], for a copy that may be `urgent`.
+    ///
+    /// # Errors
+    /// As [`NodeClient::read_bytes`]; after `busy` it is worth asking again.
+    pub async fn read_for_copy(
+        &self,
+        disk: DiskId,
+        volume: VolumeId,
+        offset: u64,
+        length: u32,
+        urgent: bool,
+    ) -> Result<Bytes, CallError> {
+        let at = format!("offset={offset}&length={length}&urgent={urgent}");
+        let url = format!("{}/v1/disks/{disk}/volumes/{volume}/bytes?{at}", self.address);
         self.http.get(&url, MAX_READ_BYTES, DEADLINE).await
     }
 
@@ -220,6 +236,14 @@ impl NodeClient {
     /// `no_space`, `read_only`, `stale_term`; `damaged` when no source gave bytes with the digest.
     pub async fn copy(&self, request: &CopyRequest) -> Result<Sealed, CallError> {
         self.http.post_json(&format!("{}/v1/copy", self.address), request, COPY_DEADLINE).await
+    }
+
+    /// Has the node give a copy up.
+    ///
+    /// # Errors
+    /// `unknown_disk`, `stale_term`.
+    pub async fn cancel_copy(&self, request: &CancelCopy) -> Result<serde_json::Value, CallError> {
+        self.http.post_json(&format!("{}/v1/copy/cancel", self.address), request, DEADLINE).await
     }
 
     /// Stores the wrapped keyring on every disk of the node, unless a newer one is there.

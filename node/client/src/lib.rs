@@ -7,7 +7,7 @@ mod messages;
 
 pub use client::{MAX_READ_BYTES, NodeClient};
 pub use messages::{
-    CopyRequest, CreateExtent, DiskState, DiskStatus, ExtentInfo, ExtentState, FenceRequest, Health, HealthState,
-    KeyringBody, NodeStatus, OperatorRestore, RecordInfo, RestoreRequest, ScrubOrder, ScrubState, ScrubStatus,
-    SealRequest, Sealed, Source, Tail, TrashRequest, TrashStatus, code,
+    CancelCopy, CopyRequest, CreateExtent, DiskState, DiskStatus, ExtentInfo, ExtentState, FenceRequest, Health,
+    HealthState, KeyringBody, NodeStatus, OperatorRestore, RecordInfo, RestoreRequest, ScrubOrder, ScrubState,
+    ScrubStatus, SealRequest, Sealed, Source, Tail, TrashRequest, TrashStatus, code,
 };

@@ -49,6 +49,8 @@ pub mod code {
     /// 504: the disk does not answer. When the message does not say that nothing was tried, the outcome is not known.
     /// Detail: `{"disk"}`. Try another replica.
     pub const STALLED: &str = "stalled";
+    /// 409: the copy was given up by an order.
+    pub const CANCELLED: &str = "cancelled";
     /// 502: the disk has failed. The message says how.
     pub const DISK_FAILED: &str = "disk_failed";
 }
@@ -135,6 +137,22 @@ pub struct CopyRequest {
     pub digest: String,
     /// Tried in order; a source whose bytes do not give the digest is left for the next.
     pub sources: Vec<Source>,
+    /// The volume has one replica left: the copy gets half of the disks' time, whatever the foreground bears.
+    #[serde(default)]
+    pub urgent: bool,
+    /// The leader's term.
+    pub term: u64,
+}
+
+/// Gives a copy up that is not needed any more, and frees its slot. Harmless when there is none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CancelCopy {
+    /// On which disk.
+    pub disk: DiskId,
+    /// Which volume.
+    pub volume: VolumeId,
+    /// Also one that is under way; otherwise only what an earlier one left unfinished.
+    pub under_way: bool,
     /// The leader's term.
     pub term: u64,
 }

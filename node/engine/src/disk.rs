@@ -212,6 +212,15 @@ impl Disk {
         self.call(Lane::Data, move |engine| async move { engine.copy_write(volume, offset, part).await }).await
     }
 
+    /// Goes on reading a copy back that is written to its end, for about `max_bytes`, and answers how many bytes are left.
+    /// [`Disk::finish_copy`] reads only what is left then: so that others have the disk in between.
+    ///
+    /// # Errors
+    /// `TooShort` (parts are missing), `WrongState`, `Damaged` (it cannot be read), …
+    pub async fn read_back_copy(&self, volume: VolumeId, max_bytes: u64) -> Result<u64, EngineError> {
+        self.call_long(move |engine| async move { engine.read_back_copy(volume, max_bytes).await }).await
+    }
+
     /// Reads the whole copy back from the disk, compares its SHA-256, and only then durably makes it sealed.
     /// Idempotent once sealed.
     ///

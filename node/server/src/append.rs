@@ -18,7 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::Node;
 use crate::disks::OpenDisk;
-use crate::metrics::Operation;
+use crate::pace::Kind;
 use crate::refusal::refusal;
 use crate::routes::{bad_query, disk_and_volume};
 
@@ -44,8 +44,9 @@ pub(crate) async fn append(
     let refused = match begin(&node, path, at, length) {
         Ok(Begun { disk, volume, at, buffer, _permits }) => {
             let batch = receive(body, buffer).await?;
+            let bytes = batch.len();
             let append = disk.engine().append(volume, WriteEpoch(at.epoch), at.offset, batch);
-            return Ok(Json(Tail { tail: disk.answer(Operation::Append, append).await? }));
+            return Ok(Json(Tail { tail: disk.answer_foreground(Kind::Append, bytes, append).await? }));
         }
         Err(refused) => refused,
     };

@@ -1,6 +1,11 @@
 //! Pulls a sealed replica from other nodes. The bytes never pass through the volume manager.
+//!
+//! Pieces are asked for some ahead and written in order; then the copy is read back from the disk, piece by piece, and its
+//! digest compared. Every piece, at the source, written, and read back, waits until the foreground of its disk bears it
+//! (`pace`). What pieces may occupy is bounded over all copies of the node ([`COPY_BYTES`]).
 
-use std::collections::HashSet;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,37 +15,49 @@ use axum::extract::rejection::BytesRejection;
 use bytes::Bytes;
 use holdfast_libs_transport::{ApiError, CallError, HttpClient};
 use holdfast_libs_types::{DiskId, VolumeId};
-use holdfast_node_client::{CopyRequest, NodeClient, Sealed, Source, code};
+use holdfast_node_client::{CancelCopy, CopyRequest, NodeClient, Sealed, Source, code};
 use holdfast_node_engine::{Disk, EngineError, ExtentState};
 use http::StatusCode;
-use tokio::sync::Semaphore;
+use serde_json::Value;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::Node;
 use crate::disks::OpenDisk;
 use crate::refusal::refusal;
 use crate::routes::json;
 
-/// Bytes asked for at once; at most two such pieces of a copy are in memory.
-const PIECE_BYTES: u64 = 4 << 20;
+/// Copies that run at once on a node. Each disk takes fewer, so that one that hangs leaves places to the others.
+const MAX_COPIES: usize = 64;
 
-/// Copies that run at once on a node; with the size of a piece this bounds their memory. Each disk takes fewer, so that
-/// one that hangs leaves places to the others.
-const MAX_COPIES: usize = 16;
+/// Bytes of pieces that were asked for and are not written yet, over all copies of a node.
+pub(crate) const COPY_BYTES: usize = 64 << 20;
+
+/// Pieces of one copy that are asked for at once.
+const AHEAD: usize = 3;
 
 /// How often a copy looks whether its disk still answers.
 const STALL_LOOK: Duration = Duration::from_secs(1);
+
+/// Who is busy is asked again after this, and given up after so long.
+const BUSY_WAIT: Duration = Duration::from_millis(100);
+const BUSY_LIMIT: Duration = Duration::from_secs(60);
 
 /// The copies under way.
 pub(crate) struct Copies {
     http: HttpClient,
     places: Semaphore,
-    running: Mutex<HashSet<(DiskId, VolumeId)>>,
+    bytes: Arc<Semaphore>,
+    running: Mutex<HashMap<(DiskId, VolumeId), CancellationToken>>,
 }
 
 /// Keeps a second copy of the same volume to the same disk out.
 struct Running<'a> {
     copies: &'a Copies,
     key: (DiskId, VolumeId),
+    cancelled: CancellationToken,
 }
 
 impl Drop for Running<'_> {
@@ -52,13 +69,25 @@ impl Drop for Running<'_> {
 impl Copies {
     /// `http` carries the token of the role node.
     pub(crate) fn new(http: HttpClient) -> Self {
-        Self { http, places: Semaphore::new(MAX_COPIES), running: Mutex::new(HashSet::new()) }
+        let (places, bytes) = (Semaphore::new(MAX_COPIES), Arc::new(Semaphore::new(COPY_BYTES)));
+        Self { http, places, bytes, running: Mutex::default() }
     }
 
-    fn enter(&self, disk: DiskId, volume: VolumeId) -> Option<Running<'_>> {
+    /// Bytes of pieces at the moment.
+    pub(crate) fn bytes(&self) -> usize {
+        COPY_BYTES - self.bytes.available_permits()
+    }
+
+    /// The right to copy; else how to cancel the copy that is under way.
+    fn enter(&self, disk: DiskId, volume: VolumeId) -> Result<Running<'_>, CancellationToken> {
         let key = (disk, volume);
-        let first = self.running.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
-        first.then_some(Running { copies: self, key })
+        match self.running.lock().unwrap_or_else(PoisonError::into_inner).entry(key) {
+            Entry::Occupied(running) => Err(running.get().clone()),
+            Entry::Vacant(place) => {
+                let cancelled = place.insert(CancellationToken::new()).clone();
+                Ok(Running { copies: self, key, cancelled })
+            }
+        }
     }
 }
 
@@ -78,21 +107,49 @@ pub(crate) async fn copy(
     Ok(Json(Sealed { length: order.length, digest: order.digest }))
 }
 
+/// `POST /v1/copy/cancel`
+pub(crate) async fn cancel(
+    State(node): State<Arc<Node>>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<Value>, ApiError> {
+    let order: CancelCopy = json(body)?;
+    node.heed(order.term)?;
+    let disk = node.disks.get(order.disk)?;
+    disk.admit()?;
+    match node.copies.enter(order.disk, order.volume) {
+        Err(running) if order.under_way => running.cancel(),
+        Err(_) => {}
+        Ok(_running) => {
+            let left = disk.engine().extent(order.volume).await;
+            if left.is_ok_and(|extent| extent.state == ExtentState::Copying) {
+                disk.engine().abort_copy(order.volume).await.map_err(|error| refusal(&error))?;
+                tracing::info!(volume = %order.volume, disk = %order.disk, "unfinished copy given up");
+            }
+        }
+    }
+    Ok(Json(Value::Null))
+}
+
 async fn make(node: &Node, order: &CopyRequest, digest: [u8; 32]) -> Result<(), ApiError> {
     let disk = node.disks.get(order.disk)?;
     disk.admit()?;
     let busy = |message: &str| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, code::BUSY, message);
-    let _running = node
+    let running = node
         .copies
         .enter(order.disk, order.volume)
-        .ok_or_else(|| busy("this volume is being copied to this disk already"))?;
+        .map_err(|_| busy("this volume is being copied to this disk already"))?;
     let _place = disk.copies.try_acquire().map_err(|_| busy("the disk takes as many copies as it may"))?;
     let _place = node.copies.places.try_acquire().map_err(|_| busy("the node makes as many copies as it may"))?;
     if !is_there_already(disk.engine(), order, &digest).await {
+        let copy = Copy { copies: &node.copies, disk: &disk, order };
         tokio::select! {
-            biased;
-            pulled = pull_from_any(&node.copies.http, disk.engine(), order, digest) => pulled?,
+            pulled = copy.pull_from_any(digest) => pulled?,
             refused = until_stalled(&disk) => return Err(refused),
+            () = running.cancelled.cancelled() => {
+                copy.give_up().await;
+                let message = "the volume manager does not need this copy any more";
+                return Err(ApiError::new(StatusCode::CONFLICT, code::CANCELLED, message));
+            }
         }
         tracing::info!(volume = %order.volume, disk = %order.disk, length = order.length, "replica copied");
     }
@@ -115,88 +172,170 @@ async fn is_there_already(disk: &Disk, order: &CopyRequest, digest: &[u8; 32]) -
         if extent.state == ExtentState::Sealed && extent.length == order.length && extent.digest == Some(*digest))
 }
 
-/// Tries one source after the other; the copy that fails with the last one is given up and its slot freed.
-async fn pull_from_any(http: &HttpClient, disk: &Disk, order: &CopyRequest, digest: [u8; 32]) -> Result<(), ApiError> {
-    let mut failures = Vec::new();
-    for source in &order.sources {
-        disk.begin_copy(order.volume, order.epoch, order.length, digest).await.map_err(|error| refusal(&error))?;
-        match pull(http, disk, order, source).await {
-            Ok(()) => return Ok(()),
-            Err(CopyFailure::Source(reason)) => {
-                tracing::warn!(volume = %order.volume, source = source.address, from = %source.disk, reason,
-                    "source gives no replica");
-                failures.push(format!("{} disk {}: {reason}", source.address, source.disk));
-            }
-            Err(CopyFailure::Here(error)) => {
-                give_up(disk, order.volume).await;
-                return Err(refusal(&error));
-            }
-        }
-    }
-    give_up(disk, order.volume).await;
-    let message = if failures.is_empty() {
-        "the order names no source".to_owned()
-    } else {
-        format!("no source gave the replica: {}", failures.join("; "))
-    };
-    Err(ApiError::new(StatusCode::GONE, code::DAMAGED, message))
-}
-
-async fn give_up(disk: &Disk, volume: VolumeId) {
-    if let Err(error) = disk.abort_copy(volume).await {
-        tracing::warn!(%volume, disk = %disk.id(), %error, "an unfinished copy stays on the disk");
-    }
-}
-
 enum CopyFailure {
     /// Another source may do better.
     Source(String),
     /// The disk copied to is the trouble.
-    Here(EngineError),
+    Here(ApiError),
 }
 
-impl From<CallError> for CopyFailure {
-    fn from(error: CallError) -> Self {
-        Self::Source(error.to_string())
-    }
+/// A piece on its way to the disk.
+struct Piece {
+    offset: u64,
+    bytes: Bytes,
+    _room: OwnedSemaphorePermit,
 }
 
-async fn pull(http: &HttpClient, disk: &Disk, order: &CopyRequest, source: &Source) -> Result<(), CopyFailure> {
-    let node = NodeClient::new(http.clone(), source.address.clone());
-    let piece_at = |offset: u64| {
-        let length = order.length.saturating_sub(offset).min(PIECE_BYTES);
-        let node = &node;
-        async move {
-            if length == 0 {
-                return Ok(Bytes::new());
-            }
-            // No more than PIECE_BYTES, so it fits.
-            let bytes = node.read_bytes(source.disk, order.volume, offset, length as u32).await?;
-            if bytes.len() as u64 == length {
-                Ok(bytes)
-            } else {
-                Err(CopyFailure::Source(format!("{} bytes instead of {length} at {offset}", bytes.len())))
+/// One order.
+struct Copy<'a> {
+    copies: &'a Copies,
+    disk: &'a OpenDisk,
+    order: &'a CopyRequest,
+}
+
+impl Copy<'_> {
+    /// Tries one source after the other; the copy that fails with the last one is given up and its slot freed.
+    async fn pull_from_any(&self, digest: [u8; 32]) -> Result<(), ApiError> {
+        let (order, engine) = (self.order, self.disk.engine());
+        let mut failures = Vec::new();
+        for source in &order.sources {
+            let begun = engine.begin_copy(order.volume, order.epoch, order.length, digest).await;
+            begun.map_err(|error| refusal(&error))?;
+            match self.pull(source).await {
+                Ok(()) => return Ok(()),
+                Err(CopyFailure::Source(reason)) => {
+                    tracing::warn!(volume = %order.volume, source = source.address, from = %source.disk, reason,
+                        "source gives no replica");
+                    failures.push(format!("{} disk {}: {reason}", source.address, source.disk));
+                }
+                Err(CopyFailure::Here(error)) => {
+                    self.give_up().await;
+                    return Err(error);
+                }
             }
         }
-    };
-    let mut offset = 0;
-    let mut piece = piece_at(0).await?;
-    while !piece.is_empty() {
-        let next = offset + piece.len() as u64;
-        let (written, following) = futures_util::join!(write(disk, order.volume, offset, &piece), piece_at(next));
-        written.map_err(CopyFailure::Here)?;
-        offset = next;
-        piece = following?;
+        self.give_up().await;
+        let message = if failures.is_empty() {
+            "the order names no source".to_owned()
+        } else {
+            format!("no source gave the replica: {}", failures.join("; "))
+        };
+        Err(ApiError::new(StatusCode::GONE, code::DAMAGED, message))
     }
-    match disk.finish_copy(order.volume).await {
-        Ok(()) => Ok(()),
-        Err(error @ EngineError::CopyMismatch { .. }) => Err(CopyFailure::Source(error.to_string())),
-        Err(error) => Err(CopyFailure::Here(error)),
+
+    async fn give_up(&self) {
+        let volume = self.order.volume;
+        match self.disk.engine().abort_copy(volume).await {
+            Ok(()) | Err(EngineError::UnknownVolume { .. }) => {}
+            Err(error) => {
+                tracing::warn!(%volume, disk = %self.disk.id(), %error, "an unfinished copy stays on the disk");
+            }
+        }
+    }
+
+    async fn pull(&self, source: &Source) -> Result<(), CopyFailure> {
+        let (length, mut next) = (self.order.length, 0);
+        let mut asked = VecDeque::new();
+        loop {
+            while asked.len() < AHEAD && next < length {
+                // How large a piece is depends on how much the disk has to do when it is asked for.
+                let bytes = self.disk.pace.piece_bytes().min(length - next);
+                let room = Arc::clone(&self.copies.bytes);
+                // Only a copy that holds no room waits for some, so that no two wait for each other.
+                let room = match asked.is_empty() {
+                    true => room.acquire_many_owned(bytes as u32).await.ok(),
+                    false => room.try_acquire_many_owned(bytes as u32).ok(),
+                };
+                let Some(room) = room else { break };
+                // Tasks of their own, so that they arrive while another one is written.
+                asked.push_back(AbortOnDropHandle::new(tokio::spawn(self.ask(source, next, bytes, room))));
+                next += bytes;
+            }
+            let Some(piece) = asked.pop_front() else { break };
+            let piece = piece.await.map_err(|error| CopyFailure::Source(error.to_string()))??;
+            self.write(piece).await.map_err(CopyFailure::Here)?;
+        }
+        self.read_back().await
+    }
+
+    /// Gets one piece.
+    fn ask(
+        &self,
+        source: &Source,
+        offset: u64,
+        length: u64,
+        room: OwnedSemaphorePermit,
+    ) -> impl Future<Output = Result<Piece, CopyFailure>> + Send + 'static {
+        let node = NodeClient::new(self.copies.http.clone(), source.address.clone());
+        let (disk, volume, urgent) = (source.disk, self.order.volume, self.order.urgent);
+        // A piece is at most a few MiB.
+        let length = length as u32;
+        async move {
+            let since = Instant::now();
+            loop {
+                match node.read_for_copy(disk, volume, offset, length, urgent).await {
+                    Ok(bytes) if bytes.len() == length as usize => return Ok(Piece { offset, bytes, _room: room }),
+                    Ok(bytes) => {
+                        let reason = format!("{} bytes instead of {length} at {offset}", bytes.len());
+                        return Err(CopyFailure::Source(reason));
+                    }
+                    Err(CallError::Api(error)) if error.code == code::BUSY && since.elapsed() < BUSY_LIMIT => {
+                        tokio::time::sleep(BUSY_WAIT).await;
+                    }
+                    Err(error) => return Err(CopyFailure::Source(error.to_string())),
+                }
+            }
+        }
+    }
+
+    async fn write(&self, piece: Piece) -> Result<(), ApiError> {
+        let (engine, volume) = (self.disk.engine(), self.order.volume);
+        let bytes = piece.bytes.len() as u64;
+        let once = || async {
+            let io = async {
+                let mut buffer = engine.buffer(piece.bytes.len()).map_err(|error| refusal(&error))?;
+                buffer.extend_from_slice(&piece.bytes).map_err(|error| ApiError::internal(error.to_string()))?;
+                engine.copy_write(volume, piece.offset, buffer).await.map_err(|error| refusal(&error))
+            };
+            self.disk.background(self.order.urgent, bytes, io).await
+        };
+        while_busy(once).await
+    }
+
+    /// Reads the copy back and compares it.
+    async fn read_back(&self) -> Result<(), CopyFailure> {
+        let (engine, volume, urgent) = (self.disk.engine(), self.order.volume, self.order.urgent);
+        loop {
+            let bytes = self.disk.pace.piece_bytes();
+            let step = || {
+                self.disk.background(urgent, bytes, async {
+                    engine.read_back_copy(volume, bytes).await.map_err(|error| refusal(&error))
+                })
+            };
+            if while_busy(step).await.map_err(CopyFailure::Here)? == 0 {
+                break;
+            }
+        }
+        match engine.finish_copy(volume).await {
+            Ok(()) => Ok(()),
+            Err(error @ EngineError::CopyMismatch { .. }) => Err(CopyFailure::Source(error.to_string())),
+            Err(error) => Err(CopyFailure::Here(refusal(&error))),
+        }
     }
 }
 
-async fn write(disk: &Disk, volume: VolumeId, offset: u64, piece: &[u8]) -> Result<(), EngineError> {
-    let mut buffer = disk.buffer(piece.len())?;
-    buffer.extend_from_slice(piece).map_err(|error| EngineError::InvalidArgument(error.to_string()))?;
-    disk.copy_write(volume, offset, buffer).await
+/// Tries again while the disk is busy, for a while.
+async fn while_busy<T, F>(once: impl Fn() -> F) -> Result<T, ApiError>
+where
+    F: Future<Output = Result<T, ApiError>>,
+{
+    let since = Instant::now();
+    loop {
+        match once().await {
+            Err(error) if error.code == code::BUSY && since.elapsed() < BUSY_LIMIT => {
+                tokio::time::sleep(BUSY_WAIT).await;
+            }
+            answered => return answered,
+        }
+    }
 }

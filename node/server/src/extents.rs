@@ -20,6 +20,7 @@ use serde_json::json;
 
 use crate::Node;
 use crate::metrics::Operation;
+use crate::pace::Kind;
 use crate::refusal::refusal;
 use crate::routes::{bad_query, disk, disk_and_volume, json as message};
 
@@ -142,6 +143,9 @@ pub(crate) async fn seal(
 pub(crate) struct Range {
     offset: u64,
     length: u32,
+    /// Of `bytes`: for a copy of a volume's last replica.
+    #[serde(default)]
+    urgent: bool,
 }
 
 impl Range {
@@ -161,10 +165,11 @@ pub(crate) async fn record(
 ) -> Result<Bytes, ApiError> {
     let (disk, volume) = disk_and_volume(&node, &path)?;
     let range = range.map_err(|error| bad_query(&error))?.0.at_most(RECORD_HEADER_BYTES + MAX_PAYLOAD_BYTES)?;
-    disk.answer(Operation::Read, disk.engine().read_record(volume, range.offset, range.length)).await
+    let read = disk.engine().read_record(volume, range.offset, range.length);
+    disk.answer_foreground(Kind::Read, range.length as usize, read).await
 }
 
-/// `GET /v1/disks/D/volumes/V/bytes?offset=&length=`
+/// `GET /v1/disks/D/volumes/V/bytes?offset=&length=&urgent=`: background work, so it waits for its turn.
 pub(crate) async fn bytes(
     State(node): State<Arc<Node>>,
     path: Path<(String, String)>,
@@ -172,7 +177,8 @@ pub(crate) async fn bytes(
 ) -> Result<Bytes, ApiError> {
     let (disk, volume) = disk_and_volume(&node, &path)?;
     let range = range.map_err(|error| bad_query(&error))?.0.at_most(MAX_READ_BYTES)?;
-    disk.answer(Operation::Read, disk.engine().read(volume, range.offset, range.length)).await
+    let read = disk.answer(Operation::Read, disk.engine().read(volume, range.offset, range.length));
+    disk.background(range.urgent, range.length.into(), read).await
 }
 
 impl Node {

@@ -4,6 +4,7 @@
 //! - `routes` and `extents`: the calls, each behind the roles that may make it
 //! - `append`: a body from the socket into an aligned buffer, once
 //! - `copy`: pulls a sealed replica from other nodes
+//! - `pace`: how much background work the foreground of a disk bears
 //! - `disks`: the disks of this moment; they come and go
 //! - `scrub`: reads everything on every disk, at a pace that others do not feel
 //! - `trash`, `eraser`: removal by order, and its end after the retention
@@ -27,6 +28,7 @@ mod keyring;
 mod machine;
 mod memory;
 mod metrics;
+mod pace;
 mod refusal;
 mod registration;
 mod routes;
@@ -133,6 +135,7 @@ pub async fn run_with(parts: Parts, config: Config, shutdown: CancellationToken)
     let http = http.with_token(Some(&tokens.token(Role::Node)));
     let instance = InstanceId(surroundings.ids.draw().map_err(|_| ServerError::Random)?);
     let watcher = Watcher::start(&config, machine).await?;
+    watcher.disks().policy.use_clock(surroundings.clock);
     let volume_manager = VolumeManagerClient::new(http.clone(), config.volume_manager.clone());
     let node = Arc::new(Node {
         name: NodeId(config.node.clone()),

@@ -153,6 +153,7 @@ fn counters(registry: &mut Registry, readings: &[Reading]) {
     };
     counter("disk_reads", "Read I/Os", |disk| disk.status.counters.reads);
     counter("disk_read_bytes", "Bytes read", |disk| disk.status.counters.read_bytes);
+    counter("disk_background_bytes", "Bytes read and written for copies", |disk| disk.disk.pace.report().moved_bytes);
     counter("disk_writes", "Durable write I/Os", |disk| disk.status.counters.writes);
     counter("disk_written_bytes", "Bytes written", |disk| disk.status.counters.written_bytes);
     counter("disk_read_errors", "Reads the system failed", |disk| disk.status.counters.read_errors);
@@ -188,6 +189,12 @@ fn gauges(registry: &mut Registry, readings: &[Reading]) {
     gauge("disk_in_flight", "Operations not yet answered", |disk| disk.status.in_flight as u64);
     gauge("disk_queue_depth", "I/Os that the disk works on", |disk| disk.status.queue_depth as u64);
     gauge("disk_buffer_bytes", "Bytes of buffers in use", |disk| disk.status.buffer_bytes as u64);
+    gauge(
+        "disk_background_level_percent",
+        "I/Os of copies under way on average while there is foreground, in hundredths",
+        |disk| (disk.disk.pace.report().level * 100.0).round() as u64,
+    );
+    gauge("disk_background_bytes_in_flight", "Bytes of I/Os of copies under way", |disk| disk.disk.pace.report().bytes);
     gauge("disk_suspect", "1 while the disk is far slower than it was, or than its profile allows", |disk| {
         u64::from(disk.disk.suspect().is_some())
     });
@@ -313,6 +320,7 @@ fn whole_node(registry: &mut Registry, node: &Node) {
     gauge("disks_open", "Disks in use", node.disks.open().len() as u64);
     gauge("disks_expected", "Disks that the profile expects; 0 without one", node.disks.expected() as u64);
     gauge("disks_gone", "Disks that were in use since the start and vanished", node.disks.gone().len() as u64);
+    gauge("copy_bytes", "Bytes of pieces of copies in memory", node.copies.bytes() as u64);
     gauge("registered", "1 while the volume manager answers", u64::from(node.registered.load(Ordering::Relaxed)));
     let unusable = Family::<[(&'static str, &'static str); 1], Gauge<u64, AtomicU64>>::default();
     for disk in node.disks.unusable() {

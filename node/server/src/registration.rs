@@ -15,12 +15,13 @@ use holdfast_libs_types::{DiskId, InstanceId};
 use holdfast_node_client::DiskState;
 use holdfast_node_engine::{DiskStatus, Incarnation};
 use holdfast_volume_manager_client::{
-    DiskReport, Heartbeat, Register, RegisterAnswer, RegisteredDisk, VolumeManagerClient,
+    Background, DiskPace, DiskReport, Heartbeat, Register, RegisterAnswer, RegisteredDisk, VolumeManagerClient,
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::Node;
 use crate::disks::OpenDisk;
+use crate::pace::PaceReport;
 
 /// First and longest wait between attempts to register.
 const RETRY_MIN: Duration = Duration::from_millis(100);
@@ -132,6 +133,9 @@ impl Registration {
                 Ok(answer) => {
                     self.node.term.fetch_max(answer.term, Ordering::Relaxed);
                     self.node.registered.store(true, Ordering::Relaxed);
+                    if let Some(Background { max_client_impact, copies }) = answer.background {
+                        self.node.disks.policy.set(max_client_impact.map(f64::from), copies);
+                    }
                     if self.away {
                         self.away = false;
                         tracing::info!("the volume manager answers again");
@@ -219,6 +223,7 @@ impl Registration {
         let open = open.iter().map(|disk| {
             let mut report = report(&disk.engine().status(), self.incarnations.get(&disk.id()));
             report.failing = disk.failing();
+            report.pace = Some(pace(&disk.pace.report()));
             match disk.stalled() {
                 Some(why) if report.state != "failed" => {
                     DiskReport { state: "suspect".to_owned(), reason: Some(why), ..report }
@@ -255,6 +260,16 @@ fn report(status: &DiskStatus, incarnation: Option<&Incarnation>) -> DiskReport 
         free_slots: status.free_slots.into(),
         damaged_extents: status.slots_by_state.damaged.into(),
         failing: None,
+        pace: None,
+    }
+}
+
+fn pace(report: &PaceReport) -> DiskPace {
+    DiskPace {
+        recent_p99_us: report.recent_us,
+        usual_p99_us: report.usual_us,
+        level_percent: (report.level * 100.0).round() as u32,
+        moved_bytes: report.moved_bytes,
     }
 }
 

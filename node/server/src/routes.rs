@@ -43,6 +43,7 @@ pub(crate) fn router(node: Arc<Node>, tokens: &ServiceTokens) -> Router {
         .route("/v1/fence", post(extents::fence))
         .route("/v1/seal", post(extents::seal))
         .route("/v1/copy", post(copy::copy))
+        .route("/v1/copy/cancel", post(copy::cancel))
         .route("/v1/trash", post(trash::trash))
         .route("/v1/restore", post(trash::restore));
     let append = Router::new().route("/v1/disks/{disk}/volumes/{volume}/append", put(append::append));

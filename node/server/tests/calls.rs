@@ -9,7 +9,7 @@ use std::time::Duration;
 use holdfast_libs_transport::{CallError, Role, ServiceTokens};
 use holdfast_libs_types::{DiskId, MAX_BATCH_BYTES, VolumeId, WriteEpoch};
 use holdfast_node_client::{
-    CopyRequest, CreateExtent, DiskState, ExtentState, FenceRequest, KeyringBody, SealRequest, Source, code,
+    CancelCopy, CopyRequest, CreateExtent, DiskState, ExtentState, FenceRequest, KeyringBody, SealRequest, Source, code,
 };
 use http::{Method, Request, StatusCode};
 use http_body_util::Full;
@@ -268,6 +268,7 @@ async fn three_nodes(dir: &tempfile::TempDir) -> (Vec<TestNode>, CopyRequest) {
         length: sealed.length,
         digest: sealed.digest,
         sources,
+        urgent: false,
         term: 1,
     };
     (nodes, order)
@@ -319,6 +320,32 @@ async fn a_copy_that_no_source_can_give_is_refused_and_takes_no_slot() {
     assert_eq!(code_of(leader.copy(&none).await).0, code::DAMAGED);
     let bad = CopyRequest { digest: "x".to_owned(), ..order };
     assert_eq!(code_of(leader.copy(&bad).await).0, "bad_request");
+    for node in nodes {
+        node.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_copy_that_is_not_needed_any_more_is_given_up_by_an_order_and_takes_no_slot() {
+    let dir = folder();
+    let (nodes, mut order) = three_nodes(&dir).await;
+    // It takes connections and answers nothing.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    order.sources = vec![Source { address: format!("https://{}", silent.local_addr().unwrap()), disk: order.disk }];
+    let leader = nodes[2].client(Role::VolumeManager);
+    let copying = tokio::spawn({
+        let (leader, order) = (leader.clone(), order.clone());
+        async move { leader.copy(&order).await }
+    });
+    let extents = async || leader.extents(order.disk).await.unwrap().len();
+    eventually("it is begun", async || (extents().await == 1).then_some(())).await;
+    let cancel = |under_way| CancelCopy { disk: order.disk, volume: VOLUME, under_way, term: order.term };
+    leader.cancel_copy(&cancel(false)).await.unwrap();
+    assert_eq!(extents().await, 1, "it is under way");
+    leader.cancel_copy(&cancel(true)).await.unwrap();
+    assert_eq!(code_of(copying.await.unwrap()).0, code::CANCELLED);
+    assert_eq!(extents().await, 0);
+    leader.cancel_copy(&cancel(true)).await.unwrap();
     for node in nodes {
         node.stop().await;
     }

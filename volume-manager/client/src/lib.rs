@@ -6,9 +6,9 @@ mod reading;
 
 pub use client::VolumeManagerClient;
 pub use messages::{
-    CellStatus, DiskReport, DiskRow, DurabilityAnswer, DurabilityAsk, DurabilityInput, Heartbeat, HeartbeatAnswer,
-    LeaseRequest, LeasedVolume, NodeRow, Register, RegisterAnswer, RegisteredDisk, RenewRequest, Replica, SealAsk,
-    SealState, UnusableDisk, VolumeCounts, VolumeRow, Work, code,
+    Background, CellStatus, DiskPace, DiskReport, DiskRow, DurabilityAnswer, DurabilityAsk, DurabilityInput, Heartbeat,
+    HeartbeatAnswer, LeaseRequest, LeasedVolume, NodeRow, Register, RegisterAnswer, RegisteredDisk, RenewRequest,
+    Replica, SealAsk, SealState, UnusableDisk, VolumeCounts, VolumeRow, Work, code,
 };
 pub use reading::{
     Capacity, DiskDetail, Inventory, MAX_PAGE_VOLUMES, ReplicaDetail, VolumeDetail, VolumePage, VolumeQuery,

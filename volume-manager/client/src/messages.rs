@@ -90,6 +90,22 @@ pub struct DiskReport {
     /// Why its node suspects that it is about to fail, though it still answers; `state` tells nothing of that.
     #[serde(default)]
     pub failing: Option<String>,
+    /// What its foreground bears of background work.
+    #[serde(default)]
+    pub pace: Option<DiskPace>,
+}
+
+/// What the foreground of a disk (appends and reads of records) takes, and how much background work its node lets it bear.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskPace {
+    /// 99th percentile of its foreground of the last seconds, microseconds.
+    pub recent_p99_us: Option<u64>,
+    /// The same without background work.
+    pub usual_p99_us: Option<u64>,
+    /// Background I/Os under way on average while there is foreground, in hundredths: 5 is a twentieth of the disk's time.
+    pub level_percent: u32,
+    /// Bytes of background I/Os since the disk was opened.
+    pub moved_bytes: u64,
 }
 
 /// What becomes of a registered disk.
@@ -138,6 +154,18 @@ pub struct HeartbeatAnswer {
     pub register: bool,
     /// The leader's term.
     pub term: u64,
+    /// How background work is done from now on.
+    #[serde(default)]
+    pub background: Option<Background>,
+}
+
+/// How nodes pace background work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Background {
+    /// How much longer the foreground's 99th percentile may take for its sake, percent; `None` for no limit.
+    pub max_client_impact: Option<u32>,
+    /// Copies are under way in the cell.
+    pub copies: bool,
 }
 
 /// One replica's place.

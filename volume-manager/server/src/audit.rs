@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_libs_types::{DiskId, NodeId, VolumeId};
-use holdfast_node_client::{ExtentInfo, ExtentState, SealRequest, TrashRequest};
+use holdfast_node_client::{CancelCopy, ExtentInfo, ExtentState, SealRequest, TrashRequest};
 use holdfast_volume_manager_catalog::{CatalogError, Volume, VolumeState};
 use holdfast_volume_manager_planner::COPIES;
 use tokio::time::Instant;
@@ -23,6 +23,7 @@ use tokio::time::Instant;
 use crate::inventory::{DiskView, Snapshot};
 use crate::liveness::{NodeStanding, Standing};
 use crate::manager::{Manager, within};
+use crate::repair::CANCEL_LIMIT;
 use crate::seal::SEAL_LIMIT;
 
 const EXTENTS_LIMIT: Duration = Duration::from_secs(30);
@@ -124,6 +125,9 @@ async fn audit(
                     Some(extent) if extent.state == ExtentState::Damaged => {
                         discard(manager, snapshot, volume, view, extent).await?;
                     }
+                    Some(extent) if extent.state == ExtentState::Copying => {
+                        clean_up(manager, volume.volume, view).await;
+                    }
                     Some(extent) => readmit(manager, snapshot, volume, view, extent).await?,
                     None => {}
                 }
@@ -191,6 +195,19 @@ async fn discard(
         Err(error) => tracing::warn!(volume = %id, %disk, slot, %error, "damaged extent not ordered into the trash"),
     }
     Ok(())
+}
+
+/// Frees the slot of a copy that nobody makes any more: its node died over it, and the volume was copied elsewhere since.
+async fn clean_up(manager: &Manager, volume: VolumeId, view: &DiskView) {
+    let disk = view.disk.info.disk;
+    if manager.progress().copying.contains_key(&volume) {
+        return;
+    }
+    let order = CancelCopy { disk, volume, under_way: false, term: manager.term.0 };
+    match within(CANCEL_LIMIT, &view.address, manager.node(&view.address).cancel_copy(&order)).await {
+        Ok(_) => tracing::info!(%volume, %disk, "unfinished copy given up"),
+        Err(error) => tracing::warn!(%volume, %disk, %error, "unfinished copy stays"),
+    }
 }
 
 async fn readmit(

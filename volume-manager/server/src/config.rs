@@ -73,8 +73,13 @@ pub struct Timing {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Copies {
-    /// Volumes copied at once.
+    /// Volumes copied at once, in the whole cell.
     pub max_parallel: usize,
+    /// Copies at once to one disk, and as many from one.
+    pub per_disk: usize,
+    /// How much longer the foreground's 99th percentile may take for the sake of copies, percent. 0: copies only while a disk is
+    /// idle, but for a hundredth of its time.
+    pub max_client_impact: u32,
 }
 
 impl Default for Timing {
@@ -125,7 +130,7 @@ impl Timing {
 
 impl Default for Copies {
     fn default() -> Self {
-        Self { max_parallel: 2 }
+        Self { max_parallel: 32, per_disk: 2, max_client_impact: 50 }
     }
 }
 

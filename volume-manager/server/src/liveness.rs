@@ -323,6 +323,7 @@ mod tests {
             free_slots: 1,
             damaged_extents: 0,
             failing: None,
+            pace: None,
         }
     }
 

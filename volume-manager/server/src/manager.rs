@@ -61,6 +61,8 @@ pub(crate) struct Manager {
 pub(crate) struct Progress {
     /// Seals and repairs under way or waiting, by volume.
     pub work: BTreeMap<VolumeId, Work>,
+    /// Copies under way, by volume.
+    pub copying: HashMap<VolumeId, CopyUnderWay>,
     /// Disks that failed a copy of a volume, and when that may be forgotten.
     pub failed_copies: HashMap<(VolumeId, DiskId), Instant>,
     /// The start of a node's process that has a generation of the keyring.
@@ -86,6 +88,20 @@ pub(crate) struct Progress {
     pub blocked: Vec<(VolumeId, String)>,
     /// Something may lack a replica since the last look.
     pub stale: bool,
+}
+
+/// A copy that a node makes.
+#[derive(Debug, Clone)]
+pub(crate) struct CopyUnderWay {
+    /// Where to, and the address of its node.
+    pub target: DiskId,
+    pub address: String,
+    /// Where it is read first.
+    pub source: DiskId,
+    pub bytes: u64,
+    pub since: Instant,
+    /// It was ordered to be given up.
+    pub cancelled: bool,
 }
 
 impl Manager {
@@ -147,6 +163,11 @@ impl Manager {
 
     pub fn progress(&self) -> MutexGuard<'_, Progress> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How much longer the foreground's 99th percentile may take for the sake of copies, percent; `None` for no limit.
+    pub fn max_client_impact(&self) -> Option<u32> {
+        Some(self.config.copies.max_client_impact)
     }
 
     pub fn node(&self, address: &str) -> NodeClient {

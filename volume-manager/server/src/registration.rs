@@ -9,7 +9,7 @@ use holdfast_libs_transport::ApiError;
 use holdfast_libs_types::{DiskId, NodeId};
 use holdfast_volume_manager_catalog::{CatalogError, DiskInfo, Node, Registration};
 use holdfast_volume_manager_client::{
-    DiskReport, Heartbeat, HeartbeatAnswer, Register, RegisterAnswer, RegisteredDisk, UnusableDisk, code,
+    Background, DiskReport, Heartbeat, HeartbeatAnswer, Register, RegisterAnswer, RegisteredDisk, UnusableDisk, code,
 };
 use http::StatusCode;
 use tokio::time::Instant;
@@ -189,7 +189,7 @@ pub(crate) async fn heartbeat(
         let mut progress = manager.progress();
         let mut liveness = manager.liveness();
         let Some(known) = liveness.node(&request.node).filter(|known| known.instance == request.instance) else {
-            return Ok(Json(HeartbeatAnswer { register: true, term }));
+            return Ok(Json(HeartbeatAnswer { register: true, term, background: None }));
         };
         let heard = Heard { at: Instant::now(), unusable: bounded(&request.unusable), ..known.clone() };
         let reports: Vec<DiskReport> = liveness.own(&request.node, &request.disks).cloned().collect();
@@ -216,6 +216,8 @@ pub(crate) async fn heartbeat(
     if !worse.is_empty() || harmed {
         manager.wake.notify_one();
     }
+    let background =
+        Background { max_client_impact: manager.max_client_impact(), copies: !manager.progress().copying.is_empty() };
     let node = request.node;
     // What was heard is not written again by the next heartbeat.
     let (table, term) = (Arc::clone(&manager.catalog.table), manager.term);
@@ -230,7 +232,7 @@ pub(crate) async fn heartbeat(
         Ok(())
     });
     written.await.map_err(|error| answer(&error))?;
-    Ok(Json(HeartbeatAnswer { register: false, term: manager.term.0 }))
+    Ok(Json(HeartbeatAnswer { register: false, term: manager.term.0, background: Some(background) }))
 }
 
 fn info(node: &NodeId, report: &DiskReport) -> DiskInfo {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use holdfast_libs_transport::CallError;
 use holdfast_libs_types::{DiskId, VolumeId};
-use holdfast_node_client::{CopyRequest, Source, code};
+use holdfast_node_client::{CancelCopy, CopyRequest, Source, code};
 use holdfast_volume_manager_catalog::Volume;
 use holdfast_volume_manager_planner::{COPIES, Inventory, RepairAction, VolumeReplicas, plan_repairs};
 use tokio::time::Instant;
@@ -14,28 +14,36 @@ use tokio::time::Instant;
 use crate::audit;
 use crate::inventory::{DISTINCT, Snapshot};
 use crate::liveness::Standing;
-use crate::manager::{Manager, Progress, within};
+use crate::manager::{CopyUnderWay, Manager, Progress, within};
 
 /// A disk that failed a copy of a volume is left out for it so long.
 const AVOID: Duration = Duration::from_secs(30);
 
 const COPY_LIMIT: Duration = Duration::from_secs(600);
 
+pub(crate) const CANCEL_LIMIT: Duration = Duration::from_secs(10);
+
 /// Starts copies for all volumes that lack a replica, as many as may run at once.
 pub(crate) fn start(manager: &Arc<Manager>, snapshot: &Arc<Snapshot>, sealed: &[Volume]) {
     let volumes = lacking(manager, snapshot, sealed);
     let plan = plan_repairs(&targets(manager, snapshot), &volumes, DISTINCT);
     let by_id: HashMap<VolumeId, &Volume> = sealed.iter().map(|volume| (volume.volume, volume)).collect();
-    for action in plan.actions {
+    give_up_needless(manager, snapshot, &by_id);
+    let mut turns = Turns::now(manager);
+    for mut action in plan.actions {
+        if !turns.take(&mut action, snapshot) {
+            continue;
+        }
         let Ok(place) = Arc::clone(&manager.copies).try_acquire_owned() else { break };
         let Some(volume) = by_id.get(&action.volume) else { continue };
         let detail = format!("copying to disk {}", action.target);
         let Some(claim) = manager.claim(action.volume, "repair", &detail) else { continue };
+        let Some(copying) = UnderWay::begin(manager, snapshot, volume, &action) else { continue };
         let (manager, snapshot, volume) = (Arc::clone(manager), Arc::clone(snapshot), (*volume).clone());
         manager.liveness().take_slot(action.target);
         manager.tasks.clone().spawn(async move {
             let again = copy(&manager, &snapshot, &volume, &action).await;
-            drop((claim, place));
+            drop((copying, claim, place));
             if again {
                 manager.progress().stale = true;
                 manager.wake.notify_one();
@@ -46,6 +54,91 @@ pub(crate) fn start(manager: &Arc<Manager>, snapshot: &Arc<Snapshot>, sealed: &[
         plan.blocked.into_iter().map(|(volume, error)| (volume, error.to_string())).collect();
     blocked.extend(plan.unreadable.into_iter().map(|volume| (volume, "it has no live replica".to_owned())));
     manager.progress().blocked = blocked;
+}
+
+/// How many copies each disk has, to it and from it.
+struct Turns {
+    per_disk: usize,
+    to: HashMap<DiskId, usize>,
+    from: HashMap<DiskId, usize>,
+}
+
+impl Turns {
+    fn now(manager: &Manager) -> Self {
+        let mut turns =
+            Self { per_disk: manager.config.copies.per_disk.max(1), to: HashMap::new(), from: HashMap::new() };
+        for copy in manager.progress().copying.values() {
+            turns.count(copy.target, copy.source);
+        }
+        turns
+    }
+
+    fn count(&mut self, to: DiskId, from: DiskId) {
+        *self.to.entry(to).or_default() += 1;
+        *self.from.entry(from).or_default() += 1;
+    }
+
+    /// Whether it is the action's turn: no disk takes or gives more copies than it may. The source that gives the fewest comes
+    /// first, a disk that may not answer comes last.
+    fn take(&mut self, action: &mut RepairAction, snapshot: &Snapshot) -> bool {
+        let from = |disk: &DiskId| self.from.get(disk).copied().unwrap_or(0);
+        let is_well = |disk: &DiskId| snapshot.disk(*disk).is_some_and(|view| view.standing.away().is_none());
+        // Stable: of equals the plan's choice, which differs from volume to volume.
+        action.sources.sort_by_key(|disk| (!is_well(disk), from(disk)));
+        let Some(source) = action.sources.first().copied() else { return false };
+        let to = self.to.get(&action.target).copied().unwrap_or(0);
+        let free = to < self.per_disk && from(&source) < self.per_disk;
+        if free {
+            self.count(action.target, source);
+        }
+        free
+    }
+}
+
+/// Counts a copy as under way until it is dropped.
+struct UnderWay {
+    manager: Arc<Manager>,
+    volume: VolumeId,
+}
+
+impl UnderWay {
+    fn begin(manager: &Arc<Manager>, snapshot: &Snapshot, volume: &Volume, action: &RepairAction) -> Option<Self> {
+        let copy = CopyUnderWay {
+            target: action.target,
+            address: snapshot.disk(action.target)?.address.clone(),
+            source: *action.sources.first()?,
+            bytes: volume.length.unwrap_or(0),
+            since: Instant::now(),
+            cancelled: false,
+        };
+        manager.progress().copying.insert(volume.volume, copy);
+        Some(Self { manager: Arc::clone(manager), volume: volume.volume })
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.manager.progress().copying.remove(&self.volume);
+    }
+}
+
+/// Has copies given up whose volume is whole without them, because a disk came back.
+fn give_up_needless(manager: &Arc<Manager>, snapshot: &Snapshot, sealed: &HashMap<VolumeId, &Volume>) {
+    let mut progress = manager.progress();
+    for (id, copy) in progress.copying.iter_mut().filter(|(_, copy)| !copy.cancelled) {
+        let whole = sealed.get(id).is_some_and(|volume| snapshot.kept(volume).len() >= COPIES);
+        if !whole {
+            continue;
+        }
+        copy.cancelled = true;
+        let (manager, address) = (Arc::clone(manager), copy.address.clone());
+        let order = CancelCopy { disk: copy.target, volume: *id, under_way: true, term: manager.term.0 };
+        manager.tasks.clone().spawn(async move {
+            if let Err(error) = within(CANCEL_LIMIT, &address, manager.node(&address).cancel_copy(&order)).await {
+                tracing::info!(volume = %order.volume, disk = %order.disk, %error, "needless copy goes on");
+            }
+        });
+    }
 }
 
 /// Where copies may go. A node that has just registered is left out until its audit is over: it may still hold what a copy
@@ -118,7 +211,7 @@ async fn copy(manager: &Manager, snapshot: &Snapshot, volume: &Volume, action: &
             tracing::info!(volume = %volume.volume, disk = %action.target, "replica made again");
             true
         }
-        // The node makes as many copies as it may, or this one already: the same disk again, a little later.
+        // The node makes as many copies as it may, or this one already, or gave it up: the same disk again, a little later.
         Err(Failure::Busy) => false,
         Err(Failure::Failed(why)) => {
             manager.metrics.failed_repairs.inc();
@@ -160,12 +253,17 @@ async fn try_copy(
         length,
         digest: hex::encode(digest),
         sources: sources.map(|replica| Source { address: replica.address, disk: replica.disk }).collect(),
+        urgent: snapshot.live(volume).len() <= 1,
         term: manager.term.0,
     };
     match within(COPY_LIMIT, &target.address, manager.node(&target.address).copy(&request)).await {
         Ok(copied) if copied.digest == request.digest && copied.length == length => {}
         Ok(_) => return Err("the node answered another digest or length".into()),
-        Err(CallError::Api(error)) if error.code == code::BUSY => return Err(Failure::Busy),
+        Err(CallError::Api(error)) if [code::BUSY, code::CANCELLED].contains(&&*error.code) => {
+            return Err(Failure::Busy);
+        }
+        // A busy disk is copied to slowly, and the node goes on: whoever asks again finds the copy under way, or made.
+        Err(CallError::Timeout { .. }) => return Err(Failure::Busy),
         // It still holds an extent of the volume, from before; that may be all it takes.
         Err(CallError::Api(error)) if error.code == code::ALREADY_EXISTS => {
             audit::verify(manager, volume, target).await.map_err(Failure::Failed)?;

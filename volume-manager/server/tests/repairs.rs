@@ -254,3 +254,32 @@ async fn durability_is_told_from_what_repairs_reached_and_every_input_says_where
     })
     .await;
 }
+
+#[tokio::test]
+async fn no_disk_takes_or_gives_more_copies_at_once_than_it_may_and_a_disk_that_comes_back_ends_them() {
+    let cell = Cell::start(timing(), 3).await;
+    let mut volumes = Vec::new();
+    while volumes.len() < 24 {
+        volumes.push(sealed(&cell).await);
+    }
+    let lost = cell.nodes[0].disks()[0];
+    let hit: Vec<&Volume> = volumes.iter().filter(|volume| volume.replicas.contains(&lost)).collect();
+    assert!(hit.len() > 4, "{} of 24 on the disk", hit.len());
+    let node = &cell.nodes[0];
+    node.hang(Call::Copy);
+    fail(&cell, lost);
+    let ordered = || node.disks().into_iter().map(|disk| node.copies_to(disk)).collect::<Vec<_>>();
+    eventually("both others take two", async || (ordered() == [0, 2, 2]).then_some(())).await;
+    let copies = async || {
+        let work = cell.admin().status().await.unwrap().work;
+        work.iter().filter(|work| work.detail.starts_with("copying")).count()
+    };
+    // Whatever makes it look again.
+    for _ in 0..3 {
+        cell.client(holdfast_libs_transport::Role::Node).register(&node.registration()).await.unwrap();
+    }
+    assert_eq!((copies().await, ordered()), (4, vec![0, 2, 2]));
+    node.report(lost, |report| report.state = "healthy".to_owned());
+    let cancelled = || hit.iter().filter(|volume| node.count(Call::Cancel, volume.volume) > 0).count();
+    eventually("needless copies are given up", async || (cancelled() == 4).then_some(())).await;
+}

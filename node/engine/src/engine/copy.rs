@@ -4,6 +4,8 @@
 use holdfast_libs_types::{PAGE_BYTES, VolumeId, WriteEpoch};
 
 use super::Engine;
+use super::footer::ReadBack;
+use super::slot::Live;
 use crate::buffer::AlignedBuf;
 use crate::error::EngineError;
 use crate::reactor::TaskLockGuard;
@@ -56,7 +58,7 @@ impl Engine {
     fn set_copied(&self, slot: u32, end: u64, no_more: Option<String>) {
         self.with_slot(slot, |slot| {
             if let Some(live) = slot.live.as_mut() {
-                (live.tail, live.no_appends) = (end, no_more);
+                (live.tail, live.no_appends, live.read_back) = (end, no_more, None);
             }
         });
     }
@@ -99,16 +101,8 @@ impl Engine {
             return self.refuse_damaged(slot);
         }
         self.require_copying(slot, &header)?;
-        let tail = self.with_slot(slot, |slot| slot.live.as_ref().map_or(0, |live| live.tail));
-        if tail < header.length {
-            return Err(EngineError::TooShort { tail, length: header.length });
-        }
-        let built = {
-            let _alone = self.scan_lock.lock().await;
-            self.build_footer(slot, volume, header.length).await
-        };
-        let (found, footer) =
-            built.map_err(|error| self.damaged(slot, volume, 0, format!("cannot be read back: {error}")))?;
+        let (_, back) = self.read_back(slot, &header, u64::MAX).await?;
+        let (found, footer) = back.end();
         if found != header.digest {
             return Err(EngineError::CopyMismatch { volume, found: hex(&found), expected: hex(&header.digest) });
         }
@@ -126,6 +120,42 @@ impl Engine {
         self.end_writing(slot).await;
         self.with_slot(slot, |slot| slot.live = None);
         Ok(())
+    }
+
+    /// Goes on reading back a copy that is written to its end, for `max_bytes`; answers how many bytes are left. What was read
+    /// back counts until the copy is written to, or begun, anew.
+    pub(crate) async fn read_back_copy(&self, volume: VolumeId, max_bytes: u64) -> Result<u64, EngineError> {
+        self.shared.writable()?;
+        let (slot, _guard, header) = self.lock_copy(volume).await?;
+        let (left, back) = self.read_back(slot, &header, max_bytes).await?;
+        self.with_slot(slot, |slot| {
+            if let Some(live) = slot.live.as_mut() {
+                live.read_back = Some(back);
+            }
+        });
+        Ok(left)
+    }
+
+    /// As far as `max_bytes` from where it was; the bytes left.
+    async fn read_back(
+        &self,
+        slot: u32,
+        header: &SlotHeader,
+        max_bytes: u64,
+    ) -> Result<(u64, Box<ReadBack>), EngineError> {
+        let live = |live: &mut Box<Live>| (live.tail, live.read_back.take());
+        let (tail, begun) = self.with_slot(slot, |slot| slot.live.as_mut().map_or((0, None), live));
+        if tail < header.length {
+            return Err(EngineError::TooShort { tail, length: header.length });
+        }
+        let mut back = begun.unwrap_or_else(|| Box::new(ReadBack::new(header.volume)));
+        let end = back.at.saturating_add(max_bytes).min(header.length);
+        let read = {
+            let _alone = self.scan_lock.lock().await;
+            self.read_on(slot, &mut back, end).await
+        };
+        read.map_err(|error| self.damaged(slot, header.volume, back.at, format!("cannot be read back: {error}")))?;
+        Ok((header.length - back.at, back))
     }
 
     /// Frees the slot of a copy. Free is durable in both pages before the slot can be taken again.

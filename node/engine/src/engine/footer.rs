@@ -17,7 +17,38 @@ use crate::slot_header::{SlotHeader, SlotState};
 
 const PAGE: u64 = holdfast_libs_types::PAGE_BYTES as u64;
 
+/// A copy that is being read back: its SHA-256 and its footer in the making.
+pub(super) struct ReadBack {
+    /// Bytes read.
+    pub(super) at: u64,
+    sha: Sha256,
+    footer: FooterBuilder,
+}
+
+impl ReadBack {
+    pub(super) fn new(volume: VolumeId) -> Self {
+        Self { at: 0, sha: Sha256::new(), footer: FooterBuilder::new(volume) }
+    }
+
+    /// The digest of what was read, and its footer.
+    pub(super) fn end(self) -> ([u8; 32], FooterBuilder) {
+        (self.sha.finalize().into(), self.footer)
+    }
+}
+
 impl Engine {
+    /// Reads on up to `end`.
+    pub(super) async fn read_on(&self, slot: u32, back: &mut ReadBack, end: u64) -> std::io::Result<()> {
+        let begin = back.at;
+        let ReadBack { at, sha, footer } = back;
+        let see = |bytes: &[u8]| {
+            sha.update(bytes);
+            footer.update(bytes);
+            *at += bytes.len() as u64;
+        };
+        self.read_range(slot, begin..end, see).await
+    }
+
     /// Writes the footer of the extent that `sealed` describes behind all that was ever written to it, which reaches to
     /// `end` at least; returns `sealed` with the footer's place.
     pub(super) async fn append_footer(

@@ -180,8 +180,18 @@ impl Engine {
     }
 
     /// Shows `[0, length)` to `see`, as it stands on the disk.
-    pub(super) async fn read_through(&self, slot: u32, length: u64, mut see: impl FnMut(&[u8])) -> std::io::Result<()> {
-        let mut chunks = Chunks::new(self, slot, 0, length);
+    pub(super) async fn read_through(&self, slot: u32, length: u64, see: impl FnMut(&[u8])) -> std::io::Result<()> {
+        self.read_range(slot, 0..length, see).await
+    }
+
+    /// Shows all bytes of a range, in order.
+    pub(super) async fn read_range(
+        &self,
+        slot: u32,
+        range: std::ops::Range<u64>,
+        mut see: impl FnMut(&[u8]),
+    ) -> std::io::Result<()> {
+        let mut chunks = Chunks::new(self, slot, range.start, range.end);
         while let Some((_, chunk)) = chunks.next().await {
             see(&chunk?[..]);
         }

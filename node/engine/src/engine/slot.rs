@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use holdfast_libs_types::{VolumeId, WriteEpoch};
 
+use super::footer::ReadBack;
 use crate::error::ExtentState;
 use crate::reactor::{Io, TaskLock};
 use crate::slot_header::{SlotHeader, SlotState};
@@ -55,6 +56,8 @@ pub(super) struct Live {
     pub(super) readable_end: u64,
     /// Why appends (or parts of a copy) are refused; `None` takes them.
     pub(super) no_appends: Option<String>,
+    /// How far a copy was read back.
+    pub(super) read_back: Option<Box<ReadBack>>,
     /// Something is wrong below or behind the tail: known from the table, or found since the mount.
     pub(super) damaged: bool,
     pub(super) note: Option<String>,
@@ -78,6 +81,7 @@ impl Live {
             records: 0,
             readable_end: 0,
             no_appends: None,
+            read_back: None,
             damaged: false,
             note: None,
             trash: None,

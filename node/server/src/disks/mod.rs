@@ -37,6 +37,7 @@ use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
 use crate::metrics::DiskMetrics;
+use crate::pace::Policy;
 
 pub use bays::Bays;
 pub(crate) use bays::Places;
@@ -115,6 +116,8 @@ pub(crate) struct Disks {
     pub metrics: DiskMetrics,
     /// Disks came into use or went out of it.
     pub changed: Notify,
+    /// How background work is done.
+    pub policy: Arc<Policy>,
 }
 
 impl Disks {

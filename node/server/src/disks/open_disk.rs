@@ -24,12 +24,13 @@ use super::finding::FileIdentity;
 use super::{Disks, Places};
 use crate::memory::Share;
 use crate::metrics::{Operation, OperationMetrics};
+use crate::pace::{Crowded, Kind, Pace};
 use crate::refusal::refusal;
 use crate::scrub::Scrub;
 use crate::smart::Smart;
 
 /// Copies onto one disk at once.
-const COPIES: usize = 2;
+const COPIES: usize = 4;
 
 /// A disk in use. Dropping the last reference never blocks: the engine's handle is dropped on a thread of its own.
 #[derive(Debug)]
@@ -42,6 +43,8 @@ pub(crate) struct OpenDisk {
     pub append_bytes: Arc<Semaphore>,
     /// Places for copies onto this disk.
     pub copies: Arc<Semaphore>,
+    /// How much background work it bears.
+    pub pace: Arc<Pace>,
     /// Its scrub.
     pub scrub: Scrub,
     /// Cancelled when it is taken out of use: its background work ends.
@@ -88,6 +91,7 @@ impl OpenDisk {
             identity,
             append_bytes: Arc::new(Semaphore::new(share.append_bytes)),
             copies: Arc::new(Semaphore::new(COPIES)),
+            pace: Arc::new(Pace::new(Arc::clone(&disks.policy))),
             scrub,
             stop: CancellationToken::new(),
             share,
@@ -134,6 +138,45 @@ impl OpenDisk {
         };
         self.metrics.note(kind, begun.elapsed(), result.as_ref().err());
         result
+    }
+
+    /// As [`OpenDisk::answer`], for what a client waits for: its latency decides how much background work there is.
+    ///
+    /// # Errors
+    /// As [`OpenDisk::answer`].
+    pub(crate) async fn answer_foreground<T>(
+        &self,
+        kind: Kind,
+        bytes: usize,
+        operation: impl Future<Output = Result<T, EngineError>>,
+    ) -> Result<T, ApiError> {
+        let foreground = self.pace.foreground(kind, bytes);
+        let of_kind = match kind {
+            Kind::Append => Operation::Append,
+            Kind::Read => Operation::Read,
+        };
+        let answered = self.answer(of_kind, operation).await?;
+        foreground.done();
+        Ok(answered)
+    }
+
+    /// Runs a part of a copy, to or from the disk, when the foreground bears it.
+    ///
+    /// # Errors
+    /// `busy` when too many wait; those of `io`.
+    pub(crate) async fn background<T>(
+        &self,
+        urgent: bool,
+        bytes: u64,
+        io: impl Future<Output = Result<T, ApiError>>,
+    ) -> Result<T, ApiError> {
+        match self.pace.background(urgent, bytes, io).await {
+            Ok(result) => result,
+            Err(Crowded) => {
+                let message = format!("more copies wait for disk {} than may", self.id());
+                Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, code::BUSY, message))
+            }
+        }
     }
 
     /// Refuses while the disk has stalled; for operations that may take long.

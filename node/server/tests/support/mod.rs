@@ -117,7 +117,7 @@ impl VolumeManager {
                 post(async move |Json(heartbeat): Json<Heartbeat>| {
                     let mut heard = for_heartbeat.lock().unwrap();
                     heard.heartbeats.push(heartbeat);
-                    Json(HeartbeatAnswer { register: heard.ask_again, term: 1 })
+                    Json(HeartbeatAnswer { register: heard.ask_again, term: 1, background: None })
                 }),
             );
         let server = holdfast_libs_transport::serve(listener, tls.server().unwrap(), router, CancellationToken::new());

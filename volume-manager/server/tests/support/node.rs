@@ -13,8 +13,8 @@ use holdfast_libs_transport::tls::TlsFiles;
 use holdfast_libs_transport::{ApiError, HttpClient, Role, ServiceTokens};
 use holdfast_libs_types::{BlockHash, DiskId, InstanceId, NodeId, VolumeId, WriteEpoch};
 use holdfast_node_client::{
-    CopyRequest, CreateExtent, ExtentInfo, ExtentState, FenceRequest, KeyringBody, SealRequest, Sealed, Tail,
-    TrashRequest, code,
+    CancelCopy, CopyRequest, CreateExtent, ExtentInfo, ExtentState, FenceRequest, KeyringBody, SealRequest, Sealed,
+    Tail, TrashRequest, code,
 };
 use holdfast_volume_manager_client::{DiskReport, Heartbeat, Register, VolumeManagerClient};
 use http::StatusCode;
@@ -30,6 +30,7 @@ pub enum Call {
     Fence,
     Seal,
     Copy,
+    Cancel,
     Extents,
     Trash,
 }
@@ -107,6 +108,7 @@ impl FakeNode {
             .route("/v1/fence", post(fence))
             .route("/v1/seal", post(seal))
             .route("/v1/copy", post(copy))
+            .route("/v1/copy/cancel", post(cancel))
             .route("/v1/trash", post(trash))
             .route("/v1/keyring", post(keyring))
             .route("/v1/disks/{disk}/extents", get(extents))
@@ -241,6 +243,7 @@ pub fn report(disk: DiskId) -> DiskReport {
         free_slots: 100,
         damaged_extents: 0,
         failing: None,
+        pace: None,
     }
 }
 
@@ -359,6 +362,16 @@ async fn copy(State(inner): State<Shared>, Json(order): Json<CopyRequest>) -> Re
     let extent = Extent { tail: order.length, epoch: order.epoch, state: ExtentState::Sealed, content: 1, digest };
     inner.extents.insert(key, extent);
     Ok(Json(Sealed { length: order.length, digest: order.digest }))
+}
+
+async fn cancel(State(inner): State<Shared>, Json(order): Json<CancelCopy>) -> Result<Json<Value>, ApiError> {
+    enter(&inner, Call::Cancel, order.disk, order.volume, order.term).await?;
+    let mut inner = inner.lock().unwrap();
+    let key = (order.disk, order.volume);
+    if inner.extents.get(&key).is_some_and(|extent| extent.state == ExtentState::Copying) {
+        inner.extents.remove(&key);
+    }
+    Ok(Json(Value::Null))
 }
 
 async fn keyring(State(inner): State<Shared>, Json(body): Json<KeyringBody>) -> Json<Value> {
