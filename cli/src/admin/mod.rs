@@ -8,6 +8,7 @@ mod disk;
 mod durability;
 mod names;
 mod node;
+mod repair;
 mod status;
 mod tree;
 mod volume;
@@ -20,6 +21,7 @@ use self::cell::{Cell, CellTarget};
 use self::disk::DiskCommand;
 use self::durability::DurabilityOptions;
 use self::node::NodeCommand;
+use self::repair::RepairCommand;
 use self::status::StatusOptions;
 use self::volume::VolumeCommand;
 use self::zone::ZoneCommand;
@@ -33,6 +35,11 @@ pub enum AdminCommand {
     /// A Markov model of disks that fail one by one and are repaired. It knows of no flood, no fault of a whole batch of
     /// disks and no bug: it tells whether disks and repairs are the weak spot, and promises nothing.
     Durability(DurabilityOptions),
+    /// Repair: what lacks a replica, how fast it gets one, how much clients may feel of it
+    Repair {
+        #[command(subcommand)]
+        command: RepairCommand,
+    },
     /// Zones: the largest failure domains
     Zone {
         #[command(subcommand)]
@@ -58,6 +65,7 @@ pub enum AdminCommand {
 /// Runs an operator's command.
 pub fn run(before: BeforeCommand, command: AdminCommand) -> anyhow::Result<()> {
     match command {
+        AdminCommand::Repair { command } => on(&before, &command.target(), |cell| repair::run(cell, command)),
         AdminCommand::Status(options) => on(&before, &options.target, |cell| status::run(cell, options.watch)),
         AdminCommand::Durability(options) => {
             on(&before, &options.target.clone(), |cell| durability::run(cell, options))

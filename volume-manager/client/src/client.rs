@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::messages::{
     CellStatus, DurabilityAnswer, DurabilityAsk, Heartbeat, HeartbeatAnswer, LeaseRequest, LeasedVolume, Register,
-    RegisterAnswer, RenewRequest, SealAsk, SealState, VolumeRow,
+    RegisterAnswer, RenewRequest, RepairOrder, RepairStatus, SealAsk, SealState, VolumeRow,
 };
 use crate::reading::{Inventory, VolumePage, VolumeQuery};
 
@@ -110,6 +110,22 @@ impl VolumeManagerClient {
     /// See [`CallError`].
     pub async fn status(&self) -> Result<CellStatus, CallError> {
         self.http.get_json(&self.url("/v1/status"), DEADLINE).await
+    }
+
+    /// What is to be repaired (role admin).
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn repair(&self) -> Result<RepairStatus, CallError> {
+        self.http.get_json(&self.url("/v1/repair"), DEADLINE).await
+    }
+
+    /// Pauses repair, resumes it, or says how much clients may feel of it (role admin); answers what holds then.
+    ///
+    /// # Errors
+    /// `bad_request`, `not_leader`.
+    pub async fn order_repair(&self, order: &RepairOrder) -> Result<RepairStatus, CallError> {
+        self.http.post_json(&self.url("/v1/repair"), order, DEADLINE).await
     }
 
     /// How long the cell's data lasts on paper (role admin).

@@ -8,7 +8,8 @@ pub use client::VolumeManagerClient;
 pub use messages::{
     Background, CellStatus, DiskPace, DiskReport, DiskRow, DurabilityAnswer, DurabilityAsk, DurabilityInput, Heartbeat,
     HeartbeatAnswer, LeaseRequest, LeasedVolume, NodeRow, Register, RegisterAnswer, RegisteredDisk, RenewRequest,
-    Replica, SealAsk, SealState, UnusableDisk, VolumeCounts, VolumeRow, Work, code,
+    RepairCopy, RepairDisk, RepairOrder, RepairPause, RepairRisk, RepairStatus, RepairWait, Replica, SealAsk,
+    SealState, UnusableDisk, VolumeCounts, VolumeRow, Work, code,
 };
 pub use reading::{
     Capacity, DiskDetail, Inventory, MAX_PAGE_VOLUMES, ReplicaDetail, VolumeDetail, VolumePage, VolumeQuery,

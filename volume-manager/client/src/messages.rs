@@ -400,3 +400,105 @@ pub struct DurabilityAnswer {
     /// Chance that one of the last replicas cannot be read when it is copied.
     pub last_replica_unreadable: f64,
 }
+
+/// What an operator asks of repair; what is left out stays as it is. It outlives the leader.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepairOrder {
+    /// `pause` (begin no more copies; those under way come to their end) or `resume`.
+    #[serde(default)]
+    pub action: Option<String>,
+    /// How much longer the foreground's 99th percentile may take for the sake of copies: a whole number of percent, `unlimited`,
+    /// or `configured` for what the configuration says.
+    #[serde(default)]
+    pub max_client_impact: Option<String>,
+    /// Who asks, for whoever looks later.
+    #[serde(default)]
+    pub by: String,
+    /// Why.
+    #[serde(default)]
+    pub reason: Option<String>,
+}
+
+/// Who paused repair.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepairPause {
+    /// As they called themselves.
+    pub by: String,
+    /// Why.
+    pub reason: Option<String>,
+    /// For so many seconds.
+    pub since_s_ago: u64,
+}
+
+/// Volumes at the same risk.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepairRisk {
+    /// How many.
+    pub volumes: u64,
+    /// Bytes to copy until they have all their replicas.
+    pub bytes: u64,
+}
+
+/// A copy under way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepairCopy {
+    /// The volume.
+    pub volume: VolumeId,
+    /// The disk it is read from first.
+    pub from: DiskId,
+    /// The disk it goes to.
+    pub to: DiskId,
+    /// Its length.
+    pub bytes: u64,
+    /// One replica was left: it has half of the disks' time, whatever clients feel.
+    pub urgent: bool,
+    /// Seconds since it was ordered.
+    pub for_s: u64,
+}
+
+/// Volumes that wait for the same.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepairWait {
+    /// For what.
+    pub why: String,
+    /// How many.
+    pub volumes: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// What clients feel on a disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepairDisk {
+    /// The disk.
+    pub disk: DiskId,
+    /// Its node.
+    pub node: NodeId,
+    /// As its node reported last.
+    pub pace: DiskPace,
+}
+
+/// The answer to `GET` and `POST /v1/repair`: what `admin repair --json` prints.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepairStatus {
+    /// Who paused it, if anybody did.
+    pub paused: Option<RepairPause>,
+    /// How much longer the foreground's 99th percentile may take, percent; `None` for no limit.
+    pub max_client_impact: Option<u32>,
+    /// What is to be repaired, by how many more disks the volumes can lose: `unreadable`, `0` or `1`.
+    pub to_repair: BTreeMap<String, RepairRisk>,
+    /// Bytes to copy.
+    pub bytes_left: u64,
+    /// Bytes a second of late, over all copies.
+    pub bytes_per_s: Option<u64>,
+    /// Seconds until all is copied at that rate.
+    pub eta_s: Option<u64>,
+    /// Copies under way.
+    pub under_way: Vec<RepairCopy>,
+    /// What waits, and for what; volumes that are not to be repaired yet, because a disk may come back, too.
+    pub waiting: Vec<RepairWait>,
+    /// Disks with what their foreground takes.
+    pub disks: Vec<RepairDisk>,
+    /// What is at risk.
+    pub warnings: Vec<String>,
+}

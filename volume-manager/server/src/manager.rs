@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::error::ServerError;
 use crate::liveness::Liveness;
 use crate::metrics::Metrics;
+use crate::repair::operator::Wishes;
 use crate::repair_rate::RepairRate;
 
 /// Volumes that are sealed at once.
@@ -43,6 +44,8 @@ pub(crate) struct Manager {
     pub shutdown: CancellationToken,
     pub metrics: Metrics,
     pub repair_rate: RepairRate,
+    /// What the operator asked of repair.
+    pub wishes: Wishes,
     pub surroundings: Surroundings,
     /// Wakes the reconciler before its time.
     pub wake: Notify,
@@ -99,6 +102,8 @@ pub(crate) struct CopyUnderWay {
     /// Where it is read first.
     pub source: DiskId,
     pub bytes: u64,
+    /// One replica was left.
+    pub urgent: bool,
     pub since: Instant,
     /// It was ordered to be given up.
     pub cancelled: bool,
@@ -118,6 +123,7 @@ impl Manager {
         for volume in catalog.table.volumes_in(&[VolumeState::Creating]).await? {
             give_up(&catalog, term, &volume, "its volume manager died while making it").await?;
         }
+        let wishes = Wishes::load(&catalog).await?;
         let copies = Arc::new(Semaphore::new(config.copies.max_parallel.max(1)));
         Ok(Self {
             config,
@@ -128,6 +134,7 @@ impl Manager {
             shutdown,
             metrics: Metrics::default(),
             repair_rate: RepairRate::default(),
+            wishes,
             surroundings,
             wake: Notify::new(),
             returned: Notify::new(),
@@ -167,7 +174,7 @@ impl Manager {
 
     /// How much longer the foreground's 99th percentile may take for the sake of copies, percent; `None` for no limit.
     pub fn max_client_impact(&self) -> Option<u32> {
-        Some(self.config.copies.max_client_impact)
+        self.wishes.impact(self.config.copies.max_client_impact)
     }
 
     pub fn node(&self, address: &str) -> NodeClient {

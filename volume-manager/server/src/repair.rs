@@ -1,4 +1,10 @@
 //! Copies for sealed volumes that lack a replica.
+//!
+//! - `operator`: what an operator asked of it
+//! - `status`: what is to be done, and how far it is
+
+pub(crate) mod operator;
+pub(crate) mod status;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,7 +14,7 @@ use holdfast_libs_transport::CallError;
 use holdfast_libs_types::{DiskId, VolumeId};
 use holdfast_node_client::{CancelCopy, CopyRequest, Source, code};
 use holdfast_volume_manager_catalog::Volume;
-use holdfast_volume_manager_planner::{COPIES, Inventory, RepairAction, VolumeReplicas, plan_repairs};
+use holdfast_volume_manager_planner::{COPIES, Inventory, PlacementError, RepairAction, VolumeReplicas, plan_repairs};
 use tokio::time::Instant;
 
 use crate::audit;
@@ -29,6 +35,10 @@ pub(crate) fn start(manager: &Arc<Manager>, snapshot: &Arc<Snapshot>, sealed: &[
     let plan = plan_repairs(&targets(manager, snapshot), &volumes, DISTINCT);
     let by_id: HashMap<VolumeId, &Volume> = sealed.iter().map(|volume| (volume.volume, volume)).collect();
     give_up_needless(manager, snapshot, &by_id);
+    note_blocked(manager, plan.blocked, plan.unreadable);
+    if manager.wishes.pause(manager.now_ms()).is_some() {
+        return;
+    }
     let mut turns = Turns::now(manager);
     for mut action in plan.actions {
         if !turns.take(&mut action, snapshot) {
@@ -50,10 +60,14 @@ pub(crate) fn start(manager: &Arc<Manager>, snapshot: &Arc<Snapshot>, sealed: &[
             }
         });
     }
-    let mut blocked: Vec<(VolumeId, String)> =
-        plan.blocked.into_iter().map(|(volume, error)| (volume, error.to_string())).collect();
-    blocked.extend(plan.unreadable.into_iter().map(|volume| (volume, "it has no live replica".to_owned())));
-    manager.progress().blocked = blocked;
+}
+
+/// Remembers what cannot be repaired now, and why.
+fn note_blocked(manager: &Manager, blocked: Vec<(VolumeId, PlacementError)>, unreadable: Vec<VolumeId>) {
+    let mut all: Vec<(VolumeId, String)> =
+        blocked.into_iter().map(|(volume, error)| (volume, error.to_string())).collect();
+    all.extend(unreadable.into_iter().map(|volume| (volume, "it has no live replica".to_owned())));
+    manager.progress().blocked = all;
 }
 
 /// How many copies each disk has, to it and from it.
@@ -95,6 +109,11 @@ impl Turns {
     }
 }
 
+/// Whether the next failure may take the volume's data.
+fn is_urgent(snapshot: &Snapshot, volume: &Volume) -> bool {
+    snapshot.live(volume).len() <= 1
+}
+
 /// Counts a copy as under way until it is dropped.
 struct UnderWay {
     manager: Arc<Manager>,
@@ -108,6 +127,7 @@ impl UnderWay {
             address: snapshot.disk(action.target)?.address.clone(),
             source: *action.sources.first()?,
             bytes: volume.length.unwrap_or(0),
+            urgent: is_urgent(snapshot, volume),
             since: Instant::now(),
             cancelled: false,
         };
@@ -253,7 +273,7 @@ async fn try_copy(
         length,
         digest: hex::encode(digest),
         sources: sources.map(|replica| Source { address: replica.address, disk: replica.disk }).collect(),
-        urgent: snapshot.live(volume).len() <= 1,
+        urgent: is_urgent(snapshot, volume),
         term: manager.term.0,
     };
     match within(COPY_LIMIT, &target.address, manager.node(&target.address).copy(&request)).await {

@@ -1,5 +1,6 @@
 //! How fast copies are made: bytes over the time in which at least one was under way.
 
+use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,7 +18,15 @@ struct Measured {
     /// Before that.
     busy: Duration,
     bytes: u64,
+    /// The copies made of late: when, and how many bytes.
+    recent: VecDeque<(Instant, u64)>,
 }
+
+/// What counts as of late.
+const RECENT: Duration = Duration::from_secs(60);
+
+/// Most copies that are remembered.
+const MOST_RECENT: usize = 10_000;
 
 /// A copy under way; its time counts until it is dropped.
 pub(crate) struct Copying<'a>(&'a RepairRate);
@@ -38,6 +47,17 @@ impl RepairRate {
         (measured.bytes > 0).then(|| measured.bytes as f64 / busy.as_secs_f64().max(1e-3))
     }
 
+    /// Bytes a second of late; `None` when nothing was copied in the last minute.
+    pub fn recent_bytes_s(&self) -> Option<f64> {
+        let mut measured = self.measured();
+        while measured.recent.front().is_some_and(|(at, _)| at.elapsed() > RECENT) {
+            measured.recent.pop_front();
+        }
+        let bytes: u64 = measured.recent.iter().map(|(_, bytes)| bytes).sum();
+        let since = measured.since.map_or(RECENT, |since| since.elapsed().min(RECENT));
+        (bytes > 0).then(|| bytes as f64 / since.as_secs_f64().max(1.0))
+    }
+
     fn measured(&self) -> MutexGuard<'_, Measured> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -46,7 +66,12 @@ impl RepairRate {
 impl Copying<'_> {
     /// It was made.
     pub fn made(&self, bytes: u64) {
-        self.0.measured().bytes += bytes;
+        let mut measured = self.0.measured();
+        measured.bytes += bytes;
+        if measured.recent.len() >= MOST_RECENT {
+            measured.recent.pop_front();
+        }
+        measured.recent.push_back((Instant::now(), bytes));
     }
 }
 

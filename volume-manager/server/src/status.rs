@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Path, State};
@@ -25,7 +26,7 @@ pub(crate) async fn status(State(manager): State<Arc<Manager>>) -> Result<Json<C
     let (mut work, damaged) = work(&manager);
     let work_summary = summary::work(&manager, &counted, &work);
     let harmed = harmed(&manager, &snapshot);
-    let (health, reasons) = health(&snapshot, counts, &work, (damaged, harmed));
+    let (health, reasons) = health(&snapshot, counts, &work, (damaged, harmed), paused(&manager));
     work.truncate(MAX_ROWS);
     let can_lose = counts.can_lose.iter().enumerate().map(|(n, count)| (n.to_string(), *count)).collect();
     Ok(Json(CellStatus {
@@ -93,6 +94,7 @@ fn health(
     counts: &HealthCounts,
     work: &[Work],
     (damaged, harmed): (Vec<String>, Vec<String>),
+    paused: Option<String>,
 ) -> (&'static str, Vec<String>) {
     let [none_or_one, short, _] = counts.can_lose;
     let (unreadable, last) = (counts.unreadable, none_or_one.saturating_sub(counts.unreadable));
@@ -128,6 +130,7 @@ fn health(
         bad.map(move |disk| format!("node {node} cannot use {}: {}", disk.path, disk.reason))
     });
     add(&mut reasons, unusable);
+    reasons.extend(paused);
     // Placement depends on the volume's id only in its choice, never in whether there is one.
     if let Err(error) = choose_disks(&snapshot.planner(), VolumeId::default(), &[], COPIES, DISTINCT) {
         reasons.push(format!("no new volume can be made, so writes stop: {error}"));
@@ -140,6 +143,14 @@ fn health(
         (false, false) => "degraded",
     };
     (health, reasons)
+}
+
+/// By whom repair is paused. A volume that lacks a replica stays as it is then.
+fn paused(manager: &Manager) -> Option<String> {
+    let pause = manager.wishes.pause(manager.now_ms())?;
+    let since = in_words(Duration::from_secs(pause.since_s_ago));
+    let reason = pause.reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
+    Some(format!("repair is paused by {} since {since}{reason}: holdfast admin repair resume", pause.by))
 }
 
 /// What vanished at once and is waited for.

@@ -1,0 +1,157 @@
+//! `admin repair`: what is to be repaired, and how much clients may feel of it.
+
+use clap::{Args, Subcommand};
+use holdfast_volume_manager_client::{RepairOrder, RepairStatus};
+
+use super::cell::{Cell, CellTarget};
+use crate::show::{self, Table};
+
+#[derive(Subcommand)]
+pub enum RepairCommand {
+    /// What is to be repaired by risk, how fast it goes, what waits and why
+    Status(CellTarget),
+    /// Begin no more copies until `resume`; those under way come to their end
+    Pause(PauseOptions),
+    /// Go on after `pause`
+    Resume(CellTarget),
+    /// How much clients may feel of repair
+    Set(SetOptions),
+}
+
+#[derive(Args)]
+pub struct PauseOptions {
+    #[command(flatten)]
+    pub target: CellTarget,
+    /// Why, for whoever looks later
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+}
+
+#[derive(Args)]
+pub struct SetOptions {
+    #[command(flatten)]
+    pub target: CellTarget,
+    /// How much longer the foreground's 99th percentile may take, percent; 0: copies only while a disk is idle; or `unlimited`,
+    /// or `configured` for what the volume manager's configuration says
+    #[arg(long, value_name = "PERCENT")]
+    pub max_client_impact: String,
+}
+
+impl RepairCommand {
+    pub fn target(&self) -> CellTarget {
+        match self {
+            Self::Status(target) | Self::Resume(target) => target.clone(),
+            Self::Pause(options) => options.target.clone(),
+            Self::Set(options) => options.target.clone(),
+        }
+    }
+}
+
+pub async fn run(cell: Cell, command: RepairCommand) -> anyhow::Result<()> {
+    let volume_manager = cell.volume_manager();
+    let by = std::env::var("SUDO_USER").or_else(|_| std::env::var("USER")).unwrap_or_else(|_| "somebody".to_owned());
+    let order = RepairOrder { by, ..RepairOrder::default() };
+    let status = match command {
+        RepairCommand::Status(_) => volume_manager.repair().await?,
+        RepairCommand::Pause(options) => {
+            let order = RepairOrder { action: Some("pause".to_owned()), reason: options.reason, ..order };
+            volume_manager.order_repair(&order).await?
+        }
+        RepairCommand::Resume(_) => {
+            volume_manager.order_repair(&RepairOrder { action: Some("resume".to_owned()), ..order }).await?
+        }
+        RepairCommand::Set(options) => {
+            let max_client_impact = Some(options.max_client_impact);
+            volume_manager.order_repair(&RepairOrder { max_client_impact, ..order }).await?
+        }
+    };
+    cell.answer(&status, || screen(&status))
+}
+
+fn screen(status: &RepairStatus) -> String {
+    let mut out = String::new();
+    let mut line = |name: &str, value: String| out.push_str(&format!("{name:<14} {value}\n"));
+    let state = match &status.paused {
+        Some(pause) => {
+            let reason = pause.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+            format!("paused by {} for {} s{reason}", pause.by, pause.since_s_ago)
+        }
+        None if status.to_repair.is_empty() => "nothing to repair".to_owned(),
+        None => format!("{} copies under way", status.under_way.len()),
+    };
+    line("repair", state);
+    line(
+        "client impact",
+        status.max_client_impact.map_or("unlimited".to_owned(), |percent| format!("at most {percent} %")),
+    );
+    for (risk, found) in &status.to_repair {
+        let what = if risk == "unreadable" { risk.clone() } else { format!("can lose {risk}") };
+        line(&what, format!("{} volumes, {} to copy", found.volumes, show::bytes(found.bytes)));
+    }
+    if let Some(rate) = status.bytes_per_s {
+        let eta = status.eta_s.map(|eta| format!(", done in {eta} s at that rate")).unwrap_or_default();
+        line("rate", format!("{}/s{eta}", show::bytes(rate)));
+    }
+    for warning in &status.warnings {
+        line("WARNING", warning.clone());
+    }
+    let mut waiting = Table::new(["WAITS FOR", "VOLUMES", "BYTES"]);
+    for wait in &status.waiting {
+        waiting.row([&wait.why, &wait.volumes.to_string(), &show::bytes(wait.bytes)]);
+    }
+    let mut copies = Table::new(["COPY OF", "FROM", "TO", "BYTES", "FOR"]);
+    for copy in &status.under_way {
+        let [volume, from, to] = [copy.volume.to_string(), copy.from.to_string(), copy.to.to_string()];
+        copies.row([&volume, &from, &to, &show::bytes(copy.bytes), &format!("{} s", copy.for_s)]);
+    }
+    let ms = |us: Option<u64>| us.map_or("-".to_owned(), |us| format!("{:.1} ms", us as f64 / 1000.0));
+    let mut disks = Table::new(["DISK", "NODE", "P99 NOW", "USUAL P99", "COPIES BORNE"]);
+    for row in status.disks.iter().filter(|row| row.pace.recent_p99_us.is_some()) {
+        let level = format!("{:.2}", f64::from(row.pace.level_percent) / 100.0);
+        let [now, usual] = [ms(row.pace.recent_p99_us), ms(row.pace.usual_p99_us)];
+        disks.row([&row.disk.to_string(), &row.node.0, &now, &usual, &level]);
+    }
+    for table in [waiting, copies, disks] {
+        if !table.is_empty() {
+            out.push_str(&format!("\n{table}"));
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use holdfast_volume_manager_client::{RepairPause, RepairRisk, RepairStatus, RepairWait};
+
+    use super::screen;
+
+    #[test]
+    fn the_screen_says_what_is_at_risk_what_waits_for_what_and_who_paused_it() {
+        let risk = RepairRisk { volumes: 3, bytes: 3 << 30 };
+        let status = RepairStatus {
+            paused: Some(RepairPause { by: "ann".to_owned(), reason: Some("racks".to_owned()), since_s_ago: 5 }),
+            max_client_impact: None,
+            to_repair: BTreeMap::from([("0".to_owned(), risk)]),
+            bytes_left: 3 << 30,
+            bytes_per_s: Some(100 << 20),
+            eta_s: None,
+            under_way: Vec::new(),
+            waiting: vec![RepairWait { why: "repair is paused".to_owned(), volumes: 3, bytes: 3 << 30 }],
+            disks: Vec::new(),
+            warnings: vec!["3 volumes have one replica left".to_owned()],
+        };
+        let text = screen(&status);
+        for line in [
+            "repair         paused by ann for 5 s: racks\n",
+            "client impact  unlimited\n",
+            "can lose 0     3 volumes, 3.0 GiB to copy\n",
+            "rate           100.0 MiB/s\n",
+            "WARNING        3 volumes have one replica left\n",
+            "repair is paused  3        3.0 GiB\n",
+        ] {
+            assert!(text.contains(line), "{line:?} in\n{text}");
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! `GET /v1/repair`: what is to be repaired, how fast, and what waits for what.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use holdfast_libs_transport::ApiError;
+use holdfast_volume_manager_catalog::{Volume, VolumeState};
+use holdfast_volume_manager_client::{RepairCopy, RepairDisk, RepairRisk, RepairStatus, RepairWait};
+use holdfast_volume_manager_planner::COPIES;
+
+use crate::error::answer;
+use crate::inventory::Snapshot;
+use crate::liveness::in_words;
+use crate::manager::{Manager, Progress};
+
+/// Most reasons that are told.
+const MAX_WAITS: usize = 50;
+
+pub(crate) async fn get(State(manager): State<Arc<Manager>>) -> Result<Json<RepairStatus>, ApiError> {
+    of(&manager).await.map(Json)
+}
+
+/// As it is now.
+pub(crate) async fn of(manager: &Manager) -> Result<RepairStatus, ApiError> {
+    let snapshot = manager.snapshot().await.map_err(|error| answer(&error))?;
+    let sealed = manager.catalog.table.volumes_in(&[VolumeState::Sealed]).await.map_err(|error| answer(&error))?;
+    let paused = manager.wishes.pause(manager.now_ms());
+    let progress = manager.progress();
+    let mut found = Found::default();
+    for volume in sealed.iter().filter(|volume| volume.length.is_some_and(|length| length > 0)) {
+        found.look(&snapshot, &progress, volume, paused.is_some());
+    }
+    let bytes_left = found.risks.values().map(|risk| risk.bytes).sum();
+    let bytes_per_s = manager.repair_rate.recent_bytes_s().map(|rate| rate as u64);
+    let eta_s = bytes_per_s.filter(|rate| *rate > 0 && paused.is_none()).map(|rate| u64::div_ceil(bytes_left, rate));
+    let under_way = progress.copying.iter().map(|(volume, copy)| RepairCopy {
+        volume: *volume,
+        from: copy.source,
+        to: copy.target,
+        bytes: copy.bytes,
+        urgent: copy.urgent,
+        for_s: copy.since.elapsed().as_secs(),
+    });
+    let waiting = found.waits.into_iter().map(|(why, (volumes, bytes))| RepairWait { why, volumes, bytes });
+    Ok(RepairStatus {
+        warnings: warnings(&found.risks, paused.is_some()),
+        paused,
+        max_client_impact: manager.max_client_impact(),
+        bytes_left,
+        bytes_per_s,
+        eta_s,
+        under_way: under_way.collect(),
+        waiting: waiting.take(MAX_WAITS).collect(),
+        disks: disks(manager, &snapshot),
+        to_repair: found.risks,
+    })
+}
+
+/// What the volumes need.
+#[derive(Default)]
+struct Found {
+    /// By how many more disks they can lose, or `unreadable`.
+    risks: BTreeMap<String, RepairRisk>,
+    waits: BTreeMap<String, (u64, u64)>,
+}
+
+impl Found {
+    fn look(&mut self, snapshot: &Snapshot, progress: &Progress, volume: &Volume, paused: bool) {
+        let (live, kept) = (snapshot.live(volume).len(), snapshot.kept(volume).len());
+        let back_soon = progress.left_out.get(&volume.volume).map_or(0, Vec::len);
+        let bytes = volume.length.unwrap_or(0);
+        if live >= COPIES && kept >= COPIES {
+            return;
+        }
+        if kept + back_soon >= COPIES {
+            let away = volume.replicas.iter().filter_map(|disk| snapshot.disk(*disk)?.standing.away());
+            let soonest = away.map(|away| away.lost_in).min().flatten();
+            let why = match soonest {
+                // By the minute, so that volumes of one disk are one line.
+                Some(left) => format!("a disk that may come back: repair starts in {}", in_words(left)),
+                None => "a disk that may come back".to_owned(),
+            };
+            self.wait(why, bytes);
+            return;
+        }
+        let risk = if live == 0 { "unreadable".to_owned() } else { (live.min(COPIES) - 1).to_string() };
+        let entry = self.risks.entry(risk).or_default();
+        entry.volumes += 1;
+        entry.bytes += bytes * (COPIES.saturating_sub(kept + back_soon) as u64);
+        if progress.copying.contains_key(&volume.volume) {
+            return;
+        }
+        let blocked = progress.blocked.iter().find(|(blocked, _)| *blocked == volume.volume);
+        let why = match blocked {
+            Some((_, why)) => why.clone(),
+            None if paused => "repair is paused".to_owned(),
+            None => "its turn: the disks that can give or take it have as many copies as they may".to_owned(),
+        };
+        self.wait(why, bytes);
+    }
+
+    fn wait(&mut self, why: String, bytes: u64) {
+        let (volumes, all) = self.waits.entry(why).or_default();
+        *volumes += 1;
+        *all += bytes;
+    }
+}
+
+/// What stays at risk.
+fn warnings(risks: &BTreeMap<String, RepairRisk>, paused: bool) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let mut say = |risk: &str, what: &str| {
+        if let Some(RepairRisk { volumes, bytes }) = risks.get(risk) {
+            warnings.push(format!("{volumes} volumes {what} ({bytes} bytes to copy)"));
+        }
+    };
+    say("unreadable", "cannot be read now");
+    if paused {
+        say("0", "have one replica left: while repair is paused, the loss of one more disk loses data");
+        say("1", "have two replicas left: while repair is paused, the loss of two more disks loses data");
+    }
+    warnings
+}
+
+/// Those on which clients are felt, or copies go on.
+fn disks(manager: &Manager, snapshot: &Snapshot) -> Vec<RepairDisk> {
+    let liveness = manager.liveness();
+    let row = |view: &crate::inventory::DiskView| {
+        let pace = liveness.report(view.disk.info.disk)?.pace?;
+        Some(RepairDisk { disk: view.disk.info.disk, node: view.disk.info.node.clone(), pace })
+    };
+    snapshot.disks.iter().filter_map(row).collect()
+}
