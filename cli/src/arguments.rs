@@ -268,6 +268,13 @@ pub enum BenchCommand {
     ///
     /// The blocks stay on the disks: nothing deletes blocks yet.
     Blocks(BenchBlocks),
+    /// How fast a dev cell protects lost disks again, beside fio, and what clients feel of it
+    ///
+    /// Fills the cell, then removes the file of one disk after the other, each in another zone: run it on a cell made for it, for
+    /// example `holdfast dev --nodes 9 --disks 1 --no-clients`. MB are 10^6 bytes a second of data that has all replicas
+    /// again; fio's are what it writes durably while it reads as much. `p99_ratio` is the clients' 99th percentile during the
+    /// repair over that before the loss.
+    Repair(BenchRepair),
     /// The storage engine on a disk, with fio doing the same I/O interleaved
     ///
     /// Durable appends of 4 MiB (depth 4) and 64 KiB (depth 8), reads of 4 MiB (depth 4) and 4 KiB records (depth 32), through a
@@ -299,6 +306,24 @@ pub struct BenchDisk {
     /// Print one JSON document on stdout
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Args)]
+pub struct BenchRepair {
+    /// Losses without foreground, each in a zone of its own; every figure is the median over them
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub rounds: u32,
+    /// Data that each disk holds before
+    #[arg(long, value_name = "SIZE", default_value = "4GiB")]
+    pub disk_bytes: ByteSize,
+    /// Puts and gets a second in a last round with foreground; 0 leaves it out
+    #[arg(long, default_value_t = 100)]
+    pub ops: u32,
+    /// The files of disks may be removed
+    #[arg(long)]
+    pub destroy_disks: bool,
+    #[command(flatten)]
+    pub target: Target,
 }
 
 #[derive(Args)]

@@ -31,7 +31,7 @@ use crate::{profile, show};
 const SMALL_BYTES: usize = 16 * 1024;
 const DEADLINE: Duration = Duration::from_secs(120);
 
-struct Cell {
+pub struct Cell {
     http: HttpClient,
     frontend: String,
     keys: SigningKeys,
@@ -72,7 +72,8 @@ pub async fn run(options: BenchBlocks) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn open(folder: &Path, dev: &Value) -> anyhow::Result<Cell> {
+/// The dev cell in a folder.
+pub fn open(folder: &Path, dev: &Value) -> anyhow::Result<Cell> {
     let read = |name: &str| {
         let path: PathBuf = folder.join("etc").join(name);
         std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
@@ -118,7 +119,7 @@ async fn cycle(cell: &Arc<Cell>, clients: u16, count: usize, size: usize) -> any
     Ok((work(cell, clients, puts).await?, work(cell, clients, gets).await?))
 }
 
-struct Job {
+pub struct Job {
     method: Method,
     url: String,
     hash: BlockHash,
@@ -126,7 +127,7 @@ struct Job {
 }
 
 impl Job {
-    fn new(cell: &Cell, method: Method, hash: BlockHash, block: Bytes) -> Self {
+    pub fn new(cell: &Cell, method: Method, hash: BlockHash, block: Bytes) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let grant = Grant {
             cell: cell.cell,
@@ -139,7 +140,7 @@ impl Job {
         Self { method, url: format!("{}{}", cell.frontend, grant.sign(&cell.keys)), hash, block }
     }
 
-    async fn run(&self, cell: &Cell) -> anyhow::Result<()> {
+    pub async fn run(&self, cell: &Cell) -> anyhow::Result<()> {
         let request = match self.method {
             Method::Put => Request::put(&self.url).body(Full::new(self.block.clone()))?,
             Method::Get => Request::get(&self.url).header(CACHE_CONTROL, "no-cache").body(Full::default())?,

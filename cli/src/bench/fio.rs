@@ -37,6 +37,11 @@ impl Job {
         Self { written_before: true, ..Self::durable_writes(block_bytes, depth, count) }
     }
 
+    /// Reads and durable writes at once, half of them each, in sequence, on a file that was written before; `count` in all.
+    pub fn reads_and_writes(block_bytes: usize, depth: u64, count: usize) -> Self {
+        Self { pattern: "rw", ..Self::durable_overwrites(block_bytes, depth, count) }
+    }
+
     /// Reads at random blocks of the first `file_bytes` of a file that is there.
     pub fn random_reads(block_bytes: usize, depth: u64, count: usize, file_bytes: u64) -> Self {
         Self { pattern: "randread", file_bytes: Some(file_bytes), ..Self::writes(block_bytes, depth, count) }
@@ -48,7 +53,7 @@ impl Job {
     }
 
     fn direction(&self) -> &'static str {
-        if self.makes_its_file() { "write" } else { "read" }
+        if self.pattern == "randread" { "read" } else { "write" }
     }
 
     fn options(&self) -> Vec<String> {

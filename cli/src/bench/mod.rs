@@ -4,6 +4,7 @@ mod blocks;
 mod disk;
 mod fio;
 mod processes;
+mod repair;
 mod rounds;
 
 use crate::arguments::BenchCommand;
@@ -14,6 +15,10 @@ pub fn run(command: BenchCommand) -> anyhow::Result<()> {
         BenchCommand::Blocks(options) => {
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
             runtime.block_on(blocks::run(options))
+        }
+        BenchCommand::Repair(options) => {
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+            runtime.block_on(repair::run(options))
         }
         // One thread for the caller, beside the disk's own: what is measured is the disk.
         BenchCommand::Disk(options) => {
