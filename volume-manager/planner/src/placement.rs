@@ -107,6 +107,43 @@ pub fn choose_repair_disk(
     Ok(chosen[0])
 }
 
+/// Chooses the disk that takes over a replica of `volume` whose other replicas are on `others`: on a node of its own, with a
+/// free slot above the reserve, and as far from the others as any disk is that does not leave. That one may be full, or out of
+/// service for a while: then the move waits, rather than bring the replicas nearer to each other. Disks in `avoid` are never chosen.
+///
+/// # Errors
+/// `TooFewDomains`, `Full`.
+pub fn choose_move_disk(
+    inventory: &Inventory,
+    volume: VolumeId,
+    others: &[DiskId],
+    avoid: &[DiskId],
+) -> Result<DiskId, PlacementError> {
+    let there: Vec<&InventoryDisk> = others.iter().filter_map(|disk| inventory.disk(*disk)).collect();
+    let fits = |disk: &&InventoryDisk| {
+        !disk.leaving && !avoid.contains(&disk.disk) && there.iter().all(|other| other.node != disk.node)
+    };
+    let candidates: Vec<(u8, &InventoryDisk)> =
+        inventory.disks.iter().filter(fits).map(|disk| (nearness(disk, &there), disk)).collect();
+    let farthest = candidates.iter().map(|(near, _)| *near).min();
+    let usable: Vec<&InventoryDisk> = candidates
+        .into_iter()
+        .filter(|(near, disk)| Some(*near) == farthest && disk.eligible)
+        .map(|(_, disk)| disk)
+        .collect();
+    let draw =
+        |disk: &&InventoryDisk| Some((Ticket::draw(volume, disk.disk, Purpose::NewVolume.weight(disk))?, disk.disk));
+    if let Some((_, disk)) = usable.iter().filter_map(draw).min_by(|(a, _), (b, _)| a.compare(b)) {
+        return Ok(disk);
+    }
+    let domain = if farthest == Some(0) { "zone" } else { "node" };
+    let detail = lacking(inventory, (Purpose::NewVolume, Distinct::Nodes), &there, avoid);
+    Err(match usable.is_empty() {
+        true => PlacementError::TooFewDomains { needed: 1, available: 0, domain, detail },
+        false => PlacementError::Full { needed: 1, available: 0, domain, detail },
+    })
+}
+
 /// Chooses `copies` disks, one after the other: as far as possible from `there` and from those chosen before, and of equals
 /// the one that wins the race for the volume.
 fn choose(

@@ -4,7 +4,7 @@
 
 use holdfast_libs_types::{DiskId, NodeId, VolumeId};
 use holdfast_volume_manager_planner::{
-    Distinct, Inventory, InventoryDisk, PlacementError, Spread, choose_disks, choose_repair_disk,
+    Distinct, Inventory, InventoryDisk, PlacementError, Spread, choose_disks, choose_move_disk, choose_repair_disk,
 };
 use proptest::prelude::{Strategy, any, prop, prop_assert, prop_assert_eq, proptest};
 
@@ -184,6 +184,26 @@ fn a_copy_in_the_same_zone_is_better_than_none() {
         choose_repair_disk(&inventory, volume(1), &[DiskId([0; 16])], &[], Distinct::Nodes),
         Ok(DiskId([1; 16]))
     );
+}
+
+#[test]
+fn a_move_waits_rather_than_bring_replicas_nearer_to_each_other() {
+    let zones = ["a", "a", "b", "c", "c", "c"];
+    let mut inventory = Inventory { disks: (1..).zip(zones).map(|(number, zone)| disk(number, zone, 5)).collect() };
+    let ids = |numbers: &[u8]| numbers.iter().map(|number| DiskId([*number; 16])).collect::<Vec<_>>();
+    let choose = |inventory: &Inventory| choose_move_disk(inventory, volume(1), &ids(&[1, 3]), &ids(&[6]));
+    (inventory.disks[3].leaving, inventory.disks[3].eligible) = (true, false);
+    assert_eq!(choose(&inventory), Ok(DiskId([5; 16])), "the only one of zone c");
+    inventory.disks[4].free_slots = 1;
+    assert!(matches!(choose(&inventory), Err(PlacementError::Full { domain: "zone", .. })), "its slot is the reserve");
+    inventory.disks[4].eligible = false;
+    let away = choose(&inventory).unwrap_err();
+    assert!(matches!(away, PlacementError::TooFewDomains { domain: "zone", .. }), "{away}");
+    assert!(away.to_string().contains("c has no disk"), "{away}");
+    // Once the zone leaves for good, the next best is another node.
+    inventory.disks[4].leaving = true;
+    inventory.disks[5].leaving = true;
+    assert_eq!(choose(&inventory), Ok(DiskId([2; 16])));
 }
 
 proptest! {
