@@ -12,12 +12,12 @@ use crate::messages::{
 };
 use crate::reading::{Inventory, VolumePage, VolumeQuery};
 
-const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A client for the volume manager.
 #[derive(Debug, Clone)]
 pub struct VolumeManagerClient {
-    http: HttpClient,
+    pub(crate) http: HttpClient,
     address: String,
 }
 
@@ -27,7 +27,7 @@ impl VolumeManagerClient {
         Self { http, address: address.into() }
     }
 
-    fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("{}{path}", self.address)
     }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use holdfast_libs_types::{CellId, DiskId, InstanceId, NodeId, VolumeId, WriteEpoch};
 use serde::{Deserialize, Serialize};
 
+use crate::operate::{DrainRow, RebalanceRow};
 use crate::reading::{Capacity, WorkSummary};
 
 /// Error codes of the volume manager, each with its HTTP status.
@@ -19,6 +20,12 @@ pub mod code {
     pub const WRONG_CELL: &str = "wrong_cell";
     /// 409: the node's name is taken by a node that is alive.
     pub const DUPLICATE_NODE: &str = "duplicate_node";
+    /// 404: no such disk.
+    pub const UNKNOWN_DISK: &str = "unknown_disk";
+    /// 404: no such node.
+    pub const UNKNOWN_NODE: &str = "unknown_node";
+    /// 409: an operator's order that would harm. The message says why; detail: `{"reasons", "numbers"}`.
+    pub const UNSAFE: &str = "unsafe";
     /// 503: this volume manager is not the leader.
     pub const NOT_LEADER: &str = "not_leader";
 }
@@ -249,6 +256,9 @@ pub struct VolumeRow {
     pub digest: Option<String>,
     /// Its replicas that are in service.
     pub replicas: Vec<Replica>,
+    /// They stand closer together than the cell allows.
+    #[serde(default)]
+    pub crowded: bool,
 }
 
 /// How many volumes there are, and how many more disks they can lose.
@@ -274,6 +284,9 @@ pub struct NodeRow {
     pub address: String,
     /// `up`, `suspect` or `down`.
     pub state: String,
+    /// What an operator asked for: `cordoned`, `draining`.
+    #[serde(default)]
+    pub asked: Vec<String>,
     /// Milliseconds since its last heartbeat.
     pub last_heartbeat_ms: Option<u64>,
     /// Files and devices it was given and cannot use.
@@ -306,12 +319,18 @@ pub struct DiskRow {
     pub slot_bytes: u64,
     /// Volumes with a replica on it.
     pub volumes: u64,
+    /// What an operator asked for: `offline`, `draining`.
+    #[serde(default)]
+    pub asked: Vec<String>,
+    /// When it counts again as it is, if it is offline for a time: Unix milliseconds.
+    #[serde(default)]
+    pub offline_until_ms: Option<u64>,
 }
 
 /// Something the volume manager is doing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Work {
-    /// `repair` or `seal`.
+    /// `repair`, `seal`, `move` or `trash`.
     pub kind: String,
     /// The volume.
     pub volume: VolumeId,
@@ -336,6 +355,15 @@ pub struct CellStatus {
     pub nodes: Vec<NodeRow>,
     /// Disks.
     pub disks: Vec<DiskRow>,
+    /// Volumes whose replicas stand closer together than the cell allows.
+    #[serde(default)]
+    pub crowded: u64,
+    /// Disks that are being drained.
+    #[serde(default)]
+    pub drains: Vec<DrainRow>,
+    /// The rebalance under way.
+    #[serde(default)]
+    pub rebalance: Option<RebalanceRow>,
     /// Work under way: the first hundred volumes of it.
     pub work: Vec<Work>,
     /// All of it, by kind.

@@ -1,10 +1,11 @@
 //! Compares what nodes really hold with the table.
 //!
 //! - A sealed volume's replica that is not there, or is not what was sealed, is taken off the list, unless it is the last
-//!   one. Its bytes stay where they are, unless they are damaged: then they go into the trash of their disk once the volume
-//!   is whole without them.
+//!   one.
 //! - A replica that was away while its volume was sealed or repaired is cut to the length, verified, and put on the list
-//!   again when the volume lacks one: that costs one read, a new copy costs a slot.
+//!   again when the volume lacks one, or stands farther apart with it: that costs one read, a new copy costs a slot.
+//! - Any other extent of a volume that is sealed, or has failed, goes into the trash of its disk ([`discard`]).
+//! - An extent of a volume that the catalog does not know is told of, and left alone.
 //!
 //! All disks of a node are compared when it registers, and all disks of all nodes now and then. A disk whose node reports
 //! another number of damaged extents than at its last audit is compared at once. That is one audit of a node at a time
@@ -15,20 +16,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_libs_types::{DiskId, NodeId, VolumeId};
-use holdfast_node_client::{CancelCopy, ExtentInfo, ExtentState, SealRequest, TrashRequest};
+use holdfast_node_client::{CancelCopy, ExtentInfo, ExtentState, SealRequest};
 use holdfast_volume_manager_catalog::{CatalogError, Volume, VolumeState};
 use holdfast_volume_manager_planner::COPIES;
 use tokio::time::Instant;
 
+use crate::discard;
 use crate::inventory::{DiskView, Snapshot};
-use crate::liveness::{NodeStanding, Standing};
+use crate::liveness::NodeStanding;
 use crate::manager::{Manager, within};
 use crate::repair::CANCEL_LIMIT;
 use crate::seal::SEAL_LIMIT;
 
 const EXTENTS_LIMIT: Duration = Duration::from_secs(30);
 
-const TRASH_LIMIT: Duration = Duration::from_secs(10);
+/// Extents of unknown volumes that are looked for in the catalog again, for each disk.
+const RECHECKED: usize = 16;
 
 /// Between two audits of disks of one node for damage on them.
 const DAMAGE_REST: Duration = Duration::from_secs(2);
@@ -81,12 +84,8 @@ async fn audit(
     only: Option<&HashSet<DiskId>>,
 ) -> Result<(), CatalogError> {
     // The table is read before the disks: what it names by now must be there by then.
-    let sealed = manager.catalog.table.volumes_in(&[VolumeState::Sealed]).await?;
-    let holding: Vec<&Volume> = sealed.iter().filter(|volume| volume.length.is_some_and(|length| length > 0)).collect();
-    for view in snapshot.disks.iter().filter(|view| view.disk.info.node == *node) {
-        if view.standing != Standing::Healthy {
-            continue;
-        }
+    let volumes = manager.catalog.table.volumes().await?;
+    for view in snapshot.disks.iter().filter(|view| view.disk.info.node == *node && view.is_well()) {
         let disk = view.disk.info.disk;
         if only.is_some_and(|only| !only.contains(&disk)) {
             continue;
@@ -94,50 +93,112 @@ async fn audit(
         // What is found while the disk is listed changes the number again.
         let damage = manager.liveness().report(disk).map_or(0, |report| report.damaged_extents);
         let listed = within(EXTENTS_LIMIT, &view.address, manager.node(&view.address).extents(disk)).await;
-        let extents = match listed {
-            Ok(extents) => extents,
-            Err(error) => {
-                tracing::debug!(%disk, %error, "no list of extents");
-                continue;
+        match listed {
+            Ok(extents) => {
+                audit_disk(manager, snapshot, view, &volumes, &extents).await?;
+                manager.progress().audited_damage.insert(disk, damage);
             }
-        };
-        let held: HashMap<VolumeId, &ExtentInfo> = extents.iter().map(|extent| (extent.volume, extent)).collect();
-        let is_spoiled = |volume: &VolumeId| {
-            held.get(volume).is_some_and(|at| matches!(at.state, ExtentState::Damaged | ExtentState::Trashed))
-        };
-        let spoiled: HashSet<VolumeId> = holding.iter().map(|volume| volume.volume).filter(is_spoiled).collect();
-        {
-            let mut progress = manager.progress();
-            progress.damaged.retain(|(_, on), _| *on != disk);
-            // Before a replica is dropped: its next copy must not go here.
-            match spoiled.is_empty() {
-                true => drop(progress.spoiled.remove(&disk)),
-                false => drop(progress.spoiled.insert(disk, spoiled)),
-            }
+            Err(error) => tracing::debug!(%disk, %error, "no list of extents"),
         }
-        for volume in &holding {
-            if manager.shutdown.is_cancelled() {
-                return Ok(());
-            }
-            let extent = held.get(&volume.volume).copied();
-            if !volume.replicas.contains(&disk) {
-                match extent {
-                    Some(extent) if extent.state == ExtentState::Damaged => {
-                        discard(manager, snapshot, volume, view, extent).await?;
-                    }
-                    Some(extent) if extent.state == ExtentState::Copying => {
-                        clean_up(manager, volume.volume, view).await;
-                    }
-                    Some(extent) => readmit(manager, snapshot, volume, view, extent).await?,
-                    None => {}
-                }
-            } else if let Some(why) = mismatch(volume, extent) {
-                drop_replica(manager, snapshot, volume, disk, why).await?;
-            }
+        if manager.shutdown.is_cancelled() {
+            return Ok(());
         }
-        manager.progress().audited_damage.insert(disk, damage);
     }
     Ok(())
+}
+
+/// Compares what a disk holds with the table.
+async fn audit_disk(
+    manager: &Arc<Manager>,
+    snapshot: &Snapshot,
+    view: &DiskView,
+    volumes: &[Volume],
+    extents: &[ExtentInfo],
+) -> Result<(), CatalogError> {
+    let disk = view.disk.info.disk;
+    let mut held: HashMap<VolumeId, &ExtentInfo> = extents.iter().map(|extent| (extent.volume, extent)).collect();
+    let is_spoiled = |volume: &VolumeId| {
+        held.get(volume).is_some_and(|at| matches!(at.state, ExtentState::Damaged | ExtentState::Trashed))
+    };
+    let holding = volumes.iter().filter(|volume| volume.state == VolumeState::Sealed && !discard::is_hollow(volume));
+    let spoiled: HashSet<VolumeId> = holding.map(|volume| volume.volume).filter(is_spoiled).collect();
+    {
+        let mut progress = manager.progress();
+        progress.damaged.retain(|(_, on), _| *on != disk);
+        progress.refused.retain(|(_, on), _| *on != disk);
+        // Before a replica is dropped: its next copy must not go here.
+        match spoiled.is_empty() {
+            true => drop(progress.spoiled.remove(&disk)),
+            false => drop(progress.spoiled.insert(disk, spoiled)),
+        }
+    }
+    for volume in volumes {
+        if manager.shutdown.is_cancelled() {
+            return Ok(());
+        }
+        let extent = held.remove(&volume.volume);
+        match volume.state {
+            _ if discard::is_hollow(volume) => {
+                if let Some(extent) = extent {
+                    discard::discard(manager, view, extent, true).await?;
+                }
+            }
+            VolumeState::Sealed if !volume.replicas.contains(&disk) => {
+                if let Some(extent) = extent {
+                    unlisted(manager, snapshot, volume, view, extent).await?;
+                }
+            }
+            VolumeState::Sealed => {
+                if let Some(why) = mismatch(volume, extent) {
+                    drop_replica(manager, snapshot, volume, disk, why).await?;
+                }
+            }
+            VolumeState::Creating | VolumeState::Open | VolumeState::Sealing | VolumeState::Failed => {}
+        }
+    }
+    note_strangers(manager, disk, held.into_keys().collect()).await
+}
+
+/// Counts extents of volumes that the catalog does not know. They are left as they are.
+async fn note_strangers(manager: &Manager, disk: DiskId, strangers: Vec<VolumeId>) -> Result<(), CatalogError> {
+    let mut count = strangers.len() as u64;
+    // A volume that was made since the table was read is none, so a few are asked for again.
+    for volume in strangers.iter().take(RECHECKED) {
+        if manager.catalog.table.volume(*volume).await?.is_some() {
+            count -= 1;
+        }
+    }
+    let mut progress = manager.progress();
+    match count {
+        0 => drop(progress.strangers.remove(&disk)),
+        _ => drop(progress.strangers.insert(disk, count)),
+    }
+    Ok(())
+}
+
+/// An extent of a sealed volume that is not on its list: a replica to have back, or nothing to keep.
+async fn unlisted(
+    manager: &Arc<Manager>,
+    snapshot: &Snapshot,
+    volume: &Volume,
+    view: &DiskView,
+    extent: &ExtentInfo,
+) -> Result<(), CatalogError> {
+    match extent.state {
+        ExtentState::Trashed => Ok(()),
+        ExtentState::Copying => {
+            clean_up(manager, volume.volume, view).await;
+            Ok(())
+        }
+        ExtentState::Damaged => discard::discard(manager, view, extent, true).await,
+        ExtentState::Open | ExtentState::Fenced | ExtentState::Sealed => {
+            match readmit(manager, snapshot, volume, view).await? {
+                Readmitted::Yes => Ok(()),
+                Readmitted::NotNeeded => discard::discard(manager, view, extent, false).await,
+                Readmitted::NoReplica => discard::discard(manager, view, extent, true).await,
+            }
+        }
+    }
 }
 
 fn mismatch(volume: &Volume, extent: Option<&ExtentInfo>) -> Option<String> {
@@ -168,39 +229,20 @@ async fn drop_replica(
     unless_changed(manager.catalog.table.set_replicas(manager.term, id, old, &kept).await)
 }
 
-/// Orders a damaged extent into the trash once its volume has all its replicas, verified, on other disks that are well. It
-/// can be restored from there for as long as the node keeps it.
-async fn discard(
-    manager: &Manager,
-    snapshot: &Snapshot,
-    volume: &Volume,
-    view: &DiskView,
-    extent: &ExtentInfo,
-) -> Result<(), CatalogError> {
-    let (id, disk) = (volume.volume, view.disk.info.disk);
-    let now = manager.catalog.table.volume(id).await?;
-    let is_well = |disk: &&DiskId| snapshot.disk(**disk).is_some_and(|view| view.standing == Standing::Healthy);
-    let is_whole = now.is_some_and(|now| now.replicas.iter().filter(is_well).count() >= COPIES);
-    let (Ok(slot), Ok(slot_generation)) = (extent.slot.try_into(), extent.slot_generation.try_into()) else {
-        return Ok(());
-    };
-    let (true, Ok(order)) = (is_whole, manager.surroundings.ids.draw::<16>()) else { return Ok(()) };
-    let order = hex::encode(order);
-    let request = TrashRequest { disk, volume: id, slot, slot_generation, term: manager.term.0, order };
-    match within(TRASH_LIMIT, &view.address, manager.node(&view.address).trash(&request)).await {
-        Ok(_) => {
-            let order = request.order;
-            tracing::info!(volume = %id, %disk, slot, order, "damaged extent ordered into the trash, its volume is whole");
-        }
-        Err(error) => tracing::warn!(volume = %id, %disk, slot, %error, "damaged extent not ordered into the trash"),
-    }
-    Ok(())
+/// What became of an extent that is on no list.
+enum Readmitted {
+    /// It is on the list again, or somebody works on its volume.
+    Yes,
+    /// The volume has no use for it.
+    NotNeeded,
+    /// Its bytes are not those of the volume.
+    NoReplica,
 }
 
 /// Frees the slot of a copy that nobody makes any more: its node died over it, and the volume was copied elsewhere since.
 async fn clean_up(manager: &Manager, volume: VolumeId, view: &DiskView) {
     let disk = view.disk.info.disk;
-    if manager.progress().copying.contains_key(&volume) {
+    if manager.moves.is_running(volume) || manager.progress().copying.contains_key(&volume) {
         return;
     }
     let order = CancelCopy { disk, volume, under_way: false, term: manager.term.0 };
@@ -210,33 +252,46 @@ async fn clean_up(manager: &Manager, volume: VolumeId, view: &DiskView) {
     }
 }
 
+/// Puts a replica that was away on the list again, when the volume lacks one, or in place of one that stands too close to the
+/// others.
 async fn readmit(
     manager: &Arc<Manager>,
     snapshot: &Snapshot,
     volume: &Volume,
     view: &DiskView,
-    extent: &ExtentInfo,
-) -> Result<(), CatalogError> {
+) -> Result<Readmitted, CatalogError> {
     let disk = view.disk.info.disk;
     let live = snapshot.kept(volume);
-    let same_zone = live.iter().filter_map(|disk| snapshot.disk(*disk)).any(|other| other.zone == view.zone);
-    let usable = matches!(extent.state, ExtentState::Open | ExtentState::Fenced | ExtentState::Sealed);
-    if live.len() >= COPIES || same_zone || !usable {
-        return Ok(());
-    }
+    let replicas = match live.len() {
+        // One that leaves is as good as any while there are too few.
+        ..COPIES if is_welcome(snapshot, &live, view) => live.into_iter().chain([disk]).collect(),
+        COPIES.. if view.takes_new() => match discard::farther_apart(snapshot, &volume.replicas, disk) {
+            Some(replicas) => replicas,
+            None => return Ok(Readmitted::NotNeeded),
+        },
+        _ => return Ok(Readmitted::NotNeeded),
+    };
     let Some(_claim) = manager.claim(volume.volume, "repair", &format!("verifying what disk {disk} still holds"))
     else {
-        return Ok(());
+        return Ok(Readmitted::Yes);
     };
     if let Err(why) = verify(manager, volume, view).await {
         tracing::info!(volume = %volume.volume, %disk, why, "what the disk still holds is no replica");
-        return Ok(());
+        return Ok(Readmitted::NoReplica);
     }
     tracing::info!(volume = %volume.volume, %disk, "replica readmitted");
     manager.metrics.readmitted.inc();
-    let replicas: Vec<DiskId> = live.into_iter().chain([disk]).collect();
     let table = &manager.catalog.table;
-    unless_changed(table.set_replicas(manager.term, volume.volume, &volume.replicas, &replicas).await)
+    unless_changed(table.set_replicas(manager.term, volume.volume, &volume.replicas, &replicas).await)?;
+    Ok(Readmitted::Yes)
+}
+
+/// Whether the volume is better off with this replica than with a copy somewhere else.
+fn is_welcome(snapshot: &Snapshot, live: &[DiskId], view: &DiskView) -> bool {
+    let others: Vec<&DiskView> = live.iter().filter_map(|disk| snapshot.disk(*disk)).collect();
+    let is_new = |view: &DiskView| others.iter().all(|other| other.zone != view.zone);
+    let same_node = others.iter().any(|other| other.disk.info.node == view.disk.info.node);
+    !same_node && (is_new(view) || !snapshot.disks.iter().any(|view| view.takes_new() && is_new(view)))
 }
 
 /// Has a node cut and verify what it holds of a sealed volume; `Ok` when it is a replica of it.

@@ -69,6 +69,9 @@ pub(crate) fn answer(error: &CatalogError) -> ApiError {
         CatalogError::WrongState { .. } | CatalogError::WrongEpoch { .. } => {
             ApiError::new(StatusCode::CONFLICT, "wrong_state", message)
         }
+        CatalogError::DiskInUse { .. } | CatalogError::NodeInUse { .. } => {
+            ApiError::new(StatusCode::CONFLICT, code::UNSAFE, message)
+        }
         CatalogError::TooLarge { .. } => ApiError::bad_request(message),
         CatalogError::Busy => ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message),
         _ => {

@@ -8,6 +8,9 @@
 //! - `seal`: the seal protocol, steps a to f of `docs/protocols.md`, each repeatable
 //! - `repair`: copies for sealed volumes that lack a replica
 //! - `durability`: how long the data lasts on paper
+//! - `moves`, `drains`: replicas that go elsewhere: off drained disks, apart, to emptier disks; how far that is
+//! - `discard`: what may go into the trash, the one place that orders it
+//! - `intents`, `operate`: what an operator asked for, and whether it is safe
 //! - `audit`: compares what nodes really hold with the table; readmits replicas that came back
 //! - `reconcile`: the loop that starts both wherever the table says so
 //!
@@ -18,8 +21,11 @@
 
 mod audit;
 mod config;
+mod discard;
+mod drains;
 mod durability;
 mod error;
+mod intents;
 mod inventory;
 mod keyring;
 mod leadership;
@@ -28,6 +34,8 @@ mod listing;
 mod liveness;
 mod manager;
 mod metrics;
+mod moves;
+mod operate;
 mod reconcile;
 mod registration;
 mod repair;

@@ -134,11 +134,13 @@ pub(crate) struct Liveness {
     started: Instant,
     nodes: HashMap<NodeId, Heard>,
     disks: HashMap<DiskId, Reported>,
+    /// When so much was silent last that the volume manager itself may have been cut off.
+    cut_off: Option<Instant>,
 }
 
 impl Liveness {
     pub fn new(now: Instant) -> Self {
-        Self { started: now, nodes: HashMap::new(), disks: HashMap::new() }
+        Self { started: now, nodes: HashMap::new(), disks: HashMap::new(), cut_off: None }
     }
 
     /// Notes a sign of life of a node, with what it says of disks that are its own.
@@ -199,6 +201,21 @@ impl Liveness {
         }
     }
 
+    /// Whether what shows this disk's id is not the disk that the catalog knows.
+    pub fn is_refused(&self, disk: DiskId) -> bool {
+        self.disks.get(&disk).is_some_and(|known| known.refused.is_some())
+    }
+
+    /// Forgets a disk that is off the inventory.
+    pub fn forget_disk(&mut self, disk: DiskId) {
+        self.disks.remove(&disk);
+    }
+
+    /// Forgets a node that is off the inventory.
+    pub fn forget_node(&mut self, node: &NodeId) {
+        self.nodes.remove(node);
+    }
+
     pub fn node(&self, node: &NodeId) -> Option<&Heard> {
         self.nodes.get(node)
     }
@@ -230,6 +247,16 @@ impl Liveness {
         let silences: Vec<NodeSilence<'_>> =
             nodes.iter().map(|(node, zone)| NodeSilence { zone, silence: self.silence(node, now) }).collect();
         absences(&silences, &AbsenceLimits { suspect: timing.suspect(), lost: timing.lost() })
+    }
+
+    /// Keeps up the patience for the whole cell for a moment after it was cut off: its nodes are not heard again all at once, and
+    /// those that come last must not count as lost for that.
+    pub fn settle(&mut self, absences: &mut Absences, now: Instant, timing: &Timing) {
+        if absences.cut_off.is_some() {
+            self.cut_off = Some(now);
+        } else if self.cut_off.is_some_and(|at| now.saturating_duration_since(at) < timing.suspect()) {
+            absences.patience.iter_mut().for_each(|patience| *patience = Patience::Cell);
+        }
     }
 
     /// What can be done with a disk of `node`, for which there is this patience.

@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::error::ServerError;
 use crate::liveness::Liveness;
 use crate::metrics::Metrics;
+use crate::moves::Moves;
 use crate::repair::operator::Wishes;
 use crate::repair_rate::RepairRate;
 
@@ -46,12 +47,17 @@ pub(crate) struct Manager {
     pub repair_rate: RepairRate,
     /// What the operator asked of repair.
     pub wishes: Wishes,
+    /// As for repairs, of moves.
+    pub move_rate: RepairRate,
+    pub moves: Moves,
     pub surroundings: Surroundings,
     /// Wakes the reconciler before its time.
     pub wake: Notify,
     /// Wakes all seals that wait, when a node has registered.
     pub returned: Notify,
     pub tasks: TaskTracker,
+    /// Held while an operator's order is looked at and written.
+    pub ordering: tokio::sync::Mutex<()>,
     pub seals: Arc<Semaphore>,
     pub copies: Arc<Semaphore>,
     http: HttpClient,
@@ -62,7 +68,7 @@ pub(crate) struct Manager {
 /// What is being done, for the status and so that nothing is begun twice.
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
-    /// Seals and repairs under way or waiting, by volume.
+    /// Seals, repairs and moves under way or waiting, by volume.
     pub work: BTreeMap<VolumeId, Work>,
     /// Copies under way, by volume.
     pub copying: HashMap<VolumeId, CopyUnderWay>,
@@ -85,10 +91,16 @@ pub(crate) struct Progress {
     pub spoiled: HashMap<DiskId, HashSet<VolumeId>>,
     /// Disks that were away when a volume was sealed: its replica there is not on the list, and may be again after an audit.
     pub left_out: HashMap<VolumeId, Vec<DiskId>>,
+    /// Extents that a node would not put into the trash, and why.
+    pub refused: HashMap<(VolumeId, DiskId), String>,
+    /// Extents of volumes that the catalog does not know, by disk.
+    pub strangers: HashMap<DiskId, u64>,
     /// Nodes that are being given the keyring.
     pub pushing: HashSet<NodeId>,
     /// Volumes that lack a replica and cannot get one now, each with the reason.
     pub blocked: Vec<(VolumeId, String)>,
+    /// A repair that could be made waits for its turn.
+    pub repair_waits: bool,
     /// Something may lack a replica since the last look.
     pub stale: bool,
 }
@@ -135,10 +147,13 @@ impl Manager {
             metrics: Metrics::default(),
             repair_rate: RepairRate::default(),
             wishes,
+            move_rate: RepairRate::default(),
+            moves: Moves::default(),
             surroundings,
             wake: Notify::new(),
             returned: Notify::new(),
             tasks: TaskTracker::new(),
+            ordering: tokio::sync::Mutex::default(),
             seals: Arc::new(Semaphore::new(PARALLEL_SEALS)),
             copies,
             http,

@@ -19,6 +19,9 @@ pub(crate) struct Metrics {
     pub repairs: Counter,
     pub failed_repairs: Counter,
     pub readmitted: Counter,
+    pub moves: Counter,
+    pub failed_moves: Counter,
+    pub trashed: Counter,
 }
 
 pub(crate) async fn metrics(State(manager): State<Arc<Manager>>) -> impl IntoResponse {
@@ -28,6 +31,9 @@ pub(crate) async fn metrics(State(manager): State<Arc<Manager>>) -> impl IntoRes
     registry.register("seals", "Volumes sealed", metrics.seals.clone());
     registry.register("repairs", "Replicas made again", metrics.repairs.clone());
     registry.register("readmitted", "Replicas that came back and were verified", metrics.readmitted.clone());
+    registry.register("moves", "Replicas moved", metrics.moves.clone());
+    registry.register("failed_moves", "Moves whose copy failed", metrics.failed_moves.clone());
+    registry.register("trashed", "Extents ordered into the trash", metrics.trashed.clone());
     registry.register("failed_repairs", "Copies that failed", metrics.failed_repairs.clone());
     ([(CONTENT_TYPE, METRICS_CONTENT_TYPE)], render_metrics(&registry))
 }

@@ -14,7 +14,7 @@ use crate::inventory::Snapshot;
 use crate::liveness::Standing;
 use crate::manager::{Manager, give_up};
 use crate::seal::{Sealed, seal};
-use crate::{audit, keyring, repair};
+use crate::{audit, keyring, moves, repair};
 
 /// Between rounds when nothing wakes the loop.
 const ROUND: Duration = Duration::from_millis(500);
@@ -85,7 +85,9 @@ async fn round(manager: &Arc<Manager>, audit_all: bool, seen: &mut Seen) -> Resu
     for volume in sealing {
         start_seal(manager, volume.volume);
     }
-    look(manager, &snapshot, seen).await
+    look(manager, &snapshot, seen).await?;
+    moves::pump(manager);
+    Ok(())
 }
 
 /// Looks for sealed volumes that lack a replica.
@@ -99,6 +101,7 @@ async fn look(manager: &Arc<Manager>, snapshot: &Arc<Snapshot>, seen: &mut Seen)
     }
     let sealed = manager.catalog.table.volumes_in(&[VolumeState::Sealed]).await?;
     repair::start(manager, snapshot, &sealed);
+    moves::start(manager, snapshot, sealed);
     *seen = Seen { standings, looked: Some(Instant::now()) };
     Ok(())
 }
@@ -135,10 +138,12 @@ async fn begin_seals(manager: &Manager, snapshot: &Snapshot) -> Result<(), Catal
 
 /// Why a volume on this disk cannot be written any more.
 fn broken(snapshot: &Snapshot, disk: DiskId) -> Option<String> {
-    match snapshot.disk(disk).map(|view| &view.standing) {
-        Some(Standing::Healthy | Standing::Suspect(_) | Standing::Down(_)) => None,
-        Some(standing) => Some(format!("disk {disk} is {}", standing.name())),
-        None => Some(format!("disk {disk} is not in the inventory")),
+    let Some(view) = snapshot.disk(disk) else { return Some(format!("disk {disk} is not in the inventory")) };
+    match &view.standing {
+        _ if view.offline.is_some() => Some(format!("disk {disk} is offline by an operator's order")),
+        _ if view.leaving => Some(format!("disk {disk} is being drained")),
+        Standing::Healthy | Standing::Suspect(_) | Standing::Down(_) => None,
+        standing => Some(format!("disk {disk} is {}", standing.name())),
     }
 }
 

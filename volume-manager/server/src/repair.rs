@@ -34,6 +34,7 @@ pub(crate) fn start(manager: &Arc<Manager>, snapshot: &Arc<Snapshot>, sealed: &[
     let volumes = lacking(manager, snapshot, sealed);
     let plan = plan_repairs(&targets(manager, snapshot), &volumes, DISTINCT);
     let by_id: HashMap<VolumeId, &Volume> = sealed.iter().map(|volume| (volume.volume, volume)).collect();
+    manager.progress().repair_waits = false;
     give_up_needless(manager, snapshot, &by_id);
     note_blocked(manager, plan.blocked, plan.unreadable);
     if manager.wishes.pause(manager.now_ms()).is_some() {
@@ -44,7 +45,10 @@ pub(crate) fn start(manager: &Arc<Manager>, snapshot: &Arc<Snapshot>, sealed: &[
         if !turns.take(&mut action, snapshot) {
             continue;
         }
-        let Ok(place) = Arc::clone(&manager.copies).try_acquire_owned() else { break };
+        let Ok(place) = Arc::clone(&manager.copies).try_acquire_owned() else {
+            manager.progress().repair_waits = true;
+            break;
+        };
         let Some(volume) = by_id.get(&action.volume) else { continue };
         let detail = format!("copying to disk {}", action.target);
         let Some(claim) = manager.claim(action.volume, "repair", &detail) else { continue };
@@ -164,13 +168,31 @@ fn give_up_needless(manager: &Arc<Manager>, snapshot: &Snapshot, sealed: &HashMa
 /// Where copies may go. A node that has just registered is left out until its audit is over: it may still hold what a copy
 /// would bring.
 fn targets(manager: &Manager, snapshot: &Snapshot) -> Inventory {
-    let mut inventory = snapshot.planner();
+    without_unaudited(manager, snapshot.planner())
+}
+
+/// An inventory in which nodes take nothing whose audit after their registration is not over.
+pub(crate) fn without_unaudited(manager: &Manager, mut inventory: Inventory) -> Inventory {
     let progress = manager.progress();
     for disk in &mut inventory.disks {
         let audited = progress.audits.contains_key(&disk.node) || progress.auditing.get(&disk.node) == Some(&true);
         disk.eligible &= !audited;
     }
     inventory
+}
+
+/// Disks that must not get a copy of a volume now: they failed one, or hold a damaged extent of it.
+pub(crate) fn avoided(manager: &Manager, volume: VolumeId) -> Vec<DiskId> {
+    let now = Instant::now();
+    let progress = manager.progress();
+    let failed = progress.failed_copies.iter().filter(|((of, _), until)| *of == volume && **until > now);
+    let spoiled = progress.spoiled.iter().filter(|(_, volumes)| volumes.contains(&volume));
+    failed.map(|((_, disk), _)| *disk).chain(spoiled.map(|(disk, _)| *disk)).collect()
+}
+
+/// Leaves a disk out for copies of a volume for a while.
+pub(crate) fn avoid(manager: &Manager, volume: VolumeId, disk: DiskId) {
+    manager.progress().failed_copies.insert((volume, disk), Instant::now() + AVOID);
 }
 
 /// Volumes that hold something and lack a replica. An empty volume has nothing to copy.
@@ -236,15 +258,17 @@ async fn copy(manager: &Manager, snapshot: &Snapshot, volume: &Volume, action: &
         Err(Failure::Failed(why)) => {
             manager.metrics.failed_repairs.inc();
             tracing::warn!(volume = %volume.volume, disk = %action.target, why, "repair failed");
-            let until = Instant::now() + AVOID;
-            manager.progress().failed_copies.insert((volume.volume, action.target), until);
+            avoid(manager, volume.volume, action.target);
             true
         }
     }
 }
 
-enum Failure {
+/// Why a copy was not made.
+pub(crate) enum Failure {
+    /// The node takes no copy at the moment.
     Busy,
+    /// In words.
     Failed(String),
 }
 
@@ -254,8 +278,9 @@ impl From<&str> for Failure {
     }
 }
 
-/// The node answers a copy only after it read the new extent back and compared its digest.
-async fn try_copy(
+/// Has a copy made and commits the new list. The node answers a copy only after it read the new extent back and compared its
+/// digest.
+pub(crate) async fn try_copy(
     manager: &Manager,
     snapshot: &Snapshot,
     volume: &Volume,

@@ -12,7 +12,7 @@ use http::StatusCode;
 use serde::de::DeserializeOwned;
 
 use crate::manager::Manager;
-use crate::{durability, leases, listing, metrics, registration, repair, status};
+use crate::{durability, leases, listing, metrics, operate, registration, repair, status};
 
 /// Largest message, bytes: a node with a thousand disks.
 const MAX_MESSAGE_BYTES: usize = 1 << 20;
@@ -49,6 +49,10 @@ pub(crate) fn router(manager: &Arc<Manager>, tokens: &ServiceTokens) -> Router {
         .route("/v1/volumes/find", post(listing::find))
         .route("/v1/inventory", get(listing::inventory))
         .route("/v1/repair", get(repair::status::get).post(repair::operator::order))
+        .route("/v1/disks/{disk}/{order}", post(operate::order_disk))
+        .route("/v1/nodes/{node}/{order}", post(operate::order_node))
+        .route("/v1/rebalance", get(operate::rebalance))
+        .route("/v1/rebalance/{order}", post(operate::order_rebalance))
         .route("/v1/durability", post(durability::on_paper));
     let everyone = Router::new().route("/metrics", get(metrics::metrics));
     Router::new()

@@ -9,10 +9,11 @@ use axum::extract::{Path, State};
 use holdfast_libs_transport::ApiError;
 use holdfast_libs_types::{DiskId, VolumeId};
 use holdfast_volume_manager_catalog::{Volume, VolumeState};
-use holdfast_volume_manager_client::{CellStatus, DiskRow, NodeRow, VolumeCounts, VolumeRow, Work, code};
-use holdfast_volume_manager_planner::{COPIES, HealthCounts, choose_disks};
+use holdfast_volume_manager_client::{CellStatus, DiskRow, DrainRow, NodeRow, VolumeCounts, VolumeRow, Work, code};
+use holdfast_volume_manager_planner::{COPIES, HealthCounts, Spread, choose_disks};
 use http::StatusCode;
 
+use crate::drains;
 use crate::error::answer;
 use crate::inventory::{DISTINCT, DiskView, Snapshot};
 use crate::liveness::{NodeStanding, Standing, in_words};
@@ -24,10 +25,16 @@ pub(crate) async fn status(State(manager): State<Arc<Manager>>) -> Result<Json<C
     let counted = summary::count(&manager, &snapshot).await.map_err(|error| answer(&error))?;
     let counts = &counted.health;
     let (mut work, damaged) = work(&manager);
-    let work_summary = summary::work(&manager, &counted, &work);
+    let mut work_summary = summary::work(&manager, &counted, &work);
     let harmed = harmed(&manager, &snapshot);
-    let (health, reasons) = health(&snapshot, counts, &work, (damaged, harmed), paused(&manager));
+    let (mut health, mut reasons) = health(&snapshot, counts, &work, (damaged, harmed), paused(&manager));
     work.truncate(MAX_ROWS);
+    work_summary.extend(drains::work(&manager, &snapshot, &counted.on_leaving));
+    let drains = drains::drain_rows(&manager, &snapshot, &counted.on_leaving);
+    add(&mut reasons, asked(&manager, &snapshot, counted.crowded, &drains).into_iter());
+    if health == "ok" && !reasons.is_empty() {
+        health = "degraded";
+    }
     let can_lose = counts.can_lose.iter().enumerate().map(|(n, count)| (n.to_string(), *count)).collect();
     Ok(Json(CellStatus {
         health: health.to_owned(),
@@ -37,6 +44,9 @@ pub(crate) async fn status(State(manager): State<Arc<Manager>>) -> Result<Json<C
         volumes: VolumeCounts { total: counts.total, can_lose },
         nodes: snapshot.nodes.iter().map(node_row).collect(),
         disks: disk_rows(&snapshot, &counted.on_disk),
+        crowded: counted.crowded,
+        drains,
+        rebalance: drains::rebalance_row(&manager, &snapshot),
         work,
         work_summary,
         capacity: summary::capacity(&snapshot),
@@ -85,6 +95,42 @@ fn harmed(manager: &Manager, snapshot: &Snapshot) -> Vec<String> {
         )
     };
     snapshot.unaudited_damage(&progress).map(say).collect()
+}
+
+/// Whether the replicas of a volume stand closer together than the cell, with everything in service, allows.
+pub(crate) fn is_crowded(snapshot: &Snapshot, volume: &Volume, best: Spread) -> bool {
+    volume.replicas.len() >= COPIES && holds_something(volume) && snapshot.spread(&volume.replicas) < best
+}
+
+/// What an operator asked for and is not done, and what waits for one.
+fn asked(manager: &Manager, snapshot: &Snapshot, crowded: u64, drains: &[DrainRow]) -> Vec<String> {
+    let mut said = snapshot.intents.unreadable.clone();
+    if crowded > 0 {
+        let best = snapshot.best_spread();
+        let serving = Spread::best(snapshot.planner().disks.iter().filter(|disk| disk.eligible));
+        let why = match serving.zones < best.zones {
+            true => format!("{} of {} zones take new replicas now", serving.zones, best.zones),
+            false => "they are moved apart as far as there is room".to_owned(),
+        };
+        let (volumes, stand) = if crowded == 1 { ("volume", "stands") } else { ("volumes", "stand") };
+        said.push(format!("{crowded} {volumes} {stand} closer together than the cell allows: {why}"));
+    }
+    for view in snapshot.disks.iter().filter(|view| view.offline.is_some()) {
+        said.push(format!("disk {} is offline by an operator's order", view.disk.info.disk));
+    }
+    for row in drains.iter().filter(|row| row.left > 0) {
+        said.extend(row.waits.iter().map(|why| format!("the drain of disk {} waits: {why}", row.disk)));
+    }
+    let progress = manager.progress();
+    let refused = progress.refused.iter();
+    said.extend(refused.map(|((volume, disk), why)| {
+        format!("disk {disk} does not give up its extent of volume {volume}, which no list names: {why}")
+    }));
+    let strangers = progress.strangers.iter();
+    said.extend(strangers.map(|(disk, count)| {
+        format!("disk {disk} holds extents of volumes that the catalog does not know ({count}); they are left alone")
+    }));
+    said
 }
 
 /// `ok`, `degraded` or `critical`, and why. `damaged` replicas are the last of their volumes; `harmed` disks are told in
@@ -188,14 +234,19 @@ pub(crate) fn node_row(view: &crate::inventory::NodeView) -> NodeRow {
         rack: view.node.rack.clone(),
         address: view.node.address.clone(),
         state: view.standing.name().to_owned(),
+        asked: words(&[(view.intent.cordoned_ms.is_some(), "cordoned"), (view.intent.drain.is_some(), "draining")]),
         last_heartbeat_ms: Some(view.silence_ms),
         unusable: view.unusable.clone(),
     }
 }
 
+fn words(words: &[(bool, &str)]) -> Vec<String> {
+    words.iter().filter(|(holds, _)| *holds).map(|(_, word)| (*word).to_owned()).collect()
+}
+
 /// Why it is not healthy and when that is repaired, or else why it may soon be so.
 pub(crate) fn row_reason(view: &DiskView) -> Option<String> {
-    if let Some(away) = view.standing.away() {
+    if let Some(away) = view.standing.away().filter(|_| view.offline.is_none()) {
         let repair = away.lost_in.map_or_else(
             || "repair waits until more of the cell is heard".to_owned(),
             |left| format!("repair starts in {}", in_words(left)),
@@ -218,6 +269,8 @@ fn disk_rows(snapshot: &Snapshot, held: &HashMap<DiskId, u64>) -> Vec<DiskRow> {
         free_slots: view.free_slots,
         slot_bytes: view.disk.info.slot_bytes,
         volumes: held.get(&view.disk.info.disk).copied().unwrap_or(0),
+        asked: words(&[(view.offline.is_some(), "offline"), (view.leaving, "draining")]),
+        offline_until_ms: view.offline.and_then(|offline| offline.until_ms),
     };
     snapshot.disks.iter().map(row).collect()
 }
@@ -225,7 +278,8 @@ fn disk_rows(snapshot: &Snapshot, held: &HashMap<DiskId, u64>) -> Vec<DiskRow> {
 pub(crate) async fn volumes(State(manager): State<Arc<Manager>>) -> Result<Json<Vec<VolumeRow>>, ApiError> {
     let snapshot = manager.snapshot().await.map_err(|error| answer(&error))?;
     let volumes = manager.catalog.table.volumes().await.map_err(|error| answer(&error))?;
-    Ok(Json(volumes.iter().map(|volume| volume_row(&snapshot, volume)).collect()))
+    let best = snapshot.best_spread();
+    Ok(Json(volumes.iter().map(|volume| volume_row(&snapshot, volume, best)).collect()))
 }
 
 pub(crate) async fn volume(
@@ -237,12 +291,12 @@ pub(crate) async fn volume(
     let snapshot = manager.snapshot().await.map_err(|error| answer(&error))?;
     let found = manager.catalog.table.volume(id).await.map_err(|error| answer(&error))?;
     match found {
-        Some(volume) => Ok(Json(volume_row(&snapshot, &volume))),
+        Some(volume) => Ok(Json(volume_row(&snapshot, &volume, snapshot.best_spread()))),
         None => Err(ApiError::new(StatusCode::NOT_FOUND, code::UNKNOWN_VOLUME, format!("there is no volume {id}"))),
     }
 }
 
-fn volume_row(snapshot: &Snapshot, volume: &Volume) -> VolumeRow {
+fn volume_row(snapshot: &Snapshot, volume: &Volume, best: Spread) -> VolumeRow {
     VolumeRow {
         volume: volume.volume,
         state: volume.state.as_str().to_owned(),
@@ -250,5 +304,6 @@ fn volume_row(snapshot: &Snapshot, volume: &Volume) -> VolumeRow {
         length: volume.length,
         digest: volume.digest.map(hex::encode),
         replicas: volume.replicas.iter().filter_map(|disk| snapshot.replica(*disk)).collect(),
+        crowded: is_crowded(snapshot, volume, best),
     }
 }

@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, HashMap};
 
 use holdfast_libs_types::{DiskId, VolumeId};
-use holdfast_volume_manager_catalog::{CatalogError, VolumeState};
+use holdfast_volume_manager_catalog::{CatalogError, Volume, VolumeState};
 use holdfast_volume_manager_client::{Capacity, Work, WorkSummary};
 use holdfast_volume_manager_planner::{COPIES, HealthCounts, volumes_that_fit};
 
 use crate::inventory::Snapshot;
 use crate::listing::PAGE;
 use crate::manager::Manager;
-use crate::status::holds_something;
+use crate::status::{holds_something, is_crowded};
 
 /// All volumes of the cell, counted.
 #[derive(Debug, Default)]
@@ -22,17 +22,27 @@ pub(crate) struct Counted {
     /// Sealed volumes that lack a replica, and the bytes that copies of them come to.
     pub lacking: u64,
     pub lacking_bytes: u64,
+    /// Those whose replicas stand closer together than the cell allows.
+    pub crowded: u64,
+    /// Those with a replica on a disk that is being drained.
+    pub on_leaving: Vec<Volume>,
 }
 
 /// Goes through the table page by page: it need not fit into memory, and other calls go on between two pages.
 pub(crate) async fn count(manager: &Manager, snapshot: &Snapshot) -> Result<Counted, CatalogError> {
     let mut counted = Counted::default();
+    let best = snapshot.best_spread();
     let mut after: Option<VolumeId> = None;
     loop {
         let page = manager.catalog.table.volumes_after(after, None, PAGE).await?;
+        let is_leaving = |disk: &DiskId| snapshot.disk(*disk).is_some_and(|view| view.leaving);
         for volume in page.iter().filter(|volume| holds_something(volume)) {
             let live = snapshot.live(volume).len();
             counted.health.note(live);
+            counted.crowded += u64::from(is_crowded(snapshot, volume, best));
+            if volume.replicas.iter().any(is_leaving) {
+                counted.on_leaving.push(volume.clone());
+            }
             for disk in &volume.replicas {
                 *counted.on_disk.entry(*disk).or_default() += 1;
             }

@@ -153,6 +153,35 @@ impl Cell {
         cell
     }
 
+    /// Adds a node with `disks` disks to a zone, and waits until it is up.
+    pub async fn add_node(&mut self, number: u8, disks: u8, zone: u8) {
+        let node = FakeNode::start_in(&self.tls, number, disks, zone).await;
+        node.follow(self.address());
+        self.nodes.push(node);
+        self.wait_for_nodes().await;
+    }
+
+    /// Sealed volumes of two pages.
+    pub async fn sealed_volumes(&self, count: usize) -> Vec<Volume> {
+        let mut sealed = Vec::new();
+        for _ in 0..count {
+            let leased = self.written(2).await;
+            self.ask_to_seal(leased.volume).await;
+            sealed.push(self.sealed(leased.volume).await);
+        }
+        sealed
+    }
+
+    pub fn zone_of(&self, disk: DiskId) -> &str {
+        &self.node_of(disk).zone
+    }
+
+    /// In how many zones the replicas of a volume stand, by the catalog.
+    pub async fn zones(&self, volume: VolumeId) -> usize {
+        let row = self.row(volume).await;
+        row.replicas.iter().map(|disk| self.zone_of(*disk)).collect::<std::collections::HashSet<_>>().len()
+    }
+
     fn without_nodes(timing: Timing) -> Self {
         let dir = TempDir::new().unwrap();
         let tls = certificates(dir.path());

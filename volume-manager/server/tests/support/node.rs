@@ -32,6 +32,8 @@ pub enum Call {
     Copy,
     Cancel,
     Extents,
+    /// One extent is asked for.
+    Holds,
     Trash,
 }
 
@@ -112,6 +114,7 @@ impl FakeNode {
             .route("/v1/trash", post(trash))
             .route("/v1/keyring", post(keyring))
             .route("/v1/disks/{disk}/extents", get(extents))
+            .route("/v1/disks/{disk}/extents/{volume}", get(holds))
             .route_layer(from_fn_with_state(guard, require_role))
             .with_state(Arc::clone(&inner));
         tokio::spawn(holdfast_libs_transport::serve(listener, tls.server().unwrap(), router, stop.clone()));
@@ -221,6 +224,16 @@ impl FakeNode {
     /// Copies to one of its disks that it was asked for.
     pub fn copies_to(&self, disk: DiskId) -> usize {
         self.inner().calls.iter().filter(|(made, on, _)| (*made, *on) == (Call::Copy, disk)).count()
+    }
+
+    /// How often it was asked for something, whatever the volume.
+    pub fn asked(&self, call: Call) -> usize {
+        self.inner().calls.iter().filter(|(made, ..)| *made == call).count()
+    }
+
+    /// What it holds, with the trash.
+    pub fn held(&self) -> Vec<(DiskId, VolumeId, ExtentState)> {
+        self.inner().extents.iter().map(|((disk, volume), extent)| (*disk, *volume, extent.state)).collect()
     }
 
     pub fn count(&self, call: Call, volume: VolumeId) -> usize {
@@ -347,6 +360,9 @@ async fn seal(State(inner): State<Shared>, Json(order): Json<SealRequest>) -> Re
 
 async fn trash(State(inner): State<Shared>, Json(order): Json<TrashRequest>) -> Result<Json<Value>, ApiError> {
     enter(&inner, Call::Trash, order.disk, order.volume, order.term).await?;
+    if u64::from(order.slot) != slot_of(order.volume) || u64::from(order.slot_generation) != SLOT_GENERATION {
+        return Err(refusal(code::WRONG_ORDER));
+    }
     known(&mut inner.lock().unwrap(), order.disk, order.volume)?.state = ExtentState::Trashed;
     Ok(Json(Value::Null))
 }
@@ -355,7 +371,9 @@ async fn copy(State(inner): State<Shared>, Json(order): Json<CopyRequest>) -> Re
     enter(&inner, Call::Copy, order.disk, order.volume, order.term).await?;
     let mut inner = inner.lock().unwrap();
     let key = (order.disk, order.volume);
-    if inner.extents.get(&key).is_some_and(|extent| extent.digest.as_ref() != Some(&order.digest)) {
+    let is_other =
+        |extent: &Extent| extent.state != ExtentState::Sealed || extent.digest.as_ref() != Some(&order.digest);
+    if inner.extents.get(&key).is_some_and(is_other) {
         return Err(refusal(code::ALREADY_EXISTS));
     }
     let digest = Some(order.digest.clone());
@@ -384,11 +402,35 @@ async fn extents(State(inner): State<Shared>, Path(disk): Path<String>) -> Resul
     let term = inner.lock().unwrap().term; // A listing carries none.
     enter(&inner, Call::Extents, disk, VolumeId::default(), term).await?;
     let inner = inner.lock().unwrap();
-    let info = |(key, extent): (&(DiskId, VolumeId), &Extent)| ExtentInfo {
-        disk: key.0,
-        volume: key.1,
-        slot: 0,
-        slot_generation: 0,
+    let held = inner.extents.iter().filter(|(key, _)| key.0 == disk);
+    Ok(Json(held.map(|((disk, volume), extent)| info(*disk, *volume, extent)).collect()))
+}
+
+async fn holds(
+    State(inner): State<Shared>,
+    Path((disk, volume)): Path<(String, String)>,
+) -> Result<Json<ExtentInfo>, ApiError> {
+    let (disk, volume): (DiskId, VolumeId) = (disk.parse().unwrap(), volume.parse().unwrap());
+    let term = inner.lock().unwrap().term;
+    enter(&inner, Call::Holds, disk, volume, term).await?;
+    let mut inner = inner.lock().unwrap();
+    Ok(Json(info(disk, volume, known(&mut inner, disk, volume)?)))
+}
+
+/// Where a disk keeps the extent of a volume.
+fn slot_of(volume: VolumeId) -> u64 {
+    u64::from(volume.as_bytes()[15])
+}
+
+/// Every slot is in its third use.
+const SLOT_GENERATION: u64 = 3;
+
+fn info(disk: DiskId, volume: VolumeId, extent: &Extent) -> ExtentInfo {
+    ExtentInfo {
+        disk,
+        volume,
+        slot: slot_of(volume),
+        slot_generation: SLOT_GENERATION,
         state: extent.state,
         epoch: extent.epoch,
         tail: extent.tail,
@@ -397,6 +439,5 @@ async fn extents(State(inner): State<Shared>, Path(disk): Path<String>) -> Resul
         records: None,
         trashed_at_s: None,
         order: None,
-    };
-    Ok(Json(inner.extents.iter().filter(|(key, _)| key.0 == disk).map(info).collect()))
+    }
 }

@@ -1,0 +1,170 @@
+//! How far drains and a rebalance are, and what they wait for: told from the table as it is, so that it is true whoever leads.
+
+use std::collections::BTreeMap;
+
+use holdfast_libs_types::DiskId;
+use holdfast_volume_manager_catalog::{Volume, VolumeState};
+use holdfast_volume_manager_client::{DrainRow, RebalanceRow, WorkSummary};
+use holdfast_volume_manager_planner::{COPIES, Inventory, MoveReason, choose_move_disk};
+
+use crate::discard::is_hollow;
+use crate::inventory::{DiskView, Snapshot};
+use crate::manager::Manager;
+use crate::moves::{Step, is_movable};
+use crate::repair;
+
+/// Volumes of a disk for which a place is looked for, to tell whether there is one.
+const SAMPLE: usize = 200;
+
+/// Every disk that is being drained.
+pub(crate) fn drain_rows(manager: &Manager, snapshot: &Snapshot, volumes: &[Volume]) -> Vec<DrainRow> {
+    let inventory = repair::without_unaudited(manager, snapshot.for_moves());
+    let (_, running) = manager.moves.steps();
+    let leaving = snapshot.disks.iter().filter(|view| view.leaving);
+    let mut rows: Vec<DrainRow> =
+        leaving.map(|view| row(manager, snapshot, &inventory, volumes, view, &running)).collect();
+    let all: u64 = rows.iter().map(|row| row.left_bytes).sum();
+    for row in rows.iter_mut().filter(|row| row.left > 0) {
+        row.eta_s = eta_s(manager, all);
+    }
+    rows
+}
+
+fn row(
+    manager: &Manager,
+    snapshot: &Snapshot,
+    inventory: &Inventory,
+    volumes: &[Volume],
+    view: &DiskView,
+    running: &[Step],
+) -> DrainRow {
+    let info = &view.disk.info;
+    let asked = [snapshot.intents.disk(info.disk).drain, snapshot.intents.node(&info.node).drain];
+    let left: Vec<&Volume> =
+        volumes.iter().filter(|volume| volume.replicas.contains(&info.disk) && !is_hollow(volume)).collect();
+    DrainRow {
+        disk: info.disk,
+        node: info.node.clone(),
+        since_ms: asked.iter().flatten().map(|drain| drain.since_ms).min().unwrap_or(0),
+        left: left.len() as u64,
+        left_bytes: left.iter().filter_map(|volume| volume.length).sum(),
+        moving: running.iter().filter(|step| step.from == info.disk).count() as u64,
+        waits: waits(manager, snapshot, inventory, &left, view),
+        eta_s: None,
+    }
+}
+
+/// What keeps volumes on the disk that cannot move now.
+fn waits(
+    manager: &Manager,
+    snapshot: &Snapshot,
+    inventory: &Inventory,
+    left: &[&Volume],
+    view: &DiskView,
+) -> Vec<String> {
+    let disk = view.disk.info.disk;
+    let mut reasons: BTreeMap<String, u64> = BTreeMap::new();
+    let mut looked_at = 0;
+    for volume in left {
+        let why = match volume.state {
+            VolumeState::Sealed if is_movable(snapshot, volume) => {
+                looked_at += 1;
+                if looked_at > SAMPLE {
+                    continue;
+                }
+                match no_place(manager, inventory, volume, disk) {
+                    Some(why) => format!("no place for its replica: {why}"),
+                    None => continue,
+                }
+            }
+            VolumeState::Sealed => unwhole(snapshot, volume, disk),
+            state => format!("it is {state}: it moves once it is sealed"),
+        };
+        *reasons.entry(why).or_default() += 1;
+    }
+    let mut paused = Vec::new();
+    if !left.is_empty() && manager.wishes.pause(manager.now_ms()).is_some() {
+        paused.push("an operator has paused repair, and copies with it".to_owned());
+    }
+    let say = |(why, count): (String, u64)| match count {
+        1 => format!("1 volume: {why}"),
+        _ => format!("{count} volumes: {why}"),
+    };
+    paused.into_iter().chain(reasons.into_iter().map(say)).collect()
+}
+
+fn no_place(manager: &Manager, inventory: &Inventory, volume: &Volume, disk: DiskId) -> Option<String> {
+    let others: Vec<DiskId> = volume.replicas.iter().copied().filter(|other| *other != disk).collect();
+    let avoid = repair::avoided(manager, volume.volume);
+    choose_move_disk(inventory, volume.volume, &others, &avoid).err().map(|error| error.to_string())
+}
+
+/// Why none of a sealed volume's replicas is moved.
+fn unwhole(snapshot: &Snapshot, volume: &Volume, disk: DiskId) -> String {
+    let away = volume.replicas.iter().filter_map(|other| snapshot.disk(*other)).find(|view| !view.is_well());
+    match away {
+        Some(view) if view.offline.is_some() => {
+            format!("its replica on disk {} is offline by an operator's order", view.disk.info.disk)
+        }
+        Some(view) if view.disk.info.disk == disk => {
+            format!("the disk itself is {}: the volume is repaired from its other replicas", view.standing.name())
+        }
+        Some(view) => {
+            format!("its replica on disk {} is on a disk that is {}", view.disk.info.disk, view.standing.name())
+        }
+        None => format!("it has {} of {COPIES} replicas, and is repaired first", volume.replicas.len()),
+    }
+}
+
+/// The rebalance under way.
+pub(crate) fn rebalance_row(manager: &Manager, snapshot: &Snapshot) -> Option<RebalanceRow> {
+    let begun = snapshot.intents.rebalance?;
+    let (queue, running) = manager.moves.steps();
+    let fills =
+        |steps: &[Step]| steps.iter().filter(|step| step.reason == MoveReason::Fill).copied().collect::<Vec<_>>();
+    let (waiting, moving) = (fills(&queue), fills(&running));
+    let left_bytes = waiting.iter().chain(&moving).map(|step| step.bytes).sum();
+    let mut waits = Vec::new();
+    if moving.is_empty() && !waiting.is_empty() {
+        waits.push(match (manager.wishes.pause(manager.now_ms()), manager.progress().repair_waits) {
+            (Some(_), _) => "an operator has paused repair, and copies with it".to_owned(),
+            (None, true) => "repairs come first".to_owned(),
+            (None, false) => "other copies are under way".to_owned(),
+        });
+    }
+    Some(RebalanceRow {
+        since_ms: begun.since_ms,
+        moves: begun.moves,
+        bytes: begun.bytes,
+        left: (waiting.len() + moving.len()) as u64,
+        left_bytes,
+        moving: moving.len() as u64,
+        waits,
+        eta_s: eta_s(manager, left_bytes),
+    })
+}
+
+/// Drains and the rebalance in the list of work.
+pub(crate) fn work(manager: &Manager, snapshot: &Snapshot, on_leaving: &[Volume]) -> Vec<WorkSummary> {
+    let (_, running) = manager.moves.steps();
+    let drained = running.iter().filter(|step| step.reason == MoveReason::Drain).count() as u64;
+    let left = on_leaving.iter().filter(|volume| !is_hollow(volume)).count() as u64;
+    let left_bytes = on_leaving.iter().filter_map(|volume| volume.length).sum();
+    let summary = |kind: &str, running: u64, left: u64, bytes: u64| WorkSummary {
+        kind: kind.to_owned(),
+        running,
+        waiting: left.saturating_sub(running),
+        bytes_left: Some(bytes),
+        bytes_s: manager.move_rate.bytes_s(),
+        eta_s: eta_s(manager, bytes).map(|seconds| seconds as f64),
+    };
+    let drains = (left > 0).then(|| summary("drain", drained, left, left_bytes));
+    let row = rebalance_row(manager, snapshot);
+    let rebalance = row.map(|row| summary("rebalance", row.moving, row.left, row.left_bytes));
+    drains.into_iter().chain(rebalance).collect()
+}
+
+/// At the pace of the moves since the start.
+fn eta_s(manager: &Manager, bytes: u64) -> Option<u64> {
+    manager.move_rate.bytes_s().filter(|rate| *rate > 0.0).map(|rate| (bytes as f64 / rate).ceil() as u64)
+}

@@ -1,0 +1,401 @@
+//! Moves replicas: off disks that are drained, apart where volumes stand closer together than they must, and to disks that
+//! hold less than their share while a rebalance is under way.
+//!
+//! - What is to move is planned from the table and kept in memory only. What the operator asked for is in the catalog; a new
+//!   leader plans anew, and finds what was done.
+//! - A move is three steps, each of which may be the last one a leader takes: the copy, which its node reads back and compares;
+//!   the new list by compare-and-set; the order that puts the old extent into the trash ([`discard`]). After the first the
+//!   target holds an extent that is on no list, after the second the old disk does: the audit finds either.
+//! - Only volumes all of whose replicas are in service are moved. So a zone that vanishes makes nothing move.
+//! - Repair comes first: no move begins while a repair waits for its turn.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use holdfast_libs_types::{DiskId, VolumeId};
+use holdfast_volume_manager_catalog::{CatalogError, Volume, VolumeState};
+use holdfast_volume_manager_planner::{
+    COPIES, Inventory, MoveReason, RebalancePolicy, RepairAction, Spread, choose_move_disk, plan_rebalance,
+};
+use tokio::time::Instant;
+
+use crate::discard::{discard_moved, is_hollow};
+use crate::inventory::{DiskView, Snapshot};
+use crate::manager::Manager;
+use crate::repair::{self, Failure};
+
+/// After a plan of which nothing could be done, when nothing changed that it was made from: first this, then twice that, and so
+/// on.
+const IDLE: Duration = Duration::from_secs(1);
+const IDLE_MAX: Duration = Duration::from_secs(60);
+
+/// Steps that are looked at for one whose turn it is.
+const LOOKAHEAD: usize = 1000;
+
+/// Disks are as good as level, however much they hold, while nobody asked for a rebalance.
+const NO_FILL: f64 = 1e9;
+
+/// One replica to move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Step {
+    pub volume: VolumeId,
+    pub from: DiskId,
+    /// None: wherever there is a place when its turn comes.
+    pub to: Option<DiskId>,
+    pub reason: MoveReason,
+    /// Bytes to copy.
+    pub bytes: u64,
+}
+
+/// What the steps were planned from, besides the volumes. Another one asks for another plan.
+type Basis = (bool, Vec<(DiskId, bool, bool)>);
+
+/// What is to move, and what moves.
+#[derive(Debug, Default)]
+pub(crate) struct Moves(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    queue: VecDeque<Step>,
+    running: BTreeMap<VolumeId, Step>,
+    is_planning: bool,
+    basis: Option<Basis>,
+    /// When to plan again although the basis is the same.
+    next_plan: Option<Instant>,
+    /// Plans in a row of which nothing could be done.
+    idle_plans: u32,
+    /// Something was moved since the last plan.
+    has_moved: bool,
+}
+
+impl State {
+    fn is_busy(&self) -> bool {
+        self.is_planning || !self.queue.is_empty() || !self.running.is_empty()
+    }
+
+    /// Nothing of the last plan could be done.
+    fn rest(&mut self) {
+        self.next_plan = Some(Instant::now() + IDLE_MAX.min(IDLE * 2_u32.saturating_pow(self.idle_plans.min(6))));
+        self.idle_plans += 1;
+    }
+}
+
+impl Moves {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The steps that wait, and those that are being taken.
+    pub fn steps(&self) -> (Vec<Step>, Vec<Step>) {
+        let state = self.state();
+        (state.queue.iter().copied().collect(), state.running.values().copied().collect())
+    }
+
+    /// The next step whose disk takes one more copy. `copies` are those to each disk that are no moves.
+    fn next(&self, mut copies: HashMap<DiskId, usize>, per_disk: usize) -> Option<Step> {
+        let mut state = self.state();
+        for to in state.running.values().filter_map(|step| step.to) {
+            *copies.entry(to).or_default() += 1;
+        }
+        let has_turn = |step: &Step| step.to.is_none_or(|to| copies.get(&to).copied().unwrap_or(0) < per_disk);
+        let place = state.queue.iter().take(LOOKAHEAD).position(has_turn)?;
+        let step = state.queue.remove(place)?;
+        state.running.insert(step.volume, step);
+        Some(step)
+    }
+
+    /// Notes where a step goes that had no target; false when that disk takes no more copies now.
+    fn aim(&self, step: &Step, target: DiskId, per_disk: usize) -> bool {
+        let mut state = self.state();
+        let there = |other: &&Step| other.volume != step.volume && other.to == Some(target);
+        let has_turn = state.running.values().filter(there).count() < per_disk;
+        if let Some(running) = state.running.get_mut(&step.volume).filter(|_| has_turn) {
+            running.to = Some(target);
+        }
+        has_turn
+    }
+
+    /// Whether that was the last one of a plan that was worth it, so that there may be more.
+    fn ended(&self, step: &Step, outcome: Outcome) -> bool {
+        let mut state = self.state();
+        state.running.remove(&step.volume);
+        match outcome {
+            Outcome::Busy => state.queue.push_back(*step),
+            Outcome::Moved => (state.has_moved, state.idle_plans) = (true, 0),
+            Outcome::Not => {}
+        }
+        if state.is_busy() {
+            return false;
+        }
+        if !std::mem::take(&mut state.has_moved) {
+            state.rest();
+            return false;
+        }
+        true
+    }
+
+    /// Whether a replica of the volume is being moved.
+    pub fn is_running(&self, volume: VolumeId) -> bool {
+        self.state().running.contains_key(&volume)
+    }
+
+    /// Whether it is time to plan again.
+    fn is_due(&self) -> bool {
+        let state = self.state();
+        !state.is_busy() && state.next_plan.is_some_and(|at| at <= Instant::now())
+    }
+}
+
+/// Plans moves when there may be something to move, and takes out of the queue what nobody wants any more.
+pub(crate) fn start(manager: &Arc<Manager>, snapshot: &Arc<Snapshot>, sealed: Vec<Volume>) {
+    let rebalance = snapshot.intents.rebalance.is_some();
+    let place = |view: &DiskView| (view.disk.info.disk, view.takes_new(), view.leaving);
+    let basis: Basis = (rebalance, snapshot.disks.iter().map(place).collect());
+    {
+        let mut state = manager.moves.state();
+        if state.basis.as_ref() != Some(&basis) {
+            state.queue.clear();
+            (state.next_plan, state.idle_plans) = (None, 0);
+        }
+        if state.is_busy() || state.next_plan.is_some_and(|at| Instant::now() < at) {
+            return;
+        }
+        state.is_planning = true;
+        if let Some((_, before)) = &state.basis {
+            audit_those_back(manager, snapshot, before);
+        }
+    }
+    let inventory = targets(manager, snapshot);
+    let (manager, snapshot) = (Arc::clone(manager), Arc::clone(snapshot));
+    manager.tasks.clone().spawn(async move {
+        let plan = plan(&inventory, &snapshot, &sealed, rebalance);
+        {
+            let mut state = manager.moves.state();
+            (state.is_planning, state.basis, state.next_plan) = (false, Some(basis), None);
+            state.queue = plan.steps.iter().copied().collect();
+            if state.queue.is_empty() {
+                state.rest();
+            }
+        }
+        let is_level = !plan.steps.iter().any(|step| step.reason == MoveReason::Fill) && plan.held_back == 0;
+        if rebalance && is_level {
+            tracing::info!(left_over = plan.left_over, "rebalance done");
+            if let Err(error) = manager.set_rebalance(None).await {
+                tracing::error!(%error, "the end of the rebalance is not written");
+            }
+        }
+        pump(&manager);
+    });
+}
+
+/// Has nodes audited whose disks are back in service: they may still hold what a move would bring.
+fn audit_those_back(manager: &Manager, snapshot: &Snapshot, before: &[(DiskId, bool, bool)]) {
+    let took_none: HashSet<DiskId> = before.iter().filter(|(_, takes, _)| !takes).map(|(disk, ..)| *disk).collect();
+    let is_back = |view: &&DiskView| view.takes_new() && took_none.contains(&view.disk.info.disk);
+    let mut progress = manager.progress();
+    for view in snapshot.disks.iter().filter(is_back) {
+        progress.audits.insert(view.disk.info.node.clone(), Instant::now());
+    }
+}
+
+/// Where replicas may go. A node that has just registered is left out until its audit is over: it may still hold what a copy
+/// would bring.
+fn targets(manager: &Manager, snapshot: &Snapshot) -> Inventory {
+    repair::without_unaudited(manager, snapshot.for_moves())
+}
+
+/// What there is to move.
+#[derive(Debug, Default)]
+pub(crate) struct Plan {
+    pub steps: Vec<Step>,
+    /// Volumes that are not whole at the moment, so that none of their replicas moves.
+    pub held_back: u64,
+    /// Replicas that should move and found no place.
+    pub left_over: u64,
+    /// What each disk holds, will hold, and its share.
+    pub disks: Vec<holdfast_volume_manager_planner::DiskFill>,
+}
+
+/// Whether all replicas of a volume are there and in service.
+pub(crate) fn is_movable(snapshot: &Snapshot, volume: &Volume) -> bool {
+    let is_well = |disk: &DiskId| snapshot.disk(*disk).is_some_and(DiskView::is_well);
+    volume.state == VolumeState::Sealed && volume.replicas.len() >= COPIES && volume.replicas.iter().all(is_well)
+}
+
+/// Plans the moves of sealed volumes, which come in the order of their ids.
+pub(crate) fn plan(inventory: &Inventory, snapshot: &Snapshot, sealed: &[Volume], rebalance: bool) -> Plan {
+    let mut plan = Plan::default();
+    let holding = sealed.iter().filter(|volume| !is_hollow(volume));
+    let (movable, held_back): (Vec<&Volume>, Vec<&Volume>) = holding.partition(|volume| is_movable(snapshot, volume));
+    plan.held_back = held_back.len() as u64;
+    let leaving: HashSet<DiskId> = inventory.disks.iter().filter(|disk| disk.leaving).map(|disk| disk.disk).collect();
+    let best = Spread::best(inventory.disks.iter().filter(|disk| disk.eligible));
+    let is_crowded = |volume: &&Volume| snapshot.spread(&volume.replicas) < best;
+    if !rebalance && leaving.is_empty() && !movable.iter().any(is_crowded) {
+        return plan;
+    }
+    let policy = match rebalance {
+        true => RebalancePolicy::default(),
+        false => RebalancePolicy { band: NO_FILL, ..RebalancePolicy::default() },
+    };
+    let volumes = movable.iter().map(|volume| (volume.volume, &volume.replicas[..]));
+    let planned = plan_rebalance(inventory, volumes, &policy);
+    let bytes: HashMap<VolumeId, u64> =
+        movable.iter().map(|volume| (volume.volume, volume.length.unwrap_or(0))).collect();
+    let bytes_of = |volume: &VolumeId| bytes.get(volume).copied().unwrap_or(0);
+    let moved: HashSet<VolumeId> = planned.moves.iter().map(|step| step.volume).collect();
+    plan.steps.extend(planned.moves.iter().map(|step| Step {
+        volume: step.volume,
+        from: step.from,
+        to: Some(step.to),
+        reason: step.reason,
+        bytes: bytes_of(&step.volume),
+    }));
+    // What the plan by shares leaves on a disk that is drained is looked at one by one.
+    for volume in movable.iter().filter(|volume| !moved.contains(&volume.volume)) {
+        if let Some(from) = volume.replicas.iter().find(|disk| leaving.contains(disk)) {
+            let bytes = bytes_of(&volume.volume);
+            plan.steps.push(Step { volume: volume.volume, from: *from, to: None, reason: MoveReason::Drain, bytes });
+        }
+    }
+    let order = |step: &Step| match step.reason {
+        MoveReason::Spread => 0,
+        MoveReason::Drain => 1,
+        MoveReason::Fill => 2,
+    };
+    plan.steps.sort_by_key(order);
+    (plan.left_over, plan.disks) = (planned.left_over, planned.disks);
+    plan
+}
+
+/// Begins as many moves as may run beside the repairs.
+pub(crate) fn pump(manager: &Arc<Manager>) {
+    if manager.moves.is_due() {
+        manager.progress().stale = true;
+    }
+    while !manager.shutdown.is_cancelled() && may_begin(manager) {
+        let Ok(place) = Arc::clone(&manager.copies).try_acquire_owned() else { break };
+        let mut copies: HashMap<DiskId, usize> = HashMap::new();
+        manager.progress().copying.values().for_each(|copy| *copies.entry(copy.target).or_default() += 1);
+        let Some(step) = manager.moves.next(copies, per_disk(manager)) else { break };
+        let manager = Arc::clone(manager);
+        manager.tasks.clone().spawn(async move {
+            let outcome = take(&manager, &step).await;
+            drop(place);
+            let outcome = outcome.unwrap_or_else(|error| {
+                tracing::error!(volume = %step.volume, %error, "move");
+                Outcome::Not
+            });
+            let again = outcome == Outcome::Busy;
+            if manager.moves.ended(&step, outcome) {
+                manager.progress().stale = true;
+                manager.wake.notify_one();
+            }
+            // One that is busy is asked again in the next round, not at once.
+            if !again {
+                pump(&manager);
+            }
+        });
+    }
+}
+
+/// Copies to one disk at once.
+fn per_disk(manager: &Manager) -> usize {
+    manager.config.copies.per_disk.max(1)
+}
+
+/// Whether copies may begin that are no repairs.
+fn may_begin(manager: &Manager) -> bool {
+    !manager.progress().repair_waits && manager.wishes.pause(manager.now_ms()).is_none()
+}
+
+/// What became of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Moved,
+    /// It is not wanted any more, or there is no place for it now.
+    Not,
+    /// The node takes no copy at the moment.
+    Busy,
+}
+
+/// Moves one replica, if that is still right.
+async fn take(manager: &Arc<Manager>, step: &Step) -> Result<Outcome, CatalogError> {
+    let detail = format!("moving from disk {} ({})", step.from, reason(step.reason));
+    let Some(claim) = manager.claim(step.volume, "move", &detail) else { return Ok(Outcome::Not) };
+    let snapshot = manager.snapshot().await?;
+    let Some(volume) = manager.catalog.table.volume(step.volume).await? else { return Ok(Outcome::Not) };
+    let Some(target) = target(manager, &snapshot, &volume, step) else { return Ok(Outcome::Not) };
+    if !manager.moves.aim(step, target, per_disk(manager)) {
+        return Ok(Outcome::Busy);
+    }
+    manager.note(step.volume, "move", format!("{detail} to disk {target}"));
+    manager.liveness().take_slot(target);
+    let instead = |disk: &DiskId| if *disk == step.from { target } else { *disk };
+    // Another first one for each volume, so that not every copy off a disk reads that disk.
+    let mut sources = volume.replicas.clone();
+    sources.rotate_left(usize::from(step.volume.as_bytes()[15]) % volume.replicas.len());
+    let action =
+        RepairAction { volume: step.volume, sources, target, replicas: volume.replicas.iter().map(instead).collect() };
+    let copying = manager.move_rate.begin();
+    match repair::try_copy(manager, &snapshot, &volume, &action).await {
+        Ok(()) => {
+            copying.made(step.bytes);
+            manager.metrics.moves.inc();
+            let (from, why) = (step.from, reason(step.reason));
+            tracing::info!(volume = %step.volume, %from, to = %target, why, "replica moved");
+        }
+        Err(Failure::Busy) => return Ok(Outcome::Busy),
+        Err(Failure::Failed(why)) => {
+            manager.metrics.failed_moves.inc();
+            tracing::warn!(volume = %step.volume, from = %step.from, to = %target, why, "move failed");
+            repair::avoid(manager, step.volume, target);
+            return Ok(Outcome::Not);
+        }
+    }
+    drop(copying);
+    discard_moved(manager, &claim, step.from).await?;
+    Ok(Outcome::Moved)
+}
+
+/// Where the replica goes; `None` when it is to stay.
+fn target(manager: &Manager, snapshot: &Snapshot, volume: &Volume, step: &Step) -> Option<DiskId> {
+    let wanted = match step.reason {
+        MoveReason::Drain => snapshot.disk(step.from).is_some_and(|view| view.leaving),
+        MoveReason::Fill => snapshot.intents.rebalance.is_some(),
+        MoveReason::Spread => true,
+    };
+    if !wanted || is_hollow(volume) || !is_movable(snapshot, volume) || !volume.replicas.contains(&step.from) {
+        return None;
+    }
+    let others: Vec<DiskId> = volume.replicas.iter().copied().filter(|disk| *disk != step.from).collect();
+    let avoid = repair::avoided(manager, step.volume);
+    let inventory = targets(manager, snapshot);
+    if let Some(to) = step.to.filter(|to| fits(&inventory, snapshot, volume, step, *to) && !avoid.contains(to)) {
+        return Some(to);
+    }
+    match step.reason {
+        MoveReason::Drain => choose_move_disk(&inventory, step.volume, &others, &avoid).ok(),
+        MoveReason::Spread | MoveReason::Fill => None,
+    }
+}
+
+/// Whether a planned target is still as good as it was.
+fn fits(inventory: &Inventory, snapshot: &Snapshot, volume: &Volume, step: &Step, to: DiskId) -> bool {
+    let has_room = inventory.disk(to).is_some_and(|disk| disk.eligible && disk.free_above_reserve() > 0);
+    let instead = |disk: &DiskId| if *disk == step.from { to } else { *disk };
+    let after: Vec<DiskId> = volume.replicas.iter().map(instead).collect();
+    let (now, then) = (snapshot.spread(&volume.replicas), snapshot.spread(&after));
+    let apart = if step.reason == MoveReason::Spread { then > now } else { then >= now };
+    has_room && apart && !volume.replicas.contains(&to)
+}
+
+/// In a word.
+pub(crate) fn reason(reason: MoveReason) -> &'static str {
+    match reason {
+        MoveReason::Drain => "drain",
+        MoveReason::Spread => "spread",
+        MoveReason::Fill => "fill",
+    }
+}

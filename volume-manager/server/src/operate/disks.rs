@@ -1,0 +1,183 @@
+//! Orders about a disk: drain, offline, online, forget.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use holdfast_libs_transport::ApiError;
+use holdfast_libs_types::{DiskId, VolumeId};
+use holdfast_volume_manager_catalog::{Volume, VolumeState};
+use holdfast_volume_manager_client::{Order, OrderPlan, code};
+use holdfast_volume_manager_planner::{COPIES, choose_disks};
+
+use super::{Case, count, drain, on_disk, unknown};
+use crate::error::answer;
+use crate::intents::{DiskIntent, Drain, Offline};
+use crate::inventory::{DISTINCT, DiskView, Snapshot};
+use crate::liveness::Standing;
+use crate::manager::Manager;
+use crate::routes::Message;
+
+/// A disk that is away for longer is drained, or forgotten.
+const LONGEST_OFFLINE_S: u64 = 30 * 24 * 3600;
+
+/// `POST /v1/disks/D/ORDER`
+pub(crate) async fn order_disk(
+    State(manager): State<Arc<Manager>>,
+    Path((id, order)): Path<(String, String)>,
+    Message(ask): Message<Order>,
+) -> Result<Json<OrderPlan>, ApiError> {
+    let disk: DiskId =
+        id.parse().map_err(|error: holdfast_libs_types::ids::InvalidId| ApiError::bad_request(error.to_string()))?;
+    // One order at a time: two that are safe alone may not be so together.
+    let _turn = manager.ordering.lock().await;
+    let snapshot = manager.snapshot().await.map_err(|error| answer(&error))?;
+    let volumes = manager.catalog.table.volumes().await.map_err(|error| answer(&error))?;
+    let Some(view) = snapshot.disk(disk) else { return Err(unknown(code::UNKNOWN_DISK, &format!("disk {disk}"))) };
+    let mut case = Case::default();
+    let (now_ms, intent) = (manager.now_ms(), snapshot.intents.disk(disk));
+    let (what, wanted) = match order.as_str() {
+        "drain" => {
+            drain::drain(&mut case, &snapshot, &volumes, &HashSet::from([disk]), ask.less_spread);
+            let replicas = on_disk(&volumes, disk).count() as u64;
+            let drain = intent.drain.unwrap_or(Drain { since_ms: now_ms, replicas });
+            ("draining", DiskIntent { drain: Some(drain), ..intent })
+        }
+        "offline" => {
+            offline(&mut case, &snapshot, &volumes, view, &ask)?;
+            let until_ms = ask.for_s.map(|seconds| now_ms + seconds * 1000);
+            ("taking offline", DiskIntent { offline: Some(Offline { since_ms: now_ms, until_ms }), ..intent })
+        }
+        "online" => {
+            online(&mut case, &volumes, view, intent);
+            ("bringing online", DiskIntent::default())
+        }
+        "forget" => {
+            forget(&mut case, &volumes, view);
+            ("forgetting", DiskIntent::default())
+        }
+        _ => return Err(ApiError::bad_request(format!("{order:?} is none of drain, offline, online, forget"))),
+    };
+    let mut plan = case.judge(&format!("{what} disk {disk}"))?;
+    if ask.apply {
+        if order == "forget" {
+            forget_for_good(&manager, disk).await?;
+        }
+        manager.set_disk_intent(disk, wanted).await.map_err(|error| answer(&error))?;
+        tracing::info!(%disk, order, "an operator's order");
+        plan.applied = true;
+    }
+    Ok(Json(plan))
+}
+
+/// Takes a disk off the inventory.
+pub(super) async fn forget_for_good(manager: &Arc<Manager>, disk: DiskId) -> Result<(), ApiError> {
+    let (table, term) = (Arc::clone(&manager.catalog.table), manager.term);
+    let forgotten = manager.to_the_end(async move { table.forget_disk(term, disk).await }).await;
+    forgotten.map_err(|error| answer(&error))?;
+    manager.liveness().forget_disk(disk);
+    Ok(())
+}
+
+/// What is left of each volume while the disk is away.
+fn offline(
+    case: &mut Case,
+    snapshot: &Snapshot,
+    volumes: &[Volume],
+    view: &DiskView,
+    ask: &Order,
+) -> Result<(), ApiError> {
+    if ask.for_s.is_some_and(|seconds| seconds == 0 || seconds > LONGEST_OFFLINE_S) {
+        return Err(ApiError::bad_request(format!("a disk is offline for 1 to {LONGEST_OFFLINE_S} seconds")));
+    }
+    let disk = view.disk.info.disk;
+    let readable = |other: &DiskId| {
+        let other = snapshot.disk(*other).filter(|view| view.offline.is_none());
+        other.is_some_and(|view| matches!(view.standing, Standing::Healthy | Standing::ReadOnly(_)))
+    };
+    let (mut none, mut one, mut open) = (0, 0, 0);
+    for volume in on_disk(volumes, disk) {
+        let others = volume.replicas.iter().filter(|other| **other != disk && readable(other)).count();
+        none += u64::from(others == 0);
+        one += u64::from(others == 1);
+        open += u64::from(volume.state != VolumeState::Sealed);
+    }
+    let replicas = on_disk(volumes, disk).count() as u64;
+    case.number("replicas", replicas);
+    case.number("volumes_without_readable_replica", none);
+    case.number("volumes_with_one_readable_replica", one);
+    case.number("open_volumes", open);
+    if none > 0 {
+        case.refuse(format!(
+            "{} of the {replicas} with a replica there would have no readable replica left",
+            count(none, "volume")
+        ));
+    }
+    if one > 0 {
+        case.warn(format!("{} would have one readable replica left", count(one, "volume")));
+    }
+    if open > 0 {
+        case.say(format!("{} there are sealed first; pull the disk once none names it", count(open, "open volume")));
+    }
+    let mut without = snapshot.planner();
+    without.disks.retain(|other| other.disk != disk);
+    if let Err(error) = choose_disks(&without, VolumeId::default(), &[], COPIES, DISTINCT) {
+        case.warn(format!("no new volume can be made meanwhile, so writes stop: {error}"));
+    }
+    let how_long = match ask.for_s {
+        Some(seconds) => format!("for {seconds} s"),
+        None => "until it is brought online".to_owned(),
+    };
+    case.say(format!(
+        "nothing new goes to disk {disk} {how_long}, and its {} are not repaired meanwhile",
+        count(replicas, "replica")
+    ));
+    Ok(())
+}
+
+fn online(case: &mut Case, volumes: &[Volume], view: &DiskView, intent: DiskIntent) {
+    let disk = view.disk.info.disk;
+    if let Some(drain) = intent.drain {
+        let left = on_disk(volumes, disk).count() as u64;
+        case.number("replicas_left", left);
+        case.say(format!(
+            "the drain ends with {left} of {} replicas still there; what has moved stays where it is",
+            drain.replicas
+        ));
+    }
+    match (intent.offline, &view.standing) {
+        (Some(_), Standing::Healthy) => case.say("the disk takes new extents again"),
+        (Some(_), standing) => case.say(format!(
+            "the disk counts as what it is, {}: once it is lost its volumes are repaired",
+            standing.name()
+        )),
+        (None, _) if intent.drain.is_none() => case.say("it is neither offline nor drained: nothing changes"),
+        (None, _) => {}
+    }
+    if view.leaving && intent.drain.is_none() {
+        case.warn(format!("its node {} is being drained: `node uncordon` ends that", view.disk.info.node));
+    }
+}
+
+/// Whether a disk can go off the inventory.
+pub(super) fn forget(case: &mut Case, volumes: &[Volume], view: &DiskView) {
+    let info = &view.disk.info;
+    let held = on_disk(volumes, info.disk).count() as u64;
+    case.number("replicas", held);
+    if held > 0 {
+        case.refuse(format!("{} still name it; drain it first, or wait for their repair", count(held, "volume")));
+    }
+    match &view.standing {
+        Standing::Lost(_) | Standing::Failed(_) => {}
+        Standing::Suspect(_) | Standing::Down(_) if view.leaving => {}
+        Standing::Suspect(away) | Standing::Down(away) => {
+            case.refuse(format!("it may come back at any moment ({}), and it was not drained", away.reason));
+        }
+        Standing::Healthy | Standing::ReadOnly(_) => case.refuse(format!(
+            "node {} still has it in service at {}, and would register it again: take it out first",
+            info.node, info.path
+        )),
+    }
+    case.say(format!("disk {} of node {} goes off the inventory", info.disk, info.node));
+}

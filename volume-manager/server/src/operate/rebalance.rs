@@ -1,0 +1,115 @@
+//! Rebalances: the plan, the order, and how far the one under way is.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use holdfast_libs_transport::ApiError;
+use holdfast_libs_types::{DiskId, NodeId};
+use holdfast_volume_manager_catalog::{CatalogError, VolumeState};
+use holdfast_volume_manager_client::{DiskShare, MoveGroup, RebalanceAnswer};
+use holdfast_volume_manager_planner::MoveReason;
+
+use super::{Case, count};
+use crate::drains;
+use crate::error::answer;
+use crate::intents::Rebalance;
+use crate::inventory::Snapshot;
+use crate::manager::Manager;
+use crate::moves::{self, Plan, Step};
+
+/// `GET /v1/rebalance`
+pub(crate) async fn rebalance(State(manager): State<Arc<Manager>>) -> Result<Json<RebalanceAnswer>, ApiError> {
+    let snapshot = manager.snapshot().await.map_err(|error| answer(&error))?;
+    look(&manager, &snapshot).await.map(|(answer, _)| Json(answer)).map_err(|error| answer(&error))
+}
+
+/// `POST /v1/rebalance/ORDER`
+pub(crate) async fn order_rebalance(
+    State(manager): State<Arc<Manager>>,
+    Path(order): Path<String>,
+) -> Result<Json<RebalanceAnswer>, ApiError> {
+    let _turn = manager.ordering.lock().await;
+    let snapshot = manager.snapshot().await.map_err(|error| answer(&error))?;
+    let (planned, fills) = look(&manager, &snapshot).await.map_err(|error| answer(&error))?;
+    let wanted = match order.as_str() {
+        "apply" => {
+            let since_ms = manager.now_ms();
+            let (moves, bytes) = (fills.len() as u64, fills.iter().map(|step| step.bytes).sum());
+            let begun = snapshot.intents.rebalance;
+            (moves > 0).then(|| begun.unwrap_or(Rebalance { since_ms, moves, bytes }))
+        }
+        "cancel" => None,
+        _ => return Err(ApiError::bad_request(format!("{order:?} is none of apply, cancel"))),
+    };
+    manager.set_rebalance(wanted).await.map_err(|error| answer(&error))?;
+    tracing::info!(order, moves = fills.len(), "an operator's order about the rebalance");
+    let mut answered = planned;
+    answered.plan.applied = true;
+    let snapshot = manager.snapshot().await.map_err(|error| answer(&error))?;
+    answered.under_way = drains::rebalance_row(&manager, &snapshot);
+    Ok(Json(answered))
+}
+
+/// The plan as of now, and its moves for the shares.
+async fn look(manager: &Manager, snapshot: &Snapshot) -> Result<(RebalanceAnswer, Vec<Step>), CatalogError> {
+    let sealed = manager.catalog.table.volumes_in(&[VolumeState::Sealed]).await?;
+    let plan = moves::plan(&snapshot.for_moves(), snapshot, &sealed, true);
+    let mut case = Case::default();
+    let of = |reason| plan.steps.iter().filter(move |step| step.reason == reason);
+    for (reason, why) in [
+        (MoveReason::Fill, "to bring every disk to its share"),
+        (MoveReason::Spread, "because their volumes stand closer together than they must (that goes on by itself)"),
+        (MoveReason::Drain, "off disks that are drained (that goes on by itself)"),
+    ] {
+        let (moves, bytes) = (of(reason).count() as u64, of(reason).map(|step| step.bytes).sum::<u64>());
+        case.number(&format!("{}_moves", moves::reason(reason)), moves);
+        case.number(&format!("{}_bytes", moves::reason(reason)), bytes);
+        if moves > 0 {
+            case.say(format!("{} with {bytes} bytes move {why}", count(moves, "replica")));
+        }
+    }
+    case.number("held_back", plan.held_back);
+    case.number("left_over", plan.left_over);
+    if of(MoveReason::Fill).next().is_none() {
+        case.say("no disk is further from its share than the band of 3 %: a rebalance has nothing to move");
+    }
+    if plan.held_back > 0 {
+        case.warn(format!("{} not whole and in service, and move later", are(plan.held_back, "volume")));
+    }
+    if plan.left_over > 0 {
+        case.warn(format!("{} should move and find no place now", count(plan.left_over, "replica")));
+    }
+    case.plan.moves = groups(snapshot, &plan);
+    let fills: Vec<Step> = of(MoveReason::Fill).copied().collect();
+    let nodes: HashMap<DiskId, &NodeId> =
+        snapshot.disks.iter().map(|view| (view.disk.info.disk, &view.disk.info.node)).collect();
+    let share = |fill: &holdfast_volume_manager_planner::DiskFill| {
+        let node = (*nodes.get(&fill.disk)?).clone();
+        Some(DiskShare { disk: fill.disk, node, has: fill.has, after: fill.after, share: fill.share })
+    };
+    let disks = plan.disks.iter().filter_map(share).collect();
+    let under_way = drains::rebalance_row(manager, snapshot);
+    Ok((RebalanceAnswer { under_way, plan: case.plan, disks }, fills))
+}
+
+fn are(number: u64, what: &str) -> String {
+    format!("{} {}", count(number, what), if number == 1 { "is" } else { "are" })
+}
+
+fn groups(snapshot: &Snapshot, plan: &Plan) -> Vec<MoveGroup> {
+    let mut groups: BTreeMap<(DiskId, NodeId, &'static str), (String, u64, u64)> = BTreeMap::new();
+    for step in &plan.steps {
+        let Some(to) = step.to.and_then(|to| snapshot.disk(to)) else { continue };
+        let key = (step.from, to.disk.info.node.clone(), moves::reason(step.reason));
+        let group = groups.entry(key).or_insert((to.zone.clone(), 0, 0));
+        group.1 += 1;
+        group.2 += step.bytes;
+    }
+    let group = |((from, to, reason), (zone, replicas, bytes)): (_, (String, u64, u64))| {
+        let reason: &str = reason;
+        MoveGroup { from, to, zone, reason: reason.to_owned(), replicas, bytes }
+    };
+    groups.into_iter().map(group).collect()
+}
