@@ -8,6 +8,7 @@ mod disk;
 mod durability;
 mod names;
 mod node;
+mod order;
 mod repair;
 mod status;
 mod tree;
@@ -55,11 +56,28 @@ pub enum AdminCommand {
         #[command(subcommand)]
         command: DiskCommand,
     },
+    /// Bring every disk to its share of what the cell holds, for example after a node was added
+    Rebalance {
+        #[command(subcommand)]
+        command: RebalanceCommand,
+    },
     /// Volumes: where they are, what they can lose and why
     Volume {
         #[command(subcommand)]
         command: VolumeCommand,
     },
+}
+
+#[derive(Subcommand)]
+pub enum RebalanceCommand {
+    /// What would move so that every disk holds its share, and why; nothing is done
+    Plan(CellTarget),
+    /// Begin it, after the plan was shown
+    Apply(CellTarget),
+    /// How far the one under way is
+    Status(CellTarget),
+    /// End it: what is being copied is ended, nothing more begins, nothing moves back
+    Cancel(CellTarget),
 }
 
 /// Runs an operator's command.
@@ -73,6 +91,15 @@ pub fn run(before: BeforeCommand, command: AdminCommand) -> anyhow::Result<()> {
         AdminCommand::Zone { command } => zone::run(&before, command),
         AdminCommand::Node { command } => node::run(&before, command),
         AdminCommand::Disk { command } => disk::run(&before, command),
+        AdminCommand::Rebalance { command } => {
+            let (target, word) = match &command {
+                RebalanceCommand::Plan(target) => (target, "plan"),
+                RebalanceCommand::Apply(target) => (target, "apply"),
+                RebalanceCommand::Status(target) => (target, "status"),
+                RebalanceCommand::Cancel(target) => (target, "cancel"),
+            };
+            on(&before, target, |cell| async move { order::rebalance(&cell, word).await })
+        }
         AdminCommand::Volume { command } => volume::run(&before, command),
     }
 }

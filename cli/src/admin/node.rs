@@ -1,13 +1,14 @@
 //! `admin node`: storage servers.
 
 use clap::{Args, Subcommand};
-use holdfast_volume_manager_client::{DiskDetail, Inventory, NodeRow};
+use holdfast_volume_manager_client::{DiskDetail, Inventory, NodeRow, Order};
 use serde_json::json;
 
 use super::cell::{BeforeCommand, Cell, CellTarget};
+use super::order::Apply;
 use super::tree::Fill;
 use super::zone::print_tree;
-use super::{disk, names, on};
+use super::{disk, names, on, order};
 use crate::outcome;
 use crate::show::{self, Table};
 
@@ -19,6 +20,42 @@ pub enum NodeCommand {
     Show(NamedNode),
     /// Nodes and their disks as they stand in zones and racks
     Tree(NodeFilter),
+    /// Move everything off all disks of a node
+    ///
+    /// As `disk drain` for all of them at once; `uncordon` ends it.
+    Drain(DrainNode),
+    /// Nothing new goes to a node; what it holds stays and is read
+    Cordon(OrderNode),
+    /// End `cordon` and `drain`
+    Uncordon(OrderNode),
+    /// Take a node with its disks off the inventory: one that is lost, or drained and stopped
+    Forget(OrderNode),
+}
+
+#[derive(Args)]
+pub struct OrderNode {
+    /// Name of the node, or the beginning of it
+    pub node: String,
+    #[command(flatten)]
+    pub apply: Apply,
+}
+
+#[derive(Args)]
+pub struct DrainNode {
+    #[command(flatten)]
+    pub order: OrderNode,
+    /// Accept that volumes stand over fewer zones afterwards
+    #[arg(long)]
+    pub less_spread: bool,
+}
+
+/// Gives a node an order.
+fn give(before: &BeforeCommand, options: &OrderNode, word: &str, less_spread: bool) -> anyhow::Result<()> {
+    let ask = Order { apply: options.apply.apply, less_spread, ..Order::default() };
+    on(before, &options.apply.target, |cell| async move {
+        let inventory = cell.volume_manager().inventory().await?;
+        order::node(&cell, &names::node(&inventory, &options.node)?.node, word, &ask).await
+    })
 }
 
 #[derive(Args)]
@@ -43,6 +80,10 @@ pub struct NamedNode {
 
 pub fn run(before: &BeforeCommand, command: NodeCommand) -> anyhow::Result<()> {
     match command {
+        NodeCommand::Drain(options) => give(before, &options.order, "drain", options.less_spread),
+        NodeCommand::Cordon(options) => give(before, &options, "cordon", false),
+        NodeCommand::Uncordon(options) => give(before, &options, "uncordon", false),
+        NodeCommand::Forget(options) => give(before, &options, "forget", false),
         NodeCommand::Ls(filter) => on(before, &filter.target, |cell| ls(cell, &filter)),
         NodeCommand::Show(options) => on(before, &options.target, |cell| show(cell, &options.node)),
         NodeCommand::Tree(filter) => on(before, &filter.target, |cell| tree(cell, &filter)),

@@ -3,13 +3,14 @@
 mod show;
 
 use clap::{Args, Subcommand};
-use holdfast_volume_manager_client::{DiskDetail, Inventory};
+use holdfast_volume_manager_client::{DiskDetail, Inventory, Order};
 use serde_json::json;
 
 use super::cell::{BeforeCommand, Cell, CellTarget};
+use super::order::Apply;
 use super::tree::Fill;
 use super::zone::print_tree;
-use super::{names, on};
+use super::{names, on, order};
 use crate::arguments::FormatDisk;
 use crate::disk;
 use crate::outcome::usage;
@@ -23,6 +24,19 @@ pub enum DiskCommand {
     Show(NamedDisk),
     /// Disks as they stand in zones, racks and nodes
     Tree(DiskPlaces),
+    /// Move everything off a disk, for example before it is taken out for good
+    ///
+    /// Open volumes there are sealed first. Each replica is given up only once its copy was read back and compared. Refused,
+    /// with the numbers, when the other disks have too little room or too few domains.
+    Drain(DrainDisk),
+    /// A disk is about to be pulled or serviced: nothing new goes there, and nothing is repaired for its sake meanwhile
+    ///
+    /// Refused when a volume would be left without a readable replica.
+    Offline(OfflineDisk),
+    /// End `offline` and `drain`
+    Online(OrderDisk),
+    /// Take a disk off the inventory: one that is lost, or drained and taken out
+    Forget(OrderDisk),
     /// Make a disk of a block device or a file; run it on the storage server itself, no daemon is needed
     ///
     /// Refuses, with the reason and what to do, a device that is in use or on which anything stands: a mount, a partition
@@ -64,8 +78,52 @@ pub struct NamedDisk {
     pub target: CellTarget,
 }
 
+#[derive(Args)]
+pub struct OrderDisk {
+    /// Id of the disk, the beginning of it, or NODE:PATH
+    pub disk: String,
+    #[command(flatten)]
+    pub apply: Apply,
+}
+
+#[derive(Args)]
+pub struct DrainDisk {
+    #[command(flatten)]
+    pub order: OrderDisk,
+    /// Accept that volumes stand over fewer zones afterwards
+    #[arg(long)]
+    pub less_spread: bool,
+}
+
+#[derive(Args)]
+pub struct OfflineDisk {
+    #[command(flatten)]
+    pub order: OrderDisk,
+    /// For so long, `30m` or `2h`; without it until `disk online`
+    #[arg(long = "for", value_name = "TIME", value_parser = order::seconds)]
+    pub for_s: Option<u64>,
+}
+
+/// Gives a disk an order.
+fn give(before: &BeforeCommand, options: &OrderDisk, word: &str, ask: Order) -> anyhow::Result<()> {
+    let ask = Order { apply: options.apply.apply, ..ask };
+    on(before, &options.apply.target, |cell| async move {
+        let inventory = cell.volume_manager().inventory().await?;
+        order::disk(&cell, names::disk(&inventory, &options.disk)?.disk, word, &ask).await
+    })
+}
+
 pub fn run(before: &BeforeCommand, command: DiskCommand) -> anyhow::Result<()> {
     match command {
+        DiskCommand::Drain(options) => {
+            let ask = Order { less_spread: options.less_spread, ..Order::default() };
+            give(before, &options.order, "drain", ask)
+        }
+        DiskCommand::Offline(options) => {
+            give(before, &options.order, "offline", Order { for_s: options.for_s, ..Order::default() })
+        }
+        DiskCommand::Online(options) => give(before, &options, "online", Order::default()),
+        DiskCommand::Forget(options) => give(before, &options, "forget", Order::default()),
         DiskCommand::Ls(filter) => on(before, &filter.places.target, |cell| ls(cell, &filter)),
         DiskCommand::Show(options) => on(before, &options.target, |cell| show::run(cell, &options.disk)),
         DiskCommand::Tree(places) => on(before, &places.target, |cell| tree(cell, &places)),
