@@ -30,6 +30,9 @@ use crate::repair::{self, Failure};
 const IDLE: Duration = Duration::from_secs(1);
 const IDLE_MAX: Duration = Duration::from_secs(60);
 
+/// A plan for fewer volumes takes no longer than a few milliseconds.
+const MOST_PLANNED_INLINE: usize = 10_000;
+
 /// Steps that are looked at for one whose turn it is.
 const LOOKAHEAD: usize = 1000;
 
@@ -169,7 +172,7 @@ pub(crate) fn start(manager: &Arc<Manager>, snapshot: &Arc<Snapshot>, sealed: Ve
     let inventory = targets(manager, snapshot);
     let (manager, snapshot) = (Arc::clone(manager), Arc::clone(snapshot));
     manager.tasks.clone().spawn(async move {
-        let plan = plan(&inventory, &snapshot, &sealed, rebalance);
+        let plan = plan_aside(inventory, &snapshot, sealed, rebalance).await;
         {
             let mut state = manager.moves.state();
             (state.is_planning, state.basis, state.next_plan) = (false, Some(basis), None);
@@ -221,6 +224,27 @@ pub(crate) struct Plan {
 pub(crate) fn is_movable(snapshot: &Snapshot, volume: &Volume) -> bool {
     let is_well = |disk: &DiskId| snapshot.disk(*disk).is_some_and(DiskView::is_well);
     volume.state == VolumeState::Sealed && volume.replicas.len() >= COPIES && volume.replicas.iter().all(is_well)
+}
+
+/// As [`plan`], on a thread of its own when there is much to go through.
+pub(crate) async fn plan_aside(
+    inventory: Inventory,
+    snapshot: &Arc<Snapshot>,
+    sealed: Vec<Volume>,
+    rebalance: bool,
+) -> Plan {
+    if sealed.len() < MOST_PLANNED_INLINE {
+        return plan(&inventory, snapshot, &sealed, rebalance);
+    }
+    let snapshot = Arc::clone(snapshot);
+    match tokio::task::spawn_blocking(move || plan(&inventory, &snapshot, &sealed, rebalance)).await {
+        Ok(plan) => plan,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime ends. Nothing was planned, which is not to say that there is nothing to move.
+            Err(_) => Plan { held_back: 1, ..Plan::default() },
+        },
+    }
 }
 
 /// Plans the moves of sealed volumes, which come in the order of their ids.

@@ -21,7 +21,7 @@ use crate::moves::{self, Plan, Step};
 
 /// `GET /v1/rebalance`
 pub(crate) async fn rebalance(State(manager): State<Arc<Manager>>) -> Result<Json<RebalanceAnswer>, ApiError> {
-    let snapshot = manager.snapshot().await.map_err(|error| answer(&error))?;
+    let snapshot = Arc::new(manager.snapshot().await.map_err(|error| answer(&error))?);
     look(&manager, &snapshot).await.map(|(answer, _)| Json(answer)).map_err(|error| answer(&error))
 }
 
@@ -31,7 +31,7 @@ pub(crate) async fn order_rebalance(
     Path(order): Path<String>,
 ) -> Result<Json<RebalanceAnswer>, ApiError> {
     let _turn = manager.ordering.lock().await;
-    let snapshot = manager.snapshot().await.map_err(|error| answer(&error))?;
+    let snapshot = Arc::new(manager.snapshot().await.map_err(|error| answer(&error))?);
     let (planned, fills) = look(&manager, &snapshot).await.map_err(|error| answer(&error))?;
     let wanted = match order.as_str() {
         "apply" => {
@@ -53,9 +53,9 @@ pub(crate) async fn order_rebalance(
 }
 
 /// The plan as of now, and its moves for the shares.
-async fn look(manager: &Manager, snapshot: &Snapshot) -> Result<(RebalanceAnswer, Vec<Step>), CatalogError> {
+async fn look(manager: &Manager, snapshot: &Arc<Snapshot>) -> Result<(RebalanceAnswer, Vec<Step>), CatalogError> {
     let sealed = manager.catalog.table.volumes_in(&[VolumeState::Sealed]).await?;
-    let plan = moves::plan(&snapshot.for_moves(), snapshot, &sealed, true);
+    let plan = moves::plan_aside(snapshot.for_moves(), snapshot, sealed, true).await;
     let mut case = Case::default();
     let of = |reason| plan.steps.iter().filter(move |step| step.reason == reason);
     for (reason, why) in [
