@@ -130,7 +130,7 @@ impl Timing {
 
 impl Default for Copies {
     fn default() -> Self {
-        Self { max_parallel: 32, per_disk: 2, max_client_impact: 50 }
+        Self { max_parallel: 32, per_disk: 4, max_client_impact: 50 }
     }
 }
 

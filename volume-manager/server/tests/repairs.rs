@@ -257,7 +257,9 @@ async fn durability_is_told_from_what_repairs_reached_and_every_input_says_where
 
 #[tokio::test]
 async fn no_disk_takes_or_gives_more_copies_at_once_than_it_may_and_a_disk_that_comes_back_ends_them() {
-    let cell = Cell::start(timing(), 3).await;
+    let mut cell = Cell::without_manager(timing(), 3).await;
+    cell.config.copies.per_disk = 2;
+    cell.start_manager().await;
     let mut volumes = Vec::new();
     while volumes.len() < 24 {
         volumes.push(sealed(&cell).await);

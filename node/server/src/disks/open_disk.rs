@@ -29,8 +29,8 @@ use crate::refusal::refusal;
 use crate::scrub::Scrub;
 use crate::smart::Smart;
 
-/// Copies onto one disk at once.
-const COPIES: usize = 4;
+/// Copies onto one disk at once. The volume manager orders fewer; those of a leader before it may still run.
+const COPIES: usize = 8;
 
 /// A disk in use. Dropping the last reference never blocks: the engine's handle is dropped on a thread of its own.
 #[derive(Debug)]
