@@ -187,6 +187,11 @@ impl Manager {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether anything is copied in the cell, for repair or because it moves.
+    pub fn copies_are_under_way(&self) -> bool {
+        self.repair_rate.is_under_way() || self.move_rate.is_under_way()
+    }
+
     /// How much longer the foreground's 99th percentile may take for the sake of copies, percent; `None` for no limit.
     pub fn max_client_impact(&self) -> Option<u32> {
         self.wishes.impact(self.config.copies.max_client_impact)

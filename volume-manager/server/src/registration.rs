@@ -217,7 +217,7 @@ pub(crate) async fn heartbeat(
         manager.wake.notify_one();
     }
     let background =
-        Background { max_client_impact: manager.max_client_impact(), copies: !manager.progress().copying.is_empty() };
+        Background { max_client_impact: manager.max_client_impact(), copies: manager.copies_are_under_way() };
     let node = request.node;
     // What was heard is not written again by the next heartbeat.
     let (table, term) = (Arc::clone(&manager.catalog.table), manager.term);

@@ -51,6 +51,11 @@ impl RepairRate {
         Copying { rate: self, begun: Instant::now() }
     }
 
+    /// Whether a copy is under way.
+    pub fn is_under_way(&self) -> bool {
+        self.measured().under_way > 0
+    }
+
     /// Bytes a second of the whole cell; `None` before any copy was made.
     pub fn bytes_s(&self) -> Option<f64> {
         let measured = self.measured();
@@ -111,6 +116,7 @@ mod tests {
         assert_eq!(rate.recent_bytes_s(), None);
         for _ in 0..10 {
             let copying = rate.begin();
+            assert!(rate.is_under_way());
             sleep(Duration::from_millis(900)).await;
             copying.made(1_000_000);
             drop(copying);
@@ -119,6 +125,7 @@ mod tests {
         let of_late = rate.recent_bytes_s().unwrap();
         assert!((of_late - 1e6).abs() < 1e3, "{of_late}");
         assert!(rate.bytes_s().unwrap() > of_late, "of the time with copies under way only");
+        assert!(!rate.is_under_way());
         sleep(RECENT).await;
         assert_eq!(rate.recent_bytes_s(), None);
     }
