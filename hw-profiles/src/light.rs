@@ -2,12 +2,13 @@
 //!
 //! The kernel's enclosure class can light an empty bay too, or one whose disk no longer answers; `ledctl` needs the disk.
 
+use std::path::Path;
 use std::time::Duration;
 
 use crate::error::HardwareError;
 use crate::inventory::{Machine, SlotName};
 use crate::matching::{Placement, is_expander};
-use crate::profile::{Bay, Led, Profile};
+use crate::profile::{Bay, Led, Media, Profile};
 use crate::runner::Runner;
 
 /// How long `ledctl` may take.
@@ -54,6 +55,24 @@ pub fn locate(
         return Err(failed(format!("{before}ledctl: {}", output.stderr.trim())));
     }
     Ok(format!("ledctl {argument}"))
+}
+
+/// The bay in which the disk at `path` is. One whose disk is gone is found when `path` tells the place, as names in
+/// `/dev/disk/by-path` do.
+pub fn bay_at<'a>(profile: &'a Profile, machine: &Machine, path: &Path) -> Option<&'a Bay> {
+    let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
+    if let Some(disk) = path.canonicalize().ok().and_then(|real| name(&real)) {
+        let placement = Placement::new(profile, machine);
+        let holds = |bay: &&Bay| placement.disk(profile, machine, &bay.name).is_some_and(|found| found.name == disk);
+        if let Some(bay) = profile.bays.iter().find(holds) {
+            return Some(bay);
+        }
+    }
+    let (place, expanders) = (name(path)?, machine.expanders());
+    let expander = place.split_once("-phy").map(|(expander, _)| expander);
+    profile.bays.iter().filter(|bay| bay.media != Media::File).find(|bay| {
+        bay.path.matches(&place) && bay.expander.is_none_or(|number| is_expander(number, expander, &expanders))
+    })
 }
 
 /// The slot of a bay: that of the disk in it, or the one that the profile names.

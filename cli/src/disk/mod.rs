@@ -4,22 +4,16 @@
 //! merely stands there goes when the disk's serial is typed out; extents only when their number is typed as well.
 //! The device is held exclusively from the last look until it is a disk.
 
-mod contents;
-mod device;
-mod obstacle;
-mod uses;
-
 use std::path::Path;
 
 use anyhow::anyhow;
 use holdfast_hw_profiles::tree::Tree;
 use holdfast_libs_types::CellId;
-use holdfast_node_engine::{Candidate, Consent, FormatError, FormatOptions, Formatted, FoundDisk};
+use holdfast_node_engine::{Consent, FormatOptions, Formatted};
+use holdfast_node_server::format::{self, Device, Grip, Kind, Look, Obstacle};
 use serde_json::json;
 
 use crate::arguments::FormatDisk;
-use crate::disk::device::{Device, Kind};
-use crate::disk::obstacle::{Grip, Obstacle};
 use crate::outcome::usage;
 use crate::show;
 
@@ -37,7 +31,7 @@ pub fn format(options: &FormatDisk) -> anyhow::Result<()> {
     check_size(options, &device)?;
     check_word(options, &device)?;
     let format_options = FormatOptions { cell, slot_bytes, size_bytes: options.size.map(|size| size.0) };
-    let (candidate, obstacles, extents) = look(&tree, &device, format_options)?;
+    let Look { candidate, obstacles, extents } = format::look(&tree, &device, format_options)?;
     let Some(candidate) = candidate.filter(|_| may_go_on(options, &obstacles, extents)) else {
         return Err(refusal(&device, &obstacles, options));
     };
@@ -103,56 +97,6 @@ fn check_word(options: &FormatDisk, device: &Device) -> anyhow::Result<()> {
         "--force {typed} does not name {}: {is}. Nothing was changed. Is it the disk you mean?",
         device.describe()
     ))
-}
-
-/// Everything that speaks against formatting; the candidate, held, unless something in use forbids to open it; and
-/// how many extents stand on it.
-fn look(
-    tree: &Tree,
-    device: &Device,
-    options: FormatOptions,
-) -> anyhow::Result<(Option<Candidate>, Vec<Obstacle>, u32)> {
-    let mut obstacles = uses::obstacles(tree, device);
-    if obstacles.iter().any(|obstacle| obstacle.grip == Grip::Firm) {
-        return Ok((None, obstacles, 0));
-    }
-    let cell = options.cell;
-    let candidate = match Candidate::open(&device.path, options) {
-        Ok(candidate) => candidate,
-        Err(error) => {
-            obstacles.push(unopened(tree, &device.path, error)?);
-            return Ok((None, obstacles, 0));
-        }
-    };
-    let survey = candidate.survey()?;
-    obstacles.extend(contents::obstacles(&survey, cell));
-    obstacles.extend(contents::from_blkid(&device.path, &obstacles));
-    let extents = match survey.holdfast {
-        Some(FoundDisk::Readable { extents, .. }) => extents,
-        _ => 0,
-    };
-    Ok((Some(candidate), obstacles, extents))
-}
-
-fn unopened(tree: &Tree, path: &Path, error: FormatError) -> Result<Obstacle, FormatError> {
-    let (code, what, remedy) = match error {
-        FormatError::InUse { .. } => {
-            let holder = uses::lock_holder(tree, path).unwrap_or_else(|| "another process".to_owned());
-            ("in-use", format!("it is in use by {holder}"), "stop that first; a node lets go of a disk when it stops")
-        }
-        FormatError::TooSmall { have, need, slot_bytes, .. } => (
-            "too-small",
-            format!("it has {have} bytes, and one slot of {slot_bytes} bytes needs {need}"),
-            "take a larger one, or a cell with smaller slots",
-        ),
-        FormatError::NoConventional { have, need, .. } => (
-            "no-conventional-zones",
-            format!("it is a zoned disk with {have} bytes in conventional zones at its front, and {need} are needed"),
-            "take one with conventional zones (SMR disks have them); one with sequential zones only cannot be used yet",
-        ),
-        other => return Err(other),
-    };
-    Ok(Obstacle::new(Grip::Firm, code, what, remedy))
 }
 
 /// The word was checked before; a firm obstacle stays.

@@ -11,6 +11,7 @@ use crate::messages::{
     CancelCopy, CopyRequest, CreateExtent, ExtentInfo, FenceRequest, Health, KeyringBody, NodeStatus, OperatorRestore,
     RecordInfo, RestoreRequest, ScrubOrder, ScrubStatus, SealRequest, Sealed, Tail, TrashRequest, TrashStatus,
 };
+use crate::places::{Adopted, LocateOrder, Located, Place, PlaceAsk};
 
 /// Control calls answer within this; a copy of a whole volume has [`COPY_DEADLINE`].
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -121,6 +122,30 @@ impl NodeClient {
     /// See [`CallError`].
     pub async fn rescan(&self) -> Result<NodeStatus, CallError> {
         self.http.post_json(&format!("{}/v1/disks/rescan", self.address), &serde_json::json!({}), DEADLINE).await
+    }
+
+    /// What stands at the place of a disk now (role admin).
+    ///
+    /// # Errors
+    /// `unknown_place`.
+    pub async fn look_at_place(&self, ask: &PlaceAsk) -> Result<Place, CallError> {
+        self.http.post_json(&format!("{}/v1/places/look", self.address), ask, DEADLINE).await
+    }
+
+    /// Switches the light of a disk's place (role admin).
+    ///
+    /// # Errors
+    /// `no_light`.
+    pub async fn locate(&self, order: &LocateOrder) -> Result<Located, CallError> {
+        self.http.post_json(&format!("{}/v1/places/locate", self.address), order, DEADLINE).await
+    }
+
+    /// Has the node make a disk of the blank device or file at a place, and use it (role admin).
+    ///
+    /// # Errors
+    /// `unknown_place`, `not_blank`, `in_use`.
+    pub async fn adopt(&self, ask: &PlaceAsk) -> Result<Adopted, CallError> {
+        self.http.post_json(&format!("{}/v1/places/adopt", self.address), ask, COPY_DEADLINE).await
     }
 
     /// How far the scrub of a disk is.

@@ -4,6 +4,7 @@
 
 mod client;
 mod messages;
+mod places;
 
 pub use client::{MAX_READ_BYTES, NodeClient};
 pub use messages::{
@@ -11,3 +12,4 @@ pub use messages::{
     HealthState, KeyringBody, NodeStatus, OperatorRestore, RecordInfo, RestoreRequest, ScrubOrder, ScrubState,
     ScrubStatus, SealRequest, Sealed, Source, Tail, TrashRequest, TrashStatus, code,
 };
+pub use places::{Adopted, LocateOrder, Located, Occupant, Place, PlaceAsk};

@@ -13,6 +13,15 @@ pub mod code {
     pub const VOLUME_FULL: &str = "volume_full";
     /// 404: no such disk here.
     pub const UNKNOWN_DISK: &str = "unknown_disk";
+    /// 404: the node's configuration wants no disk at that path.
+    pub const UNKNOWN_PLACE: &str = "unknown_place";
+    /// 409: the place of a disk has no light that can be switched. The message says why.
+    pub const NO_LIGHT: &str = "no_light";
+    /// 409: what stands there is not blank, or is in use by something else, or nothing is there. Nothing was changed.
+    /// Detail: `{"reasons"}`.
+    pub const NOT_BLANK: &str = "not_blank";
+    /// 409: a disk is in use there already. Detail: `{"disk"}`.
+    pub const IN_USE: &str = "in_use";
     /// 404: the disk holds no extent of the volume.
     pub const UNKNOWN_VOLUME: &str = "unknown_volume";
     /// 409: the disk already holds an extent of the volume.

@@ -8,7 +8,8 @@
 //! - `disks`: the disks of this moment; they come and go
 //! - `scrub`: reads everything on every disk, at a pace that others do not feel
 //! - `trash`, `eraser`: removal by order, and its end after the retention
-//! - `upkeep`: the operator's calls about disks
+//! - `upkeep`, `places`: the operator's calls about disks and where they are
+//! - [`format`]: what speaks against making a disk of a device
 //! - `registration`: incarnations and heartbeats
 //! - `machine`, `smart`: kernel settings of disks, and what disks say of their own health
 //! - `memory`: how the node's buffers are divided over its disks
@@ -23,12 +24,14 @@ mod disks;
 mod eraser;
 mod error;
 mod extents;
+pub mod format;
 mod health;
 mod keyring;
 mod machine;
 mod memory;
 mod metrics;
 mod pace;
+mod places;
 mod refusal;
 mod registration;
 mod routes;

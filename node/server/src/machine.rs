@@ -5,16 +5,33 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use holdfast_hw_profiles::profile::Settings;
+use holdfast_hw_profiles::inventory::{Machine as Hardware, ReadOptions};
+use holdfast_hw_profiles::profile::{Led, Profile, Settings};
 use holdfast_hw_profiles::runner::{RunError, Runner, SystemRunner};
 use holdfast_hw_profiles::settings::{self, Applied};
 use holdfast_hw_profiles::smart::{self, Health, SmartError};
+use holdfast_hw_profiles::{HardwareError, light, matching, shipped};
 use tokio::sync::Semaphore;
 
 use crate::disks::{Bays, Places};
 
 /// Disks that are asked for their health at a time.
 const ASKED_AT_A_TIME: usize = 4;
+
+/// A bay with what it was found by.
+pub(crate) struct Bay {
+    pub name: String,
+    profile: Profile,
+    hardware: Hardware,
+}
+
+impl Bay {
+    /// Why it has no light, if it has none.
+    pub(crate) fn no_light(&self) -> Option<String> {
+        (self.profile.led == Led::None)
+            .then(|| format!("the profile {} says that the chassis has no lights", self.profile.name))
+    }
+}
 
 /// A machine. Cloning makes another handle.
 #[derive(Clone)]
@@ -98,6 +115,39 @@ impl Machine {
                 None
             }
         }
+    }
+
+    /// The bay of the disk at `path`, by the profile that is `named` or else by the one that fits the machine best. A disk that is
+    /// gone is found by a path that tells its place. Blocks.
+    ///
+    /// # Errors
+    /// Why its bay is not known, in words.
+    pub(crate) fn bay(&self, named: Option<&str>, path: &Path) -> Result<Bay, String> {
+        if std::fs::metadata(path).is_ok_and(|found| found.is_file()) {
+            return Err("it is a file, which stands in no bay".to_owned());
+        }
+        let told = |error: HardwareError| error.to_string();
+        let options = ReadOptions { virtual_disks: false, skip_signatures: true };
+        let hardware = Hardware::read(&self.root, options).map_err(told)?;
+        let profile = match named {
+            Some(name) => shipped::named(name, None).map_err(told)?,
+            None => matching::best(&shipped::all(None).map_err(told)?, &hardware)
+                .map(|(profile, _)| profile.clone())
+                .ok_or("no hardware profile fits this machine, so its bays are not known; name one by `profile` in the node's configuration")?,
+        };
+        let Some(bay) = light::bay_at(&profile, &hardware, path) else {
+            return Err(format!("no bay of the profile {} holds it", profile.name));
+        };
+        Ok(Bay { name: bay.name.clone(), profile, hardware })
+    }
+
+    /// Switches the light of a bay, and says by which way. Blocks.
+    ///
+    /// # Errors
+    /// Why it was not switched, in words.
+    pub(crate) fn switch(&self, bay: &Bay, on: bool) -> Result<String, String> {
+        light::locate(&bay.profile, &bay.hardware, self.runner.as_ref(), &bay.name, on)
+            .map_err(|error| error.to_string())
     }
 
     /// The device that `path` stands for, `/dev/NAME` on the machine itself; `None` when it is a file.

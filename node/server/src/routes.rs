@@ -15,7 +15,7 @@ use http::StatusCode;
 use serde::de::DeserializeOwned;
 
 use crate::disks::OpenDisk;
-use crate::{Node, append, copy, extents, health, keyring, metrics, trash, upkeep};
+use crate::{Node, append, copy, extents, health, keyring, metrics, places, trash, upkeep};
 
 /// Largest control message, bytes; a keyring is the longest.
 const MAX_CONTROL_BYTES: usize = 1 << 20;
@@ -37,6 +37,9 @@ pub(crate) fn router(node: Arc<Node>, tokens: &ServiceTokens) -> Router {
     let scrubs = Router::new().route("/v1/disks/{disk}/scrub", get(upkeep::scrub).post(upkeep::order_scrub));
     let operator = Router::new()
         .route("/v1/disks/rescan", post(upkeep::rescan))
+        .route("/v1/places/look", post(places::look))
+        .route("/v1/places/locate", post(places::locate))
+        .route("/v1/places/adopt", post(places::adopt))
         .route("/v1/disks/{disk}/restore", post(trash::restore_by_operator));
     let orders = Router::new()
         .route("/v1/extents", post(extents::create))

@@ -43,6 +43,16 @@ pub(crate) struct Wanted {
     pub named: bool,
 }
 
+impl Wanted {
+    /// Whether it means what stands at `path`, or would if anything did.
+    pub(crate) fn lets_in(&self, path: &Path) -> bool {
+        let (mine, its) = (self.path.components(), path.components());
+        let name = |part: std::path::Component<'_>| part.as_os_str().to_string_lossy().into_owned();
+        mine.clone().count() == its.clone().count()
+            && mine.zip(its).all(|(pattern, part)| matches(&name(pattern), &name(part)))
+    }
+}
+
 /// What the configuration wants, and what the bays of a profile may hold.
 pub(crate) fn wanted(configured: &[DiskPath], profile: Option<&Profile>) -> Vec<Wanted> {
     let configured = configured.iter().map(|disk| Wanted { path: disk.path.clone(), named: !is_pattern(&disk.path) });

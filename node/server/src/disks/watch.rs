@@ -117,6 +117,16 @@ impl Watcher {
         Arc::clone(&self.disks)
     }
 
+    /// The machine it looks at.
+    pub(crate) fn machine(&self) -> Machine {
+        self.machine.clone()
+    }
+
+    /// Whether a disk at `path` would be used.
+    pub(crate) fn wants(&self, path: &Path) -> bool {
+        self.wanted.iter().any(|wanted| wanted.lets_in(path))
+    }
+
     /// Compares the set with the machine once.
     pub(crate) async fn look(&mut self, why: Look) {
         let Some(found) = self.disks.places.find(self.wanted.clone()).await else { return };

@@ -194,7 +194,7 @@ mod tests {
     use super::obstacles;
     use holdfast_hw_profiles::tree::Tree;
 
-    use crate::disk::device::Device;
+    use crate::format::device::Device;
 
     /// A machine with one disk, sdb (8:16), that has a partition sdb1 (8:17).
     fn machine(root: &Path, files: &[(&str, &str)]) -> Vec<(&'static str, String)> {

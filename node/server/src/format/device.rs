@@ -11,10 +11,13 @@ use holdfast_hw_profiles::tree::Tree;
 use nix::sys::stat::{major, minor};
 use serde::Serialize;
 
+/// What a disk is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
+    /// A whole block device.
     BlockDevice,
+    /// A file.
     File,
 }
 
@@ -27,9 +30,13 @@ pub struct Device {
     pub path: PathBuf,
     /// The name to write into a configuration: it means the same disk after the next boot.
     pub stable_path: PathBuf,
+    /// What it is.
     pub kind: Kind,
+    /// Its model, as it says itself.
     pub model: Option<String>,
+    /// Its serial number.
     pub serial: Option<String>,
+    /// Its World Wide Name.
     pub wwn: Option<String>,
     /// Where it is plugged in.
     pub by_path: Option<PathBuf>,

@@ -14,6 +14,7 @@ pub enum Grip {
     Erasable,
 }
 
+/// A reason against it.
 #[derive(Debug, Clone, Serialize)]
 pub struct Obstacle {
     /// A word for scripts.
@@ -22,11 +23,12 @@ pub struct Obstacle {
     pub what: String,
     /// What to do.
     pub remedy: String,
+    /// Whether it can be got past.
     pub grip: Grip,
 }
 
 impl Obstacle {
-    pub fn new(grip: Grip, code: &'static str, what: impl Into<String>, remedy: impl Into<String>) -> Self {
+    pub(super) fn new(grip: Grip, code: &'static str, what: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { code, what: what.into(), remedy: remedy.into(), grip }
     }
 }
