@@ -143,6 +143,7 @@ async fn make(node: &Node, order: &CopyRequest, digest: [u8; 32]) -> Result<(), 
     if !is_there_already(disk.engine(), order, &digest).await {
         let copy = Copy { copies: &node.copies, disk: &disk, order };
         tokio::select! {
+            biased;
             pulled = copy.pull_from_any(digest) => pulled?,
             refused = until_stalled(&disk) => return Err(refused),
             () = running.cancelled.cancelled() => {

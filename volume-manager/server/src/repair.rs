@@ -12,13 +12,13 @@ use std::time::Duration;
 
 use holdfast_libs_transport::CallError;
 use holdfast_libs_types::{DiskId, VolumeId};
-use holdfast_node_client::{CancelCopy, CopyRequest, Source, code};
+use holdfast_node_client::{CancelCopy, CopyRequest, Sealed, Source, code};
 use holdfast_volume_manager_catalog::Volume;
 use holdfast_volume_manager_planner::{COPIES, Inventory, PlacementError, RepairAction, VolumeReplicas, plan_repairs};
 use tokio::time::Instant;
 
 use crate::audit;
-use crate::inventory::{DISTINCT, Snapshot};
+use crate::inventory::{DISTINCT, DiskView, Snapshot};
 use crate::liveness::Standing;
 use crate::manager::{CopyUnderWay, Manager, Progress, within};
 
@@ -26,6 +26,11 @@ use crate::manager::{CopyUnderWay, Manager, Progress, within};
 const AVOID: Duration = Duration::from_secs(30);
 
 const COPY_LIMIT: Duration = Duration::from_secs(600);
+
+/// Nobody waits longer for one answer of a node: it may be lost, with its node or without. The copy goes on all the same, and
+/// its order is repeated, after a moment.
+const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+const REPEAT: Duration = Duration::from_secs(2);
 
 pub(crate) const CANCEL_LIMIT: Duration = Duration::from_secs(10);
 
@@ -278,6 +283,26 @@ impl From<&str> for Failure {
     }
 }
 
+/// Orders a copy until its node says what became of it, or is silent altogether.
+async fn order(manager: &Manager, target: &DiskView, request: &CopyRequest) -> Result<Sealed, CallError> {
+    let until = Instant::now() + COPY_LIMIT;
+    let mut is_repeat = false;
+    loop {
+        let answer = within(ANSWER_LIMIT, &target.address, manager.node(&target.address).copy(request)).await;
+        let goes_on = match &answer {
+            Err(CallError::Timeout { .. }) => true,
+            Err(CallError::Api(error)) => is_repeat && error.code == code::BUSY,
+            _ => false,
+        };
+        is_repeat = true;
+        let node = &target.disk.info.node;
+        let is_up = || manager.liveness().silence(node, Instant::now()) < manager.config.timing.suspect();
+        if !goes_on || Instant::now() >= until || !is_up() || !manager.pause(REPEAT).await {
+            return answer;
+        }
+    }
+}
+
 /// Has a copy made and commits the new list. The node answers a copy only after it read the new extent back and compared its
 /// digest.
 pub(crate) async fn try_copy(
@@ -301,7 +326,7 @@ pub(crate) async fn try_copy(
         urgent: is_urgent(snapshot, volume),
         term: manager.term.0,
     };
-    match within(COPY_LIMIT, &target.address, manager.node(&target.address).copy(&request)).await {
+    match order(manager, target, &request).await {
         Ok(copied) if copied.digest == request.digest && copied.length == length => {}
         Ok(_) => return Err("the node answered another digest or length".into()),
         Err(CallError::Api(error)) if [code::BUSY, code::CANCELLED].contains(&&*error.code) => {
