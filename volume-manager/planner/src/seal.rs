@@ -30,13 +30,18 @@ pub enum LengthDecision {
     },
 }
 
-/// The shortest tail that is not below `floor`. Everything below the floor has an index row, so a replica that is shorter
-/// has lost acknowledged bytes and has no vote; neither has one that is damaged or could not be reached. Whatever is above
-/// the shortest tail was never acknowledged, since that takes all replicas.
+/// The shortest tail that is not below `floor`, or the floor itself when a replica was not reached. Everything below the
+/// floor has an index row, so a replica that is shorter has lost acknowledged bytes and has no vote; neither has one that is
+/// damaged or could not be reached. Whatever is above the shortest tail was never acknowledged, since that takes all
+/// replicas.
+///
+/// A replica that was not reached has all acknowledged bytes if it is sound, and may have no more. It must be able to take
+/// the length that is decided without it: it may be the only one left when the volume's digest is asked for.
 pub fn decide_length(votes: &[Vote], floor: u64) -> LengthDecision {
     let mut voters = Vec::new();
     let mut length: Option<u64> = None;
     let mut lacking = Vec::new();
+    let all_reached = votes.iter().all(|vote| vote.tail.is_some());
     for Vote { disk, tail, damaged } in votes {
         match tail {
             None => lacking.push(format!("disk {disk} was not reached")),
@@ -49,7 +54,7 @@ pub fn decide_length(votes: &[Vote], floor: u64) -> LengthDecision {
         }
     }
     match length {
-        Some(length) => LengthDecision::Length { length, voters },
+        Some(shortest) => LengthDecision::Length { length: if all_reached { shortest } else { floor }, voters },
         None if votes.is_empty() => LengthDecision::Wait { why: "the volume has no replica".to_owned() },
         None => LengthDecision::Wait {
             why: format!("no replica holds all {floor} acknowledged bytes: {}", lacking.join(", ")),

@@ -31,7 +31,7 @@ fn lists<T: Clone>(choices: &[T], longest: usize) -> Vec<Vec<T>> {
 }
 
 #[test]
-fn a_length_is_the_longest_that_every_replica_with_a_vote_holds_and_never_below_the_floor() {
+fn a_length_is_the_longest_that_every_sound_replica_is_known_to_hold_and_never_below_the_floor() {
     let mut answers: Vec<(Option<u64>, bool)> = vec![(None, false), (None, true)];
     answers.extend((0..5).flat_map(|tail| [(Some(tail), false), (Some(tail), true)]));
     let mut checked = 0;
@@ -43,7 +43,11 @@ fn a_length_is_the_longest_that_every_replica_with_a_vote_holds_and_never_below_
         for floor in 0..6 {
             let has_vote = |vote: &&Vote| !vote.damaged && vote.tail.is_some_and(|tail| tail >= floor);
             let electors: Vec<&Vote> = votes.iter().filter(has_vote).collect();
-            let held_by_all = |length: &u64| electors.iter().all(|vote| vote.tail.unwrap() >= *length);
+            // One that was not reached holds what was acknowledged.
+            let unreached = votes.iter().any(|vote| vote.tail.is_none());
+            let held = |vote: &&Vote, length: &u64| vote.tail.is_some_and(|tail| tail >= *length);
+            let held_by_all =
+                |length: &u64| electors.iter().all(|vote| held(vote, length)) && (*length == floor || !unreached);
             match decide_length(&votes, floor) {
                 LengthDecision::Length { length, voters } => {
                     assert_eq!(Some(length), (floor..6).rev().find(held_by_all), "{votes:?} {floor}");
