@@ -4,6 +4,8 @@
 //! `Authorization: Bearer TOKEN`. A listener accepts the roles it names and no others, so that a node cannot act
 //! as the volume manager. Tokens travel only inside TLS.
 
+use std::sync::Arc;
+
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -44,20 +46,29 @@ impl Role {
     }
 }
 
-/// Makes and checks service tokens.
-#[derive(Debug, Clone)]
-pub struct ServiceTokens(MacKey);
+/// Makes and checks service tokens: one for each role, made once, since every request is compared with them.
+#[derive(Clone)]
+pub struct ServiceTokens(Arc<[(Role, String)]>);
+
+impl std::fmt::Debug for ServiceTokens {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ServiceTokens")
+    }
+}
 
 impl ServiceTokens {
     /// Takes the cell's secret.
     pub fn new(cell_secret: &[u8; 32]) -> Self {
-        Self(MacKey::new(cell_secret))
+        let key = MacKey::new(cell_secret);
+        let token =
+            |role: Role| hex::encode(key.sign(format!("holdfast service token v1\0{}", role.name()).as_bytes()));
+        Self(Role::ALL.map(|role| (role, token(role))).into())
     }
 
     /// The token that proves `role`.
     pub fn token(&self, role: Role) -> String {
-        let tag = self.0.sign(format!("holdfast service token v1\0{}", role.name()).as_bytes());
-        hex::encode(tag)
+        let found = self.0.iter().find(|(known, _)| *known == role);
+        found.map(|(_, token)| token.clone()).unwrap_or_default()
     }
 
     /// Which of `accepted` the request proves.
@@ -72,8 +83,8 @@ impl ServiceTokens {
                 "no service token: send `Authorization: Bearer TOKEN`",
             ));
         };
-        let role = Role::ALL.into_iter().find(|role| constant_time_eq(self.token(*role).as_bytes(), given.as_bytes()));
-        match role {
+        let proves = |(_, token): &&(Role, String)| constant_time_eq(token.as_bytes(), given.as_bytes());
+        match self.0.iter().find(proves).map(|(role, _)| *role) {
             Some(role) if accepted.contains(&role) => Ok(role),
             Some(role) => Err(ApiError::new(
                 StatusCode::FORBIDDEN,
