@@ -29,15 +29,15 @@ enum Command {
     Tidy,
     /// Tests that run for hours
     Soak {
-        /// Which one: `node`, `fuzz`, `kill`, `kill-engine`
+        /// Which one: `node`, `cluster`, `fuzz`, `kill`, `kill-engine`
         suite: String,
         /// How many seeds or rounds
         #[arg(long, default_value_t = 100_000)]
         rounds: u64,
-        /// `node`: how long, instead of how many seeds
+        /// `node`, `cluster`: how long, instead of how many seeds
         #[arg(long, conflicts_with = "rounds")]
         minutes: Option<u64>,
-        /// Where to start; by default 1, `node` where it never was
+        /// Where to start; by default 1, `node` and `cluster` where they never were
         #[arg(long)]
         seed: Option<u64>,
     },

@@ -61,7 +61,8 @@ pub fn test(only: Option<&str>) -> anyhow::Result<()> {
     }
     if wanted("unit") {
         crate::mariadb::ensure(&root())?;
-        run("unit", cargo(&["test"]).args(TESTED).args(["--exclude", "holdfast-tests-cluster"]))?;
+        let own_suites = ["--exclude", "holdfast-tests-cluster", "--exclude", "holdfast-tests-simulation"];
+        run("unit", cargo(&["test"]).args(TESTED).args(own_suites))?;
         run(
             "unit, planted bugs",
             &mut cargo(&[
@@ -76,6 +77,11 @@ pub fn test(only: Option<&str>) -> anyhow::Result<()> {
                 "--nocapture",
             ]),
         )?;
+    }
+    if wanted("simulation") {
+        // Each test keeps all cores busy. Named among all that is tested, so that nothing is built anew.
+        let tests = ["--test", "seeds", "--test", "planted", "--", "--nocapture", "--test-threads=1"];
+        run("simulation", cargo(&["test"]).args(TESTED).args(tests))?;
     }
     if wanted("fuzz") {
         run("fuzz", &mut cargo(&["test", "--package", "holdfast-tests-fuzz"]))?;
