@@ -158,6 +158,19 @@ pub fn progress(total_bytes: u64, what: &str) -> ProgressBar {
     bar
 }
 
+/// A progress bar over things on a terminal, nothing elsewhere.
+pub fn count(total: u64, what: &str) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(total);
+    if let Ok(style) = ProgressStyle::with_template("{msg} {bar:30} {pos}/{len} {eta}") {
+        bar.set_style(style);
+    }
+    bar.set_message(what.to_owned());
+    bar
+}
+
 #[cfg(test)]
 mod tests {
     use super::{ByteSize, bytes, duration, name, percent, table};

@@ -3,6 +3,7 @@
 //! Each subject has a file: what may be typed, what is asked of the cell, what is shown. [`cell`] knows which cell is meant.
 //! A command answers through [`Cell::answer`], with a document and a text of the same content.
 
+mod catalog;
 mod cell;
 mod disk;
 mod durability;
@@ -17,6 +18,7 @@ mod zone;
 
 use clap::Subcommand;
 
+use self::catalog::CatalogCommand;
 pub use self::cell::{BeforeCommand, HOW_TO_NAME_A_CELL};
 use self::cell::{Cell, CellTarget};
 use self::disk::DiskCommand;
@@ -40,6 +42,11 @@ pub enum AdminCommand {
     Repair {
         #[command(subcommand)]
         command: RepairCommand,
+    },
+    /// The catalog: copy it, put a copy back, make it again from the disks
+    Catalog {
+        #[command(subcommand)]
+        command: CatalogCommand,
     },
     /// Zones: the largest failure domains
     Zone {
@@ -88,6 +95,7 @@ pub fn run(before: BeforeCommand, command: AdminCommand) -> anyhow::Result<()> {
         AdminCommand::Durability(options) => {
             on(&before, &options.target.clone(), |cell| durability::run(cell, options))
         }
+        AdminCommand::Catalog { command } => catalog::run(&before, command),
         AdminCommand::Zone { command } => zone::run(&before, command),
         AdminCommand::Node { command } => node::run(&before, command),
         AdminCommand::Disk { command } => disk::run(&before, command),

@@ -6,6 +6,7 @@ use holdfast_libs_transport::config::{ConfigError, load};
 use holdfast_libs_transport::tls::TlsFiles;
 use holdfast_libs_types::CellId;
 use holdfast_volume_manager_catalog::CatalogConfig;
+use holdfast_volume_manager_client::VolumeManagers;
 use serde::Deserialize;
 
 /// `holdfast frontend --config FILE`. Every key can also be set as `HOLDFAST__SECTION__KEY`; `cell_secret`,
@@ -30,8 +31,8 @@ pub struct Config {
     /// Where the catalog is, when not in `catalog_dir`.
     #[serde(default)]
     pub catalog: CatalogConfig,
-    /// Where the volume manager is, `https://HOST:PORT`.
-    pub volume_manager: String,
+    /// Where the volume managers are: one `https://HOST:PORT`, or a list of them.
+    pub volume_manager: VolumeManagers,
     /// A replica that has not answered after so many milliseconds gets company by a second one.
     #[serde(default = "default_hedge_ms")]
     pub hedge_ms: u64,

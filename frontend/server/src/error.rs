@@ -9,6 +9,9 @@ pub enum ServerError {
     /// A secret is not 32 bytes in hex.
     #[error("`{0}` must be 64 hex digits")]
     Secret(&'static str),
+    /// The addresses of the volume managers cannot be right.
+    #[error("`volume_manager`: {0}")]
+    VolumeManager(String),
     /// The signing keys cannot be read.
     #[error("`signing_keys`: {0}")]
     SigningKeys(#[from] KeysError),

@@ -127,6 +127,7 @@ pub async fn run_on(listener: TcpListener, config: Config, shutdown: Cancellatio
 pub async fn run_with(parts: Parts, config: Config, shutdown: CancellationToken) -> Result<(), ServerError> {
     let Parts { listener, http, catalog, surroundings } = parts;
     let secret = key_from_hex(&config.cell_secret).map_err(|_| ServerError::Secret("cell_secret"))?;
+    config.volume_manager.check().map_err(ServerError::VolumeManager)?;
     let master = key_from_hex(&config.master_key).map_err(|_| ServerError::Secret("master_key"))?;
     let master = MasterKey::new(&master).map_err(|_| ServerError::Secret("master_key"))?;
     let signing_keys = SigningKeys::parse(&config.signing_keys)?;

@@ -21,7 +21,7 @@ async fn a_wrong_master_key_cell_or_secret_is_named() {
     let mut cluster = Cluster::start().await;
     cluster.put(&block(1, 100)).await.unwrap();
     cluster.frontend.stop();
-    let good = frontend_config(cluster.dir.path(), &cluster.tls, &cluster.volume_manager.address, &cluster.options);
+    let good = frontend_config(cluster.dir.path(), &cluster.tls, &cluster.managers(), &cluster.options);
     let error = start_error(Config { master_key: hex(&[4; 32]), ..good.clone() }).await;
     assert!(matches!(error, ServerError::MasterKey(_)) && error.to_string().contains("`master_key`"), "{error}");
     let error = start_error(Config { cell: CellId([1; 16]), ..good.clone() }).await;

@@ -271,6 +271,14 @@ impl NodeClient {
         self.http.post_json(&format!("{}/v1/copy/cancel", self.address), request, DEADLINE).await
     }
 
+    /// All wrapped keys that any disk of the node has.
+    ///
+    /// # Errors
+    /// `damaged`, `disk_failed`.
+    pub async fn keyring(&self) -> Result<KeyringBody, CallError> {
+        self.http.get_json(&format!("{}/v1/keyring", self.address), DEADLINE).await
+    }
+
     /// Stores the wrapped keyring on every disk of the node, unless a newer one is there.
     ///
     /// # Errors

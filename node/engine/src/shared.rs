@@ -68,6 +68,8 @@ pub(crate) struct Shared {
     /// Why reads and writes are suspect.
     pub(crate) suspicions: Mutex<[Option<String>; 2]>,
     pub(crate) erase_alarms: AtomicU64,
+    /// The highest leader term that the disk was told, in an order about any extent.
+    pub(crate) term: AtomicU64,
     pub(crate) slot_counts: Mutex<SlotCounts>,
     pub(crate) uptime: Uptime,
 }
@@ -257,9 +259,14 @@ impl Shared {
             slots_by_state: self.slot_counts(),
             scrub: ScrubStatus { slots: self.geometry.slots, ..ScrubStatus::default() },
             erase_alarms: self.erase_alarms.load(Ordering::Relaxed),
+            term: self.term.load(Ordering::Relaxed),
             uptime_s: self.uptime_s(),
             buffer_bytes: self.pool.used_bytes(),
         }
+    }
+
+    pub(crate) fn hear_term(&self, term: u64) {
+        self.term.fetch_max(term, Ordering::Relaxed);
     }
 
     pub(crate) fn slot_counts(&self) -> SlotCounts {

@@ -301,6 +301,8 @@ pub struct DiskStatus {
     pub scrub: ScrubStatus,
     /// Attempts to free a slot that nobody had ordered: each is a fault of this program or of memory.
     pub erase_alarms: u64,
+    /// The highest leader term that it was told, in this mount or an earlier one.
+    pub term: u64,
     /// Seconds the disk was mounted in all its life.
     pub uptime_s: u64,
     /// Whether this mount rebuilt the extent table from the slot headers.

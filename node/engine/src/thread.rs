@@ -109,6 +109,7 @@ impl Parts {
             latency: Latencies::default(),
             suspicions: Mutex::default(),
             erase_alarms: AtomicU64::new(0),
+            term: AtomicU64::new(0),
             slot_counts: Mutex::default(),
             uptime: Uptime::begin(&self.timing),
         })

@@ -6,6 +6,7 @@ use std::time::Duration;
 use holdfast_libs_transport::config::{ConfigError, load};
 use holdfast_libs_transport::tls::TlsFiles;
 use holdfast_libs_types::CellId;
+use holdfast_volume_manager_client::VolumeManagers;
 use serde::Deserialize;
 
 use crate::ServerError;
@@ -30,8 +31,8 @@ pub struct Config {
     pub address: String,
     /// The cell's secret, 64 hex digits.
     pub cell_secret: String,
-    /// Where the volume manager is, `https://HOST:PORT`.
-    pub volume_manager: String,
+    /// Where the volume managers are: one `https://HOST:PORT`, or a list of them.
+    pub volume_manager: VolumeManagers,
     /// Bytes of a slot, one size in the cell. Used when a disk is formatted.
     pub slot_bytes: u64,
     /// When set, a disk file that does not exist at the start is made with this many bytes and formatted. For
@@ -163,12 +164,10 @@ impl Config {
         if let Err(error) = holdfast_node_engine::check_slot_bytes(self.slot_bytes) {
             return wrong("slot_bytes", error.to_string());
         }
-        for (key, url) in [("address", &self.address), ("volume_manager", &self.volume_manager)] {
-            let uri = url.parse::<http::Uri>().ok();
-            if !uri
-                .is_some_and(|uri| uri.scheme_str() == Some("https") && uri.host().is_some_and(|host| !host.is_empty()))
-            {
-                return wrong(key, format!("`{url}` is not of the form https://HOST:PORT"));
+        for (key, url) in [("address", &VolumeManagers::from(&*self.address)), ("volume_manager", &self.volume_manager)]
+        {
+            if let Err(detail) = url.check() {
+                return wrong(key, detail);
             }
         }
         for (key, name) in [("node", &self.node), ("zone", &self.zone)] {

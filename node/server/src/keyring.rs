@@ -10,6 +10,7 @@
 //! ```
 //! All integers are little-endian. The engine checksums the key area as a whole.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use axum::Json;
@@ -19,8 +20,9 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use holdfast_libs_transport::ApiError;
 use holdfast_libs_types::KeyId;
-use holdfast_node_client::KeyringBody;
+use holdfast_node_client::{KeyringBody, code};
 use holdfast_node_engine::{Disk, EngineError};
+use http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::Node;
@@ -58,6 +60,38 @@ pub(crate) async fn put(
     }
 }
 
+/// `GET /v1/keyring`: all keys that any disk of this node has, those of the newest keyring first.
+pub(crate) async fn get(State(node): State<Arc<Node>>) -> Result<Json<KeyringBody>, ApiError> {
+    let disks = node.disks.open();
+    let reading = disks.iter().map(|disk| disk.answer(Operation::Keyring, disk.engine().read_key_area()));
+    let (mut found, mut failure) = (Vec::new(), None);
+    for (disk, read) in disks.iter().zip(join_all(reading).await) {
+        match read.map(|bytes| bytes.map(|bytes| decode(&bytes))) {
+            Ok(None) => {}
+            Ok(Some(Ok(keyring))) => found.push(keyring),
+            Ok(Some(Err(what))) => {
+                tracing::error!(disk = %disk.id(), what, "the keyring on this disk is not one");
+                let message = format!("disk {}: its keyring {what}", disk.id());
+                failure = Some(ApiError::new(StatusCode::GONE, code::DAMAGED, message));
+            }
+            Err(error) => failure = Some(error),
+        }
+    }
+    match failure {
+        Some(error) if found.is_empty() => Err(error),
+        _ => Ok(Json(union(found))),
+    }
+}
+
+/// All keys of several keyrings. Of a key that stands in several, what the newest one has.
+fn union(mut keyrings: Vec<KeyringBody>) -> KeyringBody {
+    keyrings.sort_by_key(|keyring| std::cmp::Reverse(keyring.generation));
+    let generation = keyrings.first().map_or(0, |keyring| keyring.generation);
+    let mut seen = HashSet::new();
+    let keys = keyrings.into_iter().flat_map(|keyring| keyring.keys).filter(|(id, _)| seen.insert(id.clone()));
+    KeyringBody { generation, keys: keys.collect() }
+}
+
 /// Writes the key area unless a keyring of the same or a later generation stands there.
 async fn store(disk: &Disk, generation: u64, bytes: &[u8]) -> Result<(), EngineError> {
     // A key area that cannot be read is written anew.
@@ -87,6 +121,27 @@ fn encode(keyring: &KeyringBody) -> Result<Vec<u8>, ApiError> {
     Ok(bytes)
 }
 
+/// Reads what [`encode`] wrote; an error says what is wrong with it.
+fn decode(bytes: &[u8]) -> Result<KeyringBody, String> {
+    let generation = generation_of(bytes).ok_or("has another magic or version")?;
+    let short = || "is cut short".to_owned();
+    let mut rest = &bytes[GENERATION_AT + 8..];
+    let mut take = |len: usize| {
+        let (taken, left) = rest.split_at_checked(len).ok_or_else(short)?;
+        rest = left;
+        Ok::<&[u8], String>(taken)
+    };
+    let number = |bytes: &[u8]| bytes.iter().rev().fold(0usize, |number, byte| (number << 8) | usize::from(*byte));
+    let count = number(take(4)?);
+    let mut keys = Vec::new();
+    for _ in 0..count {
+        let id = hex::encode(take(16)?);
+        let length = number(take(2)?);
+        keys.push((id, hex::encode(take(length)?)));
+    }
+    Ok(KeyringBody { generation, keys })
+}
+
 /// The generation of an encoded keyring; `None` when the bytes are none.
 fn generation_of(bytes: &[u8]) -> Option<u64> {
     if bytes.get(..4)? != MAGIC || bytes.get(4..GENERATION_AT)? != VERSION.to_le_bytes() {
@@ -100,7 +155,7 @@ fn generation_of(bytes: &[u8]) -> Option<u64> {
 mod tests {
     use holdfast_node_client::KeyringBody;
 
-    use super::{encode, generation_of};
+    use super::{decode, encode, generation_of, union};
 
     #[test]
     fn golden_bytes_of_a_keyring() {
@@ -109,8 +164,32 @@ mod tests {
         let golden = format!("48464b5201000000030000000000000001000000{}0200abcd", "11".repeat(16));
         assert_eq!(hex::encode(&bytes), golden);
         assert_eq!(generation_of(&bytes), Some(3));
+        assert_eq!(decode(&bytes), Ok(keyring));
         assert_eq!(generation_of(&bytes[..12]), None);
         assert_eq!(generation_of(b"HFKR\x02\0\0\0aaaaaaaa"), None);
+    }
+
+    #[test]
+    fn a_keyring_that_is_cut_short_is_none() {
+        let key = |number: u8| (hex::encode([number; 16]), "abcd".to_owned());
+        let bytes = encode(&KeyringBody { generation: 3, keys: vec![key(1), key(2)] }).unwrap();
+        for length in 0..bytes.len() {
+            assert!(decode(&bytes[..length]).is_err(), "{length}");
+        }
+        let many = [&bytes[..16], &[0xff; 4], &bytes[20..]].concat();
+        assert_eq!(decode(&many).unwrap_err(), "is cut short");
+    }
+
+    #[test]
+    fn the_keys_of_several_keyrings_are_joined_and_the_newest_one_decides() {
+        let keyring = |generation, keys: &[(&str, &str)]| KeyringBody {
+            generation,
+            keys: keys.iter().map(|(id, wrapped)| ((*id).to_owned(), (*wrapped).to_owned())).collect(),
+        };
+        let older = keyring(1, &[("a", "1"), ("c", "3")]);
+        let newer = keyring(2, &[("a", "9"), ("b", "2")]);
+        assert_eq!(union(vec![older, newer]), keyring(2, &[("a", "9"), ("b", "2"), ("c", "3")]));
+        assert_eq!(union(Vec::new()), keyring(0, &[]));
     }
 
     #[test]

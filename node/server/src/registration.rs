@@ -93,6 +93,7 @@ impl Registration {
                 address: node.config.address.clone(),
                 disks: self.reports(),
                 unusable: self.node.disks.unusable_reports(),
+                term: self.term(),
             };
             match self.volume_manager.register(&request).await {
                 Ok(answer) => {
@@ -216,6 +217,13 @@ impl Registration {
             self.reopen.insert(result.disk, wait);
             disk.reopen_after(wait);
         }
+    }
+
+    /// The highest leader's term that this node or any of its disks was ever told.
+    fn term(&self) -> u64 {
+        let disks = self.node.disks.open();
+        let disks = disks.iter().map(|disk| disk.engine().status().term);
+        disks.max().unwrap_or(0).max(self.node.term.load(Ordering::Relaxed))
     }
 
     fn reports(&self) -> Vec<DiskReport> {

@@ -53,6 +53,7 @@ pub(crate) fn router(node: Arc<Node>, tokens: &ServiceTokens) -> Router {
     let record = Router::new().route("/v1/disks/{disk}/volumes/{volume}/record", get(extents::record));
     let bytes = Router::new().route("/v1/disks/{disk}/volumes/{volume}/bytes", get(extents::bytes));
     let keyring = Router::new().route("/v1/keyring", post(keyring::put));
+    let keys = Router::new().route("/v1/keyring", get(keyring::get));
     Router::new()
         .merge(guarded(everyone, &Role::ALL))
         .merge(guarded(listing, &[Role::VolumeManager, Role::Admin]))
@@ -64,6 +65,7 @@ pub(crate) fn router(node: Arc<Node>, tokens: &ServiceTokens) -> Router {
         .merge(guarded(record, &[Role::Frontend, Role::Admin]))
         .merge(guarded(bytes, &[Role::Node, Role::VolumeManager, Role::Admin]))
         .merge(guarded(keyring, &[Role::VolumeManager]))
+        .merge(guarded(keys, &[Role::VolumeManager, Role::Admin]))
         .route("/healthz", get(|| async { "ok" }))
         .route("/readyz", get(health::ready))
         .fallback(|| async { ApiError::new(StatusCode::NOT_FOUND, "not_found", "the node has no such call") })

@@ -360,6 +360,8 @@ async fn the_newest_keyring_stays_on_the_disks() {
     leader.put_keyring(&keyring(1, 0xbb)).await.unwrap();
     let bad = KeyringBody { generation: 3, keys: vec![("zz".to_owned(), String::new())] };
     assert_eq!(code_of(leader.put_keyring(&bad).await).0, "bad_request");
+    assert_eq!(leader.keyring().await.unwrap(), keyring(2, 0xaa));
+    assert_eq!(code_of(node.client(Role::Frontend).keyring().await).0, "forbidden");
     let path = node.disk_file(0);
     node.stop().await;
     let stored = std::thread::spawn(move || {

@@ -166,8 +166,8 @@ async fn values_that_cannot_be_right_end_the_start_with_the_key() {
     let cases: [(&str, Spoil); 6] = [
         ("slot_bytes", |config| config.slot_bytes = 1),
         ("slot_bytes", |config| config.slot_bytes = (1 << 20) + 1),
-        ("volume_manager", |config| config.volume_manager = "127.0.0.1".to_owned()),
-        ("volume_manager", |config| config.volume_manager = "http://vm:7001".to_owned()),
+        ("volume_manager", |config| config.volume_manager = "127.0.0.1".into()),
+        ("volume_manager", |config| config.volume_manager = "http://vm:7001".into()),
         ("address", |config| config.address = "10.0.0.1:7000".to_owned()),
         ("node", |config| config.node = " ".to_owned()),
     ];

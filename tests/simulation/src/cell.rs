@@ -339,7 +339,7 @@ impl Cell {
             cell: CELL,
             address: format!("https://{}", process.name),
             cell_secret: SECRET.to_owned(),
-            volume_manager: format!("https://{BALANCER}"),
+            volume_manager: format!("https://{BALANCER}").into(),
             slot_bytes: SLOT_BYTES,
             create_size_bytes: None,
             tls: no_files(),
@@ -406,7 +406,7 @@ impl Cell {
             master_key: MASTER_KEY.to_owned(),
             catalog_dir: PathBuf::new(),
             catalog: CatalogConfig::default(),
-            volume_manager: format!("https://{BALANCER}"),
+            volume_manager: format!("https://{BALANCER}").into(),
             hedge_ms: 100,
             tls: no_files(),
             // Reads shall come from the disks.

@@ -155,6 +155,27 @@ pub enum CatalogError {
         /// The term in the catalog.
         current: Term,
     },
+    /// The catalog is not known to be lost or restored.
+    #[error(
+        "the catalog is whole as far as it knows; volumes are taken in from the disks only when it is marked as lost"
+    )]
+    NotLost,
+    /// A volume manager leads on this catalog.
+    #[error("volume manager {holder} leads this catalog, at {address}, for {} s more unless it renews: stop it first", remaining.as_secs())]
+    Led {
+        /// Its name.
+        holder: String,
+        /// Where it is reached.
+        address: String,
+        /// How long its lease runs.
+        remaining: std::time::Duration,
+    },
+    /// A catalog stands where one is to be restored.
+    #[error("{}: a catalog stands there; --replace moves it aside", path.display())]
+    Exists {
+        /// Which file.
+        path: PathBuf,
+    },
     /// The process ends.
     #[error("the catalog is not asked any more: the process ends")]
     Stopped,

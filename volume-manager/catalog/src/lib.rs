@@ -28,9 +28,9 @@ mod table;
 pub use error::{CatalogError, FenceReason, Fenced, InsertError};
 pub use index::{BlockIndex, Fence, IndexRow, NewRow, VolumeInsert, WrappedKeys};
 pub use mysql::DatabaseUrl;
-pub use sqlite::{SimulatedCalls, SqliteCalls};
+pub use sqlite::{SimulatedCalls, SqliteCalls, copies};
 pub use store::{Catalog, CatalogConfig, CatalogStore, FrontendCatalog, Kind};
 pub use table::{
-    Candidate, Disk, DiskInfo, Leader, Leadership, LengthCommitted, NewVolume, Node, Registration, ReplicaLocation,
-    ReplicationTable, TableReader, Term, Volume, VolumeLocations, VolumeState,
+    Candidate, Disk, DiskInfo, FoundVolume, Leader, Leadership, LengthCommitted, NewVolume, Node, Registration,
+    ReplicaLocation, ReplicationTable, TableReader, Term, Volume, VolumeLocations, VolumeState,
 };

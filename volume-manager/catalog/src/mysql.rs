@@ -9,6 +9,7 @@ mod database;
 mod fence;
 mod index;
 mod reader;
+mod recovery;
 mod rows;
 mod schema;
 mod table;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use holdfast_libs_types::{DiskId, NodeId, VolumeId, WriteEpoch};
 
 use crate::CatalogError;
-use crate::table::{Candidate, DiskInfo, Leader, LengthCommitted, NewVolume, Term, Volume, VolumeState};
+use crate::table::{Candidate, DiskInfo, FoundVolume, Leader, LengthCommitted, NewVolume, Term, Volume, VolumeState};
 
 /// Whether something is still to be written.
 #[derive(Debug, PartialEq, Eq)]
@@ -68,6 +68,45 @@ pub(crate) fn check_candidate(candidate: &Candidate) -> Result<(), CatalogError>
 pub(crate) fn lease_ms(ttl: Duration) -> i64 {
     // A year at most, so that no sum overflows.
     i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX).min(366 * 86_400_000)
+}
+
+/// What stands as the reason of a volume that was taken in from the disks.
+pub(crate) const FOUND: &str = "found on the disks when the catalog was rebuilt";
+
+/// Whether to write the term; it was written before when it stands already.
+pub(crate) fn raise_term(given: Term, above: Term, current: Term) -> Result<bool, CatalogError> {
+    if current == above && given < above {
+        return Ok(false);
+    }
+    check_term(given, current)?;
+    Ok(above > current)
+}
+
+/// Volumes are taken in, and forgotten, only while the catalog is known not to be whole.
+pub(crate) fn check_lost(mark: Option<String>) -> Result<(), CatalogError> {
+    mark.map(drop).ok_or(CatalogError::NotLost)
+}
+
+/// Whether to write a volume's row; its replicas are written in any case.
+pub(crate) fn take_in(known: Option<&Volume>, found: &FoundVolume) -> Result<bool, CatalogError> {
+    let volume = found.volume;
+    check_replicas(volume, &found.replicas)?;
+    match known {
+        Some(known) if known.state == VolumeState::Sealed => {
+            if known.length == Some(found.length) && known.digest == Some(found.digest) {
+                return Ok(known.epoch < found.epoch);
+            }
+            let why = format!("its disks hold {} bytes of another digest", found.length);
+            Err(CatalogError::SealConflict { volume, why })
+        }
+        _ => Ok(true),
+    }
+}
+
+/// The generation that follows.
+pub(crate) fn generation_above(current: u32, above: u32) -> Result<u32, CatalogError> {
+    let highest = current.max(above);
+    highest.checked_add(1).ok_or(CatalogError::TooLarge { what: "generation", value: u64::from(highest) })
 }
 
 /// Whether to insert the new volume.
@@ -205,6 +244,8 @@ pub(crate) fn refusal(registered: Registrant, info: &DiskInfo, previous_nonce: u
         return Some("nonce 0 proposes no incarnation".to_owned());
     }
     match registered {
+        // After a restore nobody knows which nonce stands: the disks went on since the copy was made.
+        Some((_, 0)) => None,
         Some((node, stands)) if stands != previous_nonce && stands != nonce => Some(format!(
             "disk {} was registered by node {node} since this copy of it was: it is a clone, a restored snapshot, or an old disk \
              put back",

@@ -3,6 +3,7 @@
 //! `calls` tells how a call gets to a file.
 
 mod calls;
+pub mod copies;
 mod database;
 mod index;
 mod table;
@@ -18,8 +19,8 @@ use self::index::IndexFile;
 use self::table::{TableFile, TableFileReader};
 use crate::index::{BlockIndex, Fence, IndexRow, VolumeInsert, WrappedKeys};
 use crate::table::{
-    Candidate, Disk, DiskInfo, Leader, Leadership, LengthCommitted, NewVolume, Node, Registration, ReplicationTable,
-    TableReader, Term, Volume, VolumeLocations, VolumeState,
+    Candidate, Disk, DiskInfo, FoundVolume, Leader, Leadership, LengthCommitted, NewVolume, Node, Registration,
+    ReplicationTable, TableReader, Term, Volume, VolumeLocations, VolumeState,
 };
 use crate::{CatalogError, Fenced, InsertError};
 
@@ -138,6 +139,10 @@ impl TableReader for SqliteReader {
         self.ask(TableFileReader::generation).await
     }
 
+    async fn lost(&self) -> Result<Option<String>, CatalogError> {
+        self.ask(TableFileReader::lost).await
+    }
+
     async fn volume(&self, volume: VolumeId) -> Result<Option<Volume>, CatalogError> {
         self.ask(move |file| file.volume(volume)).await
     }
@@ -222,6 +227,10 @@ impl TableReader for SqliteTable {
         self.reader.generation().await
     }
 
+    async fn lost(&self) -> Result<Option<String>, CatalogError> {
+        self.reader.lost().await
+    }
+
     async fn volume(&self, volume: VolumeId) -> Result<Option<Volume>, CatalogError> {
         self.reader.volume(volume).await
     }
@@ -285,6 +294,28 @@ impl ReplicationTable for SqliteTable {
 
     async fn raise_generation(&self, term: Term) -> Result<u32, CatalogError> {
         self.ask(move |file| file.raise_generation(term)).await
+    }
+
+    async fn mark_lost(&self, term: Term, why: &str) -> Result<(), CatalogError> {
+        let why = why.to_owned();
+        self.ask(move |file| file.mark_lost(term, &why)).await
+    }
+
+    async fn raise_term(&self, term: Term, above: Term) -> Result<(), CatalogError> {
+        self.ask(move |file| file.raise_term(term, above)).await
+    }
+
+    async fn take_in(&self, term: Term, found: &FoundVolume) -> Result<(), CatalogError> {
+        let found = found.clone();
+        self.ask(move |file| file.take_in(term, &found)).await
+    }
+
+    async fn forget_unsealed(&self, term: Term) -> Result<u64, CatalogError> {
+        self.ask(move |file| file.forget_unsealed(term)).await
+    }
+
+    async fn recovered(&self, term: Term, above: u32) -> Result<(), CatalogError> {
+        self.ask(move |file| file.recovered(term, above)).await
     }
 
     async fn create_volume(&self, term: Term, new: &NewVolume) -> Result<(), CatalogError> {

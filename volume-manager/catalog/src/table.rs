@@ -156,6 +156,23 @@ pub struct LengthCommitted(
     pub u64,
 );
 
+/// A sealed volume as the disks tell of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundVolume {
+    /// The volume.
+    pub volume: VolumeId,
+    /// The highest epoch that any of its extents has.
+    pub epoch: WriteEpoch,
+    /// Most data bytes it may hold.
+    pub capacity: u64,
+    /// Its length in bytes.
+    pub length: u64,
+    /// SHA-256 of `[0, length)`.
+    pub digest: [u8; 32],
+    /// The disks that hold it so, in order.
+    pub replicas: Vec<DiskId>,
+}
+
 /// A node of the cell.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
@@ -263,6 +280,13 @@ pub trait TableReader: fmt::Debug + Send + Sync {
     /// `Sql`, `Database`.
     async fn generation(&self) -> Result<u32, CatalogError>;
 
+    /// Why this catalog is not the whole truth: it was lost and made anew, or restored from an older copy. None in ordinary
+    /// life. While it says so, nothing may rest on what the catalog does not know.
+    ///
+    /// # Errors
+    /// `Sql`, `Database`, `Damaged`.
+    async fn lost(&self) -> Result<Option<String>, CatalogError>;
+
     /// One volume.
     ///
     /// # Errors
@@ -363,6 +387,43 @@ pub trait ReplicationTable: TableReader {
     /// # Errors
     /// `StaleTerm`.
     async fn raise_generation(&self, term: Term) -> Result<u32, CatalogError>;
+
+    /// Marks the catalog as one that does not know everything ([`TableReader::lost`]), and why; it is kept until
+    /// [`ReplicationTable::recovered`]. Which nonces the disks have is not known from then on: each may register with any, once. A
+    /// mark that is there already stays as it is, and then nothing is changed.
+    ///
+    /// # Errors
+    /// `StaleTerm`.
+    async fn mark_lost(&self, term: Term, why: &str) -> Result<(), CatalogError>;
+
+    /// Raises the term to `above` and frees the lease, when nodes obeyed that term before this catalog was made. The next
+    /// leader's term is higher. Whoever calls it leads no longer.
+    ///
+    /// # Errors
+    /// `StaleTerm`, `TooLarge`.
+    async fn raise_term(&self, term: Term, above: Term) -> Result<(), CatalogError>;
+
+    /// Takes in a volume that was found sealed on the disks, whatever the catalog knew of it, unless that was sealed too: then
+    /// only its list of replicas becomes what was found.
+    ///
+    /// # Errors
+    /// `NotLost` when the catalog is not marked so; `SealConflict` when it is known to be sealed otherwise; `BadReplicas`,
+    /// `UnknownDisk`, `TooLarge`, `StaleTerm`.
+    async fn take_in(&self, term: Term, found: &FoundVolume) -> Result<(), CatalogError>;
+
+    /// Forgets all volumes that are not sealed; answers how many they were. What stands on the disks of them is taken in by
+    /// [`ReplicationTable::take_in`], and if it cannot be found now, it is not known afterwards and can be taken in later.
+    ///
+    /// # Errors
+    /// `NotLost`, `StaleTerm`.
+    async fn forget_unsealed(&self, term: Term) -> Result<u64, CatalogError>;
+
+    /// Takes the mark away, and raises the generation above `above`, the highest in the id of any volume that was found.
+    /// Nothing happens without the mark.
+    ///
+    /// # Errors
+    /// `StaleTerm`, `TooLarge`.
+    async fn recovered(&self, term: Term, above: u32) -> Result<(), CatalogError>;
 
     /// Writes down a volume that is about to be made, in state `creating`.
     ///

@@ -26,8 +26,10 @@ pub mod code {
     pub const UNKNOWN_NODE: &str = "unknown_node";
     /// 409: an operator's order that would harm. The message says why; detail: `{"reasons", "numbers"}`.
     pub const UNSAFE: &str = "unsafe";
-    /// 503: this volume manager is not the leader.
+    /// 503: this volume manager is not the leader. Detail: `{"leader"}`, its address, where that is known.
     pub const NOT_LEADER: &str = "not_leader";
+    /// 503: the catalog was lost or comes from an older copy, and nothing is leased or ordered until it is rebuilt.
+    pub const CATALOG_LOST: &str = "catalog_lost";
 }
 
 /// A node tells its disks, at start and whenever they change.
@@ -51,6 +53,9 @@ pub struct Register {
     /// Files and devices it was given and cannot use.
     #[serde(default)]
     pub unusable: Vec<UnusableDisk>,
+    /// The highest leader's term that it or any of its disks was ever told; 0 when there was none.
+    #[serde(default)]
+    pub term: u64,
 }
 
 /// A file or device that a node cannot use as a disk.

@@ -6,7 +6,7 @@ use holdfast_libs_transport::CallError;
 use holdfast_libs_types::{DiskId, NodeId};
 use serde::{Deserialize, Serialize};
 
-use crate::client::{DEADLINE, VolumeManagerClient};
+use crate::client::VolumeManagerClient;
 
 /// An operator's order, or the question what it would do.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -130,7 +130,7 @@ impl VolumeManagerClient {
     /// # Errors
     /// `unsafe` with the reasons and numbers, `unknown_disk`, `bad_request`.
     pub async fn order_disk(&self, disk: DiskId, order: &str, ask: &Order) -> Result<OrderPlan, CallError> {
-        self.http.post_json(&self.url(&format!("/v1/disks/{disk}/{order}")), ask, DEADLINE).await
+        self.post(&format!("/v1/disks/{disk}/{order}"), ask).await
     }
 
     /// Asks for a node to be drained, cordoned or forgotten (role admin): `drain`, `cordon`, `uncordon`, `forget`.
@@ -139,7 +139,7 @@ impl VolumeManagerClient {
     /// `unsafe` with the reasons and numbers, `unknown_node`, `bad_request`.
     pub async fn order_node(&self, node: &NodeId, order: &str, ask: &Order) -> Result<OrderPlan, CallError> {
         let name = percent(&node.0);
-        self.http.post_json(&self.url(&format!("/v1/nodes/{name}/{order}")), ask, DEADLINE).await
+        self.post(&format!("/v1/nodes/{name}/{order}"), ask).await
     }
 
     /// What a rebalance would move, and how far the one under way is (role admin).
@@ -147,7 +147,7 @@ impl VolumeManagerClient {
     /// # Errors
     /// See [`CallError`].
     pub async fn rebalance(&self) -> Result<RebalanceAnswer, CallError> {
-        self.http.get_json(&self.url("/v1/rebalance"), DEADLINE).await
+        self.get("/v1/rebalance").await
     }
 
     /// Begins a rebalance, or ends it (role admin): `apply` or `cancel`.
@@ -155,7 +155,7 @@ impl VolumeManagerClient {
     /// # Errors
     /// `bad_request`.
     pub async fn order_rebalance(&self, order: &str) -> Result<RebalanceAnswer, CallError> {
-        self.http.post_json(&self.url(&format!("/v1/rebalance/{order}")), &serde_json::json!({}), DEADLINE).await
+        self.post(&format!("/v1/rebalance/{order}"), &serde_json::json!({})).await
     }
 }
 

@@ -156,6 +156,8 @@ async fn audit_disk(
             VolumeState::Creating | VolumeState::Open | VolumeState::Sealing | VolumeState::Failed => {}
         }
     }
+    // An unfinished copy is of no volume yet, and what is in the trash of none any more.
+    held.retain(|_, extent| !matches!(extent.state, ExtentState::Copying | ExtentState::Trashed));
     note_strangers(manager, disk, held.into_keys().collect()).await
 }
 

@@ -7,7 +7,7 @@
 //! A process that was stopped for longer than its lease, as a machine is that sleeps, goes on if nobody took over: its first
 //! try to renew tells. One that cannot renew for the length of a lease, try by try, ends itself.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use axum::Router;
@@ -37,7 +37,7 @@ const RELEASE_LIMIT: Duration = Duration::from_secs(2);
 /// Lets calls through once this volume manager leads.
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
-    leading: OnceLock<Router>,
+    leading: RwLock<Option<Router>>,
     leader: Mutex<Option<Leader>>,
 }
 
@@ -55,15 +55,20 @@ impl Gate {
             .fallback_service(calls);
         let gate = Arc::clone(self);
         Router::new().fallback(async move |request: Request| -> Response {
-            let router = gate.leading.get().unwrap_or(&standby).clone();
+            let leading = gate.leading.read().unwrap_or_else(PoisonError::into_inner).clone();
+            let router = leading.unwrap_or_else(|| standby.clone());
             router.oneshot(request).await.unwrap_or_else(|never| match never {})
         })
     }
 
     /// From now on `router` answers.
     pub fn open(&self, router: Router) {
-        // Opened once for each start.
-        let _ = self.leading.set(router);
+        *self.leading.write().unwrap_or_else(PoisonError::into_inner) = Some(router);
+    }
+
+    /// From now on it answers as a standby again.
+    pub fn close(&self) {
+        *self.leading.write().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     fn note(&self, leader: Leader) {

@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 
 use crate::error::answer;
 use crate::inventory::DISTINCT;
+use crate::keyring;
 use crate::manager::{self, Manager, within};
 use crate::routes::Message;
 
@@ -28,11 +29,19 @@ const ATTEMPTS: usize = 4;
 
 const CREATE_LIMIT: Duration = Duration::from_secs(5);
 
+const LOST: &str = "the catalog was lost or restored from an older copy; nothing is leased until an operator has it rebuilt from \
+                    the disks: `holdfast admin catalog rebuild`";
+
 /// Most disks a lease may leave out.
 const MAX_AVOID: usize = 1000;
 
 /// Most volumes one renewal may name.
 const MAX_RENEWALS: usize = 1000;
+
+/// What every call of a frontend is answered while the catalog is not whole.
+pub(crate) async fn lost() -> ApiError {
+    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, code::CATALOG_LOST, LOST)
+}
 
 pub(crate) async fn lease(
     State(manager): State<Arc<Manager>>,
@@ -53,7 +62,10 @@ async fn make(manager: Arc<Manager>, request: LeaseRequest) -> Result<LeasedVolu
         let (new, replicas) = place(&manager, request.frontend, &avoid).await?;
         let created = manager.catalog.table.create_volume(manager.term, &new).await;
         created.map_err(|error| answer(&error))?;
-        let failed = create_extents(&manager, new.volume, &replicas).await;
+        let mut failed = create_extents(&manager, new.volume, &replicas).await;
+        if failed.is_empty() {
+            failed = keyring::ensure(&manager, &replicas).await.map_err(|error| answer(&error))?;
+        }
         if failed.is_empty() {
             open(&manager, new.volume).await?;
             manager.metrics.leases.inc();

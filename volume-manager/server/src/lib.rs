@@ -11,6 +11,7 @@
 //! - `moves`, `drains`: replicas that go elsewhere: off drained disks, apart, to emptier disks; how far that is
 //! - `discard`: what may go into the trash, the one place that orders it
 //! - `intents`, `operate`: what an operator asked for, and whether it is safe
+//! - `rebuild`: makes a catalog whole from the disks that was lost
 //! - `audit`: compares what nodes really hold with the table; readmits replicas that came back
 //! - `reconcile`: the loop that starts both wherever the table says so
 //!
@@ -21,6 +22,7 @@
 
 mod audit;
 mod config;
+pub mod copies;
 mod discard;
 mod drains;
 mod durability;
@@ -36,6 +38,7 @@ mod manager;
 mod metrics;
 mod moves;
 mod operate;
+mod rebuild;
 mod reconcile;
 mod registration;
 mod repair;
@@ -46,6 +49,7 @@ mod status;
 mod summary;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use holdfast_libs_surroundings::Surroundings;
 use holdfast_libs_transport::{HttpClient, Listener, Role, ServiceTokens, TlsListener};
@@ -59,6 +63,7 @@ pub use error::ServerError;
 
 use crate::leadership::Gate;
 use crate::manager::Manager;
+use crate::rebuild::Rebuild;
 
 /// What the daemon stands on.
 pub struct Parts {
@@ -119,34 +124,52 @@ pub async fn run_with(parts: Parts, config: Config, shutdown: CancellationToken)
     let router = gate.router(&tokens);
     let serving = tokio::spawn(listener.serve(router, shutdown.clone()));
     let ttl = config.timing.leader_ttl();
-    let Some(term) = leadership::acquire(&gate, &catalog, &candidate, ttl, &shutdown).await? else {
-        let _ = serving.await;
-        return Ok(());
-    };
-    let manager = Arc::new(Manager::open(config, catalog.clone(), term, http, surroundings, shutdown.clone()).await?);
-    gate.open(routes::router(&manager, &tokens));
-    tracing::info!(cell = %manager.config.cell, term = term.0, listen, "volume manager leads and listens");
+    let rebuild = Arc::new(Rebuild::default());
+    let (mut led, mut ended) = (None, Ok(()));
+    while let Some(term) = leadership::acquire(&gate, &catalog, &candidate, ttl, &shutdown).await? {
+        led = Some(term);
+        let stint = shutdown.child_token();
+        let (http, surroundings, rebuild) = (http.clone(), surroundings.clone(), Arc::clone(&rebuild));
+        let opened = Manager::open(config.clone(), catalog.clone(), term, http, surroundings, stint, rebuild);
+        let manager = Arc::new(opened.await?);
+        gate.open(routes::router(&manager, &tokens));
+        tracing::info!(cell = %config.cell, term = term.0, listen, "volume manager leads and listens");
+        ended = lead(&manager, ttl).await;
+        if !manager.begins_anew() || shutdown.is_cancelled() {
+            break;
+        }
+        gate.close();
+    }
+    shutdown.cancel();
+    let _ = serving.await;
+    if let (Some(term), false) = (led, matches!(ended, Err(ServerError::Deposed { .. }))) {
+        leadership::release(&catalog, term).await;
+    }
+    ended
+}
+
+/// Leads until shutdown, until another leads, or until the next term is to begin. Without its worker the daemon must not go on
+/// leasing volumes: however one of the two ends, the other ends.
+async fn lead(manager: &Arc<Manager>, ttl: Duration) -> Result<(), ServerError> {
     let holding = tokio::spawn({
-        let (manager, stop) = (Arc::clone(&manager), shutdown.clone().drop_guard());
+        let (manager, stop) = (Arc::clone(manager), manager.shutdown.clone().drop_guard());
         async move {
             let _stop = stop;
             leadership::hold(manager, ttl).await
         }
     });
-    let reconciling = tokio::spawn({
-        let (manager, stop) = (Arc::clone(&manager), shutdown.clone().drop_guard());
+    let working = tokio::spawn({
+        let (manager, stop) = (Arc::clone(manager), manager.shutdown.clone().drop_guard());
         async move {
-            // Without its worker the daemon must not go on leasing volumes: however it ends, the rest ends.
             let _stop = stop;
-            reconcile::run(manager).await
+            if manager.lost.is_some() { rebuild::run(manager).await } else { reconcile::run(manager).await }
         }
     });
-    let _ = serving.await;
     let worker =
         |ended: Result<_, JoinError>| ended.unwrap_or_else(|error| Err(ServerError::Worker(error.to_string())));
-    let (held, reconciled) = (worker(holding.await), worker(reconciling.await));
-    if !matches!((&held, &reconciled), (Err(ServerError::Deposed { .. }), _) | (_, Err(ServerError::Deposed { .. }))) {
-        leadership::release(&catalog, term).await;
+    let (held, worked) = (worker(holding.await), worker(working.await));
+    match (held, worked) {
+        (Err(error @ ServerError::Deposed { .. }), _) | (_, Err(error @ ServerError::Deposed { .. })) => Err(error),
+        (held, worked) => held.and(worked),
     }
-    held.and(reconciled)
 }

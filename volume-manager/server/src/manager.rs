@@ -1,6 +1,7 @@
 //! What all calls and workers share.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use crate::error::ServerError;
 use crate::liveness::Liveness;
 use crate::metrics::Metrics;
 use crate::moves::Moves;
+use crate::rebuild::Rebuild;
 use crate::repair::operator::Wishes;
 use crate::repair_rate::RepairRate;
 
@@ -40,6 +42,11 @@ pub(crate) struct Manager {
     pub term: Term,
     /// The catalog's generation, for new volume ids.
     pub generation: u32,
+    /// Why the catalog was not whole when this leadership began: then nothing is leased, ordered or repaired, but rebuilt.
+    pub lost: Option<String>,
+    pub rebuild: Arc<Rebuild>,
+    /// The highest term that any node says it was told.
+    pub highest_term: AtomicU64,
     /// When this leadership began, Unix milliseconds.
     pub started_ms: u64,
     pub shutdown: CancellationToken,
@@ -60,6 +67,8 @@ pub(crate) struct Manager {
     pub ordering: tokio::sync::Mutex<()>,
     pub seals: Arc<Semaphore>,
     pub copies: Arc<Semaphore>,
+    /// This leadership ends for the next one to begin at once, in this process.
+    anew: AtomicBool,
     http: HttpClient,
     liveness: Mutex<Liveness>,
     progress: Mutex<Progress>,
@@ -130,9 +139,16 @@ impl Manager {
         http: HttpClient,
         surroundings: Surroundings,
         shutdown: CancellationToken,
+        rebuild: Arc<Rebuild>,
     ) -> Result<Self, ServerError> {
         let generation = catalog.table.generation().await?;
-        for volume in catalog.table.volumes_in(&[VolumeState::Creating]).await? {
+        let lost = catalog.table.lost().await?;
+        let creating = match lost {
+            // What the disks have of them is not known yet.
+            Some(_) => Vec::new(),
+            None => catalog.table.volumes_in(&[VolumeState::Creating]).await?,
+        };
+        for volume in creating {
             give_up(&catalog, term, &volume, "its volume manager died while making it").await?;
         }
         let wishes = Wishes::load(&catalog).await?;
@@ -142,6 +158,10 @@ impl Manager {
             catalog,
             term,
             generation,
+            lost,
+            rebuild,
+            highest_term: AtomicU64::new(0),
+            anew: AtomicBool::new(false),
             started_ms: surroundings.clock.unix_ms(),
             shutdown,
             metrics: Metrics::default(),
@@ -165,6 +185,17 @@ impl Manager {
     /// Unix milliseconds.
     pub fn now_ms(&self) -> u64 {
         self.surroundings.clock.unix_ms()
+    }
+
+    /// Ends this leadership, for the next one to begin at once: the catalog was found not to be whole, or has become so.
+    pub fn begin_anew(&self) {
+        self.anew.store(true, Ordering::Relaxed);
+        self.shutdown.cancel();
+    }
+
+    /// Whether it ended by [`Manager::begin_anew`].
+    pub fn begins_anew(&self) -> bool {
+        self.anew.load(Ordering::Relaxed)
     }
 
     /// Runs several steps to their end, also when the caller hangs up between two of them.

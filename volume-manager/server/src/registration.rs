@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use axum::Json;
 use axum::extract::State;
@@ -30,8 +31,12 @@ pub(crate) async fn register(
     Message(request): Message<Register>,
 ) -> Result<Json<RegisterAnswer>, ApiError> {
     check(&manager, &request)?;
+    manager.highest_term.fetch_max(request.term, Ordering::Relaxed);
     let known = manager.catalog.table.disks().await.map_err(|error| answer(&error))?;
     let owners: HashMap<DiskId, NodeId> = known.into_iter().map(|disk| (disk.info.disk, disk.info.node)).collect();
+    if let Some(refused) = suspect_loss(&manager, &request, &owners).await.map_err(|error| answer(&error))? {
+        return Err(refused);
+    }
     let judged = judge(&manager, &request, &owners).await.map_err(|error| answer(&error))?;
     {
         // Together: no copy may go to a disk that is in service again before its audit is asked for.
@@ -44,6 +49,41 @@ pub(crate) async fn register(
     manager.wake.notify_one();
     let heartbeat_ms = manager.config.timing.heartbeat_ms;
     Ok(Json(RegisterAnswer { disks: judged, term: manager.term.0, heartbeat_ms }))
+}
+
+/// Whether a registration shows that the catalog is not the one that this cell had: nodes that obeyed a later leader than it
+/// ever had, or disks that were registered before, while it knows of no volume at all. It is marked as lost then, before
+/// anything rests on it, and this leadership begins anew; the answer is for the node, which tries again.
+async fn suspect_loss(
+    manager: &Manager,
+    request: &Register,
+    owners: &HashMap<DiskId, NodeId>,
+) -> Result<Option<ApiError>, CatalogError> {
+    if manager.lost.is_some() {
+        return Ok(None);
+    }
+    let table = &manager.catalog.table;
+    let had_a_life =
+        |report: &&DiskReport| report.previous_nonce != 0 || (report.nonce == 0 && report.incarnation != 0);
+    let stranger = request.disks.iter().filter(had_a_life).find(|report| !owners.contains_key(&report.disk));
+    let why = if request.term > manager.term.0 {
+        let current = table.term().await?;
+        if current != manager.term {
+            return Err(CatalogError::StaleTerm { given: manager.term, current });
+        }
+        format!("node {} obeyed term {}, and this catalog is at {current}", request.node, request.term)
+    } else if let Some(stranger) = stranger
+        && table.volumes().await?.is_empty()
+    {
+        format!("disk {} was registered before, and it knows no volume", stranger.disk)
+    } else {
+        return Ok(None);
+    };
+    tracing::error!(why, "the catalog looks lost, or restored from an older copy");
+    table.mark_lost(manager.term, &why).await?;
+    manager.begin_anew();
+    let message = "this volume manager has just found its catalog lost; register again";
+    Ok(Some(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, code::CATALOG_LOST, message)))
 }
 
 /// Accepts or refuses each disk's incarnation, and writes those that are accepted.

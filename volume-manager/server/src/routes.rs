@@ -12,7 +12,7 @@ use http::StatusCode;
 use serde::de::DeserializeOwned;
 
 use crate::manager::Manager;
-use crate::{durability, leases, listing, metrics, operate, registration, repair, status};
+use crate::{durability, leases, listing, metrics, operate, rebuild, registration, repair, status};
 
 /// Largest message, bytes: a node with a thousand disks.
 const MAX_MESSAGE_BYTES: usize = 1 << 20;
@@ -38,10 +38,16 @@ pub(crate) fn router(manager: &Arc<Manager>, tokens: &ServiceTokens) -> Router {
     let nodes = Router::new()
         .route("/v1/register", post(registration::register))
         .route("/v1/heartbeat", post(registration::heartbeat));
-    let frontends = Router::new()
-        .route("/v1/leases", post(leases::lease))
-        .route("/v1/leases/renew", post(leases::renew))
-        .route("/v1/seal", post(leases::seal));
+    let frontends = match manager.lost {
+        None => Router::new()
+            .route("/v1/leases", post(leases::lease))
+            .route("/v1/leases/renew", post(leases::renew))
+            .route("/v1/seal", post(leases::seal)),
+        Some(_) => Router::new()
+            .route("/v1/leases", post(leases::lost))
+            .route("/v1/leases/renew", post(leases::lost))
+            .route("/v1/seal", post(leases::lost)),
+    };
     let readers = Router::new().route("/v1/volumes/{volume}", get(status::volume));
     let operators = Router::new()
         .route("/v1/status", get(status::status))
@@ -53,6 +59,7 @@ pub(crate) fn router(manager: &Arc<Manager>, tokens: &ServiceTokens) -> Router {
         .route("/v1/nodes/{node}/{order}", post(operate::order_node))
         .route("/v1/rebalance", get(operate::rebalance))
         .route("/v1/rebalance/{order}", post(operate::order_rebalance))
+        .route("/v1/catalog/rebuild", get(rebuild::status).post(rebuild::begin))
         .route("/v1/durability", post(durability::on_paper));
     let everyone = Router::new().route("/metrics", get(metrics::metrics));
     Router::new()

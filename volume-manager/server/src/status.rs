@@ -35,6 +35,10 @@ pub(crate) async fn status(State(manager): State<Arc<Manager>>) -> Result<Json<C
     if health == "ok" && !reasons.is_empty() {
         health = "degraded";
     }
+    if let Some(why) = lost(&manager) {
+        health = "critical";
+        reasons.insert(0, why);
+    }
     let can_lose = counts.can_lose.iter().enumerate().map(|(n, count)| (n.to_string(), *count)).collect();
     Ok(Json(CellStatus {
         health: health.to_owned(),
@@ -51,6 +55,24 @@ pub(crate) async fn status(State(manager): State<Arc<Manager>>) -> Result<Json<C
         work_summary,
         capacity: summary::capacity(&snapshot),
     }))
+}
+
+/// What the catalog does not know, if anything shows that.
+fn lost(manager: &Manager) -> Option<String> {
+    if let Some(why) = &manager.lost {
+        return Some(format!(
+            "the catalog is not whole ({why}); nothing is leased or ordered until it is rebuilt: when all nodes are up, run \
+             `holdfast admin catalog rebuild`"
+        ));
+    }
+    let progress = manager.progress();
+    let (disks, extents) = (progress.strangers.len(), progress.strangers.values().sum::<u64>());
+    (extents > 0).then(|| {
+        format!(
+            "the catalog does not know the volumes of {extents} extents on {disks} disks: blocks in them cannot be read; \
+             `holdfast admin catalog rebuild` takes them in"
+        )
+    })
 }
 
 /// Most rows in the list of work, and most blocked repairs among them.

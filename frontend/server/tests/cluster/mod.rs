@@ -20,7 +20,7 @@ use holdfast_libs_types::{AccountId, BlockHash, CellId, DiskId, VolumeId, WriteE
 use holdfast_node_client::NodeClient;
 use holdfast_node_server::{DiskPath, Memory, ScrubConfig, SmartConfig, TrashConfig};
 use holdfast_volume_manager_catalog::{CatalogConfig, CatalogStore, FrontendCatalog, SqliteCalls, Volume, VolumeState};
-use holdfast_volume_manager_client::{CellStatus, VolumeManagerClient};
+use holdfast_volume_manager_client::{CellStatus, VolumeManagerClient, VolumeManagers};
 use holdfast_volume_manager_server::{Copies, Timing};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
@@ -94,12 +94,14 @@ pub struct Options {
     pub nodes: usize,
     /// Slots of each disk.
     pub slots: u64,
+    /// A second volume manager stands by.
+    pub standby: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
         let writer = WriterConfig { append_deadline_ms: 3000, ..WriterConfig::default() };
-        Self { cache_bytes: 0, hedge_ms: 10_000, writer, nodes: 4, slots: 8 }
+        Self { cache_bytes: 0, hedge_ms: 10_000, writer, nodes: 4, slots: 8, standby: false }
     }
 }
 
@@ -108,6 +110,7 @@ pub struct Cluster {
     pub tls: TlsFiles,
     pub keys: SigningKeys,
     pub volume_manager: Daemon,
+    pub standby: Option<Daemon>,
     pub nodes: Vec<Daemon>,
     pub frontend: Daemon,
     pub options: Options,
@@ -124,14 +127,27 @@ impl Cluster {
         let dir = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let tls = certificates(dir.path());
         let keys = SigningKeys::parse(&signing_keys()).unwrap();
-        let volume_manager = start_volume_manager(dir.path(), &tls, None);
-        let nodes: Vec<_> = (0..options.nodes)
-            .map(|n| start_node(dir.path(), &tls, n, &volume_manager.address, &options, None))
-            .collect();
-        let frontend = start_frontend(dir.path(), &tls, &volume_manager.address, &options);
+        let volume_manager = start_volume_manager(dir.path(), &tls, None, "one", &options);
+        let standby = options.standby.then(|| start_volume_manager(dir.path(), &tls, None, "two", &options));
+        let managers = VolumeManagers(
+            std::iter::once(&volume_manager).chain(&standby).map(|daemon| daemon.address.clone()).collect(),
+        );
+        let nodes: Vec<_> =
+            (0..options.nodes).map(|n| start_node(dir.path(), &tls, n, &managers, &options, None)).collect();
+        let frontend = start_frontend(dir.path(), &tls, &managers, &options);
         let anyone = http(&tls, None);
-        let cluster =
-            Self { dir, tls, keys, volume_manager, nodes, frontend, options, anyone, catalog: OnceCell::new() };
+        let cluster = Self {
+            dir,
+            tls,
+            keys,
+            volume_manager,
+            standby,
+            nodes,
+            frontend,
+            options,
+            anyone,
+            catalog: OnceCell::new(),
+        };
         cluster.wait_for_nodes(cluster.nodes.len()).await;
         cluster
     }
@@ -150,8 +166,7 @@ impl Cluster {
     pub async fn restart_node(&mut self, n: usize) {
         let address = self.nodes[n].address.clone();
         self.nodes[n].kill();
-        self.nodes[n] =
-            start_node(self.dir.path(), &self.tls, n, &self.volume_manager.address, &self.options, Some(&address));
+        self.nodes[n] = start_node(self.dir.path(), &self.tls, n, &self.managers(), &self.options, Some(&address));
         let disk = self.disk_of(n).await;
         eventually("the new incarnation of its disk is confirmed", async || {
             let status = self.node_client(n, Role::Admin).status().await.ok()?;
@@ -162,17 +177,43 @@ impl Cluster {
 
     pub fn restart_frontend(&mut self) {
         self.frontend.stop();
-        self.frontend = start_frontend(self.dir.path(), &self.tls, &self.volume_manager.address, &self.options);
+        self.start_frontend();
+    }
+
+    /// Starts a frontend in the place of the one that was killed.
+    pub fn start_frontend(&mut self) {
+        self.frontend = start_frontend(self.dir.path(), &self.tls, &self.managers(), &self.options);
+    }
+
+    /// Where the volume managers are.
+    pub fn managers(&self) -> VolumeManagers {
+        let all = std::iter::once(&self.volume_manager).chain(&self.standby);
+        VolumeManagers(all.map(|daemon| daemon.address.clone()).collect())
+    }
+
+    /// The volume manager and the frontend die, and the catalog is gone; then a volume manager starts where none is.
+    pub fn lose_catalog(&mut self) {
+        let address = self.volume_manager.address.clone();
+        self.volume_manager.kill();
+        self.frontend.kill();
+        self.catalog = OnceCell::new();
+        std::fs::remove_dir_all(self.dir.path().join("catalog")).unwrap();
+        self.volume_manager = start_volume_manager(self.dir.path(), &self.tls, Some(&address), "one", &self.options);
+    }
+
+    /// What an operator speaks to the volume managers with.
+    pub fn operator(&self) -> VolumeManagerClient {
+        VolumeManagerClient::new(self.http(Some(Role::Admin)), self.managers())
     }
 
     pub fn restart_volume_manager(&mut self) {
         let address = self.volume_manager.address.clone();
         self.volume_manager.kill();
-        self.volume_manager = start_volume_manager(self.dir.path(), &self.tls, Some(&address));
+        self.volume_manager = start_volume_manager(self.dir.path(), &self.tls, Some(&address), "one", &self.options);
     }
 
     pub async fn cell_status(&self) -> Option<CellStatus> {
-        VolumeManagerClient::new(self.http(Some(Role::Admin)), self.volume_manager.address.clone()).status().await.ok()
+        self.operator().status().await.ok()
     }
 
     /// The volumes that were ever leased, as the replication table has them.
@@ -288,21 +329,23 @@ fn disk_file_of(dir: &Path, n: usize) -> PathBuf {
     dir.join(format!("disk-{n}"))
 }
 
-fn start_volume_manager(dir: &Path, tls: &TlsFiles, address: Option<&str>) -> Daemon {
+fn start_volume_manager(dir: &Path, tls: &TlsFiles, address: Option<&str>, name: &str, options: &Options) -> Daemon {
     let timing = Timing {
         heartbeat_ms: 100,
         suspect_ms: 1000,
         lost_ms: 3_600_000,
-        leader_ttl_ms: 60_000,
+        // Under its own name a volume manager takes its lease again at once; another one waits for its end.
+        leader_ttl_ms: if options.standby { 2000 } else { 60_000 },
         lease_ms: 5000,
         seal_grace_ms: 200,
         audit_ms: 60_000,
+        ..Timing::default()
     };
     let data_dir = dir.join("catalog");
     std::fs::create_dir_all(&data_dir).unwrap();
     let config = holdfast_volume_manager_server::Config {
         listen: String::new(),
-        name: None,
+        name: Some(name.to_owned()),
         address: None,
         cell: CELL,
         cell_secret: hex(&SECRET),
@@ -322,7 +365,7 @@ fn start_node(
     dir: &Path,
     tls: &TlsFiles,
     n: usize,
-    volume_manager: &str,
+    volume_managers: &VolumeManagers,
     options: &Options,
     address: Option<&str>,
 ) -> Daemon {
@@ -334,7 +377,7 @@ fn start_node(
         cell: CELL,
         address: String::new(),
         cell_secret: hex(&SECRET),
-        volume_manager: volume_manager.to_owned(),
+        volume_manager: volume_managers.clone(),
         slot_bytes: SLOT_BYTES,
         // The areas in front of the slots take a few MiB.
         create_size_bytes: Some(options.slots * SLOT_BYTES + (8 << 20)),
@@ -356,7 +399,7 @@ fn start_node(
     })
 }
 
-pub fn frontend_config(dir: &Path, tls: &TlsFiles, volume_manager: &str, options: &Options) -> Config {
+pub fn frontend_config(dir: &Path, tls: &TlsFiles, volume_managers: &VolumeManagers, options: &Options) -> Config {
     Config {
         listen: String::new(),
         address: String::new(),
@@ -366,7 +409,7 @@ pub fn frontend_config(dir: &Path, tls: &TlsFiles, volume_manager: &str, options
         master_key: hex(&[3; 32]),
         catalog_dir: dir.join("catalog"),
         catalog: CatalogConfig::default(),
-        volume_manager: volume_manager.to_owned(),
+        volume_manager: volume_managers.clone(),
         hedge_ms: options.hedge_ms,
         tls: tls.clone(),
         cache: CacheConfig { bytes: options.cache_bytes },
@@ -375,8 +418,8 @@ pub fn frontend_config(dir: &Path, tls: &TlsFiles, volume_manager: &str, options
     }
 }
 
-fn start_frontend(dir: &Path, tls: &TlsFiles, volume_manager: &str, options: &Options) -> Daemon {
-    let mut config = frontend_config(dir, tls, volume_manager, options);
+fn start_frontend(dir: &Path, tls: &TlsFiles, volume_managers: &VolumeManagers, options: &Options) -> Daemon {
+    let mut config = frontend_config(dir, tls, volume_managers, options);
     Daemon::start(None, |listener, address, shutdown| {
         config.address = address;
         async move {

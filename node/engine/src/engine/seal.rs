@@ -32,6 +32,7 @@ impl Engine {
             let fenced = SlotHeader { state: SlotState::Fenced, epoch, term, ..header };
             self.commit_slot(slot, fenced).await?;
         }
+        self.shared.hear_term(term);
         Ok(self.with_slot(slot, |slot| slot.live.as_ref().map_or(0, |live| live.tail)))
     }
 
@@ -81,6 +82,7 @@ impl Engine {
         };
         let sealed = self.append_footer(slot, end, sealed, &footer).await?;
         self.commit_slot(slot, sealed).await?;
+        self.shared.hear_term(term);
         self.end_writing(slot).await;
         self.with_slot(slot, |slot| slot.live = None);
         tracing::debug!(%volume, slot, length, "sealed");

@@ -186,6 +186,7 @@ impl Engine {
             return Err(EngineError::StaleTerm { given: term, current });
         }
         self.highest_term.set(term);
+        self.shared.hear_term(term);
         Ok(())
     }
 
@@ -198,6 +199,7 @@ impl Engine {
         let trashed_at = headers().map(|header| header.trashed_at).max().unwrap_or(0);
         self.shared.resume_uptime(trashed_at.max(facts.uptime_s));
         self.highest_term.set(headers().map(|header| header.term).max().unwrap_or(0).max(facts.term));
+        self.shared.hear_term(self.highest_term.get());
         self.scrub.borrow_mut().cursor = match facts.scrub.within(self.geometry().slots) {
             Some(cursor) => cursor,
             None => {

@@ -213,7 +213,7 @@ fn config(dir: &std::path::Path) -> Config {
         cell: CELL,
         address: String::new(),
         cell_secret: String::new(),
-        volume_manager: String::new(),
+        volume_manager: holdfast_volume_manager_client::VolumeManagers(Vec::new()),
         slot_bytes: 16 << 20,
         create_size_bytes: None,
         tls: tls(dir),

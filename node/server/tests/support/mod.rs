@@ -163,7 +163,7 @@ pub fn config(dir: &Path, tls: &TlsFiles, name: &str, disks: usize, volume_manag
         cell: CELL,
         address: "https://127.0.0.1:1".to_owned(),
         cell_secret: hex(&SECRET),
-        volume_manager: volume_manager.to_owned(),
+        volume_manager: volume_manager.into(),
         slot_bytes: SLOT_BYTES,
         create_size_bytes: Some(DISK_BYTES),
         tls: tls.clone(),

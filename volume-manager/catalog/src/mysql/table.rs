@@ -9,11 +9,11 @@ use holdfast_libs_types::{CellId, DiskId, InstanceId, NodeId, VolumeId, WriteEpo
 use super::database::{Database, retry, to_the_end, values};
 use super::schema::{Identity, Part, prepare};
 use super::url::DatabaseUrl;
-use super::{reader, writer};
+use super::{reader, recovery, writer};
 use crate::number::int;
 use crate::table::{
-    Candidate, Disk, DiskInfo, Leader, Leadership, LengthCommitted, NewVolume, Node, Registration, ReplicationTable,
-    TableReader, Term, Volume, VolumeLocations, VolumeState,
+    Candidate, Disk, DiskInfo, FoundVolume, Leader, Leadership, LengthCommitted, NewVolume, Node, Registration,
+    ReplicationTable, TableReader, Term, Volume, VolumeLocations, VolumeState,
 };
 use crate::{CatalogError, rules};
 
@@ -35,9 +35,10 @@ impl MysqlTable {
 
 /// A write: tried until it is done, and to its end.
 macro_rules! write {
-    ($self:ident, $write:ident($($argument:expr),*)) => {{
+    ($self:ident, $write:ident($($argument:expr),*)) => { write!($self, writer::$write($($argument),*)) };
+    ($self:ident, $place:ident::$write:ident($($argument:expr),*)) => {{
         let database = $self.0.clone();
-        to_the_end(async move { retry(&database, || writer::$write(&database, $($argument),*)).await }).await
+        to_the_end(async move { retry(&database, || $place::$write(&database, $($argument),*)).await }).await
     }};
 }
 
@@ -53,6 +54,10 @@ impl TableReader for MysqlTable {
 
     async fn generation(&self) -> Result<u32, CatalogError> {
         retry(&self.0, || reader::generation(&self.0)).await
+    }
+
+    async fn lost(&self) -> Result<Option<String>, CatalogError> {
+        retry(&self.0, || recovery::lost(&self.0)).await
     }
 
     async fn volume(&self, volume: VolumeId) -> Result<Option<Volume>, CatalogError> {
@@ -121,6 +126,28 @@ impl ReplicationTable for MysqlTable {
 
     async fn raise_generation(&self, term: Term) -> Result<u32, CatalogError> {
         write!(self, raise_generation(term))
+    }
+
+    async fn mark_lost(&self, term: Term, why: &str) -> Result<(), CatalogError> {
+        let why = why.to_owned();
+        write!(self, recovery::mark_lost(term, &why))
+    }
+
+    async fn raise_term(&self, term: Term, above: Term) -> Result<(), CatalogError> {
+        write!(self, recovery::raise_term(term, above))
+    }
+
+    async fn take_in(&self, term: Term, found: &FoundVolume) -> Result<(), CatalogError> {
+        let found = found.clone();
+        write!(self, recovery::take_in(term, &found))
+    }
+
+    async fn forget_unsealed(&self, term: Term) -> Result<u64, CatalogError> {
+        write!(self, recovery::forget_unsealed(term))
+    }
+
+    async fn recovered(&self, term: Term, above: u32) -> Result<(), CatalogError> {
+        write!(self, recovery::recovered(term, above))
     }
 
     async fn create_volume(&self, term: Term, new: &NewVolume) -> Result<(), CatalogError> {

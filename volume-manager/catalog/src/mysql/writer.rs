@@ -18,7 +18,7 @@ use crate::table::{
 };
 
 /// Compares the term, and keeps it until the transaction ends.
-async fn check_term(tx: &mut Transaction<'_>, term: Term) -> Result<(), CatalogError> {
+pub(super) async fn check_term(tx: &mut Transaction<'_>, term: Term) -> Result<(), CatalogError> {
     let current = tx.first("SELECT term FROM leader WHERE one = 1 LOCK IN SHARE MODE", values![]).await?;
     rules::check_term(term, decode_term(current)?)
 }
@@ -247,7 +247,11 @@ pub(super) async fn commit_seal(
 }
 
 /// Replaces a volume's list of replicas by one that was checked.
-async fn write_replicas(tx: &mut Transaction<'_>, volume: VolumeId, disks: &[DiskId]) -> Result<(), CatalogError> {
+pub(super) async fn write_replicas(
+    tx: &mut Transaction<'_>,
+    volume: VolumeId,
+    disks: &[DiskId],
+) -> Result<(), CatalogError> {
     tx.change("DELETE FROM replicas WHERE volume = ?", values![volume.as_bytes()]).await?;
     for (place, disk) in disks.iter().enumerate() {
         if tx.first("SELECT 1 FROM disks WHERE disk = ?", values![disk.as_bytes()]).await?.is_none() {

@@ -108,6 +108,24 @@ impl Database {
         Self(Arc::new(Inner { path, writer, readers: Mutex::default(), returned: Condvar::new() }))
     }
 
+    /// Writes a copy of the file, as of one moment, to a new file.
+    pub fn copy_into(&self, path: &Path) -> Result<(), CatalogError> {
+        let connection = connect(&self.0.path, OpenFlags::empty())?;
+        let path = path.to_str().ok_or_else(|| CatalogError::NotCatalog {
+            place: shown(path),
+            what: "has a name that is not UTF-8; choose another".into(),
+        })?;
+        connection.execute("VACUUM INTO ?1", [path])?;
+        Ok(())
+    }
+
+    /// Brings everything from the log into the file itself, which is whole without it afterwards.
+    pub fn settle(&self) -> Result<(), CatalogError> {
+        let Some(writer) = &self.0.writer else { return Ok(()) };
+        let busy: i64 = lock(writer).query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+        if busy == 0 { Ok(()) } else { Err(CatalogError::Busy) }
+    }
+
     /// Runs `work` on one snapshot of the file.
     pub fn read<T>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<T, CatalogError>) -> Result<T, CatalogError> {
         let mut lent = self.reader()?;

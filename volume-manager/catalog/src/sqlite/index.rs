@@ -65,6 +65,18 @@ impl IndexFile {
         Ok(Self { db: Database::open(dir, &SCHEMA, cell)?, clock })
     }
 
+    pub fn open_read_only(dir: &Path, cell: CellId, clock: WallClock) -> Result<Self, CatalogError> {
+        Ok(Self { db: Database::open_read_only(dir, &SCHEMA, cell)?, clock })
+    }
+
+    pub fn copy_into(&self, path: &Path) -> Result<(), CatalogError> {
+        self.db.copy_into(path)
+    }
+
+    pub fn settle(&self) -> Result<(), CatalogError> {
+        self.db.settle()
+    }
+
     pub fn lookup(&self, hashes: &[BlockHash]) -> Result<Vec<Option<IndexRow>>, CatalogError> {
         self.db.read(|tx| hashes.iter().map(|hash| rows::lookup(tx, *hash)).collect())
     }

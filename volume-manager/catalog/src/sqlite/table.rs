@@ -2,6 +2,7 @@
 
 mod inventory;
 mod reader;
+pub(super) mod recovery;
 mod seal;
 #[cfg(test)]
 mod tests;
@@ -167,6 +168,15 @@ impl TableFile {
             };
             Ok(())
         })
+    }
+
+    /// Writes what a copy that is put back begins with; `work` gets the term and the generation of the copy.
+    pub(super) fn restored(
+        &self,
+        work: impl FnOnce(&Transaction<'_>, Term, u32) -> Result<(), CatalogError>,
+    ) -> Result<(), CatalogError> {
+        self.db.write(|tx| work(tx, current_term(tx)?, generation(tx)?))?;
+        self.db.settle()
     }
 
     pub fn reader(&self) -> &TableFileReader {

@@ -85,7 +85,7 @@ fn step(world: World, step: Step) -> Option<(World, bool)> {
     Some((after, taken))
 }
 
-fn candidate(who: usize) -> Candidate {
+pub fn candidate(who: usize) -> Candidate {
     Candidate { holder: format!("manager-{who}"), address: format!("https://127.0.0.1:{who}") }
 }
 

@@ -9,6 +9,7 @@ mod leadership;
 mod migration;
 mod mysql;
 mod proxy;
+mod recovery;
 mod subject;
 mod table;
 
@@ -54,6 +55,11 @@ every_store! {
         in_every_state_two_leaders_can_do_what_the_model_says_and_no_more
         a_lease_ends_by_itself_and_only_then_another_leads
         of_many_candidates_one_leads;
+    recovery:
+        volumes_are_taken_in_from_the_disks_while_the_table_is_marked_as_lost
+        once_it_is_marked_a_disk_may_register_with_any_nonce_once
+        a_term_is_raised_above_what_the_nodes_know
+        a_leader_that_was_replaced_recovers_nothing;
     table:
         a_volume_lives_from_creating_to_sealed_and_each_step_can_be_repeated
         what_contradicts_an_earlier_step_is_refused

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use holdfast_libs_transport::tls::TlsFiles;
 use holdfast_libs_transport::{CallError, HttpClient, Role, ServiceTokens};
 use holdfast_libs_types::{BlockHash, CellId, DiskId, InstanceId, VolumeId, WriteEpoch};
+use holdfast_node_client::RecordInfo;
 use holdfast_volume_manager_catalog::{BlockIndex, Catalog, CatalogConfig, NewRow, Volume, VolumeInsert};
 use holdfast_volume_manager_client::{LeaseRequest, LeasedVolume, SealAsk, VolumeManagerClient};
 use holdfast_volume_manager_server::{Config, Copies, ServerError, Timing, run_on};
@@ -280,7 +281,21 @@ impl Cell {
 
     /// Inserts an index row that ends where `pages` pages end.
     pub async fn acknowledge(&self, volume: VolumeId, pages: u64) {
+        for node in &self.nodes {
+            let row = rows(volume, pages).rows.remove(0);
+            node.write_record(volume, RecordInfo { hash: row.hash, offset: row.offset, length: row.length, flags: 0 });
+        }
         self.index().await.insert(&rows(volume, pages)).await.unwrap();
+    }
+
+    /// The volume manager dies and its catalog is gone; the disks are as they were.
+    pub fn lose_catalog(&mut self) {
+        self.crash_manager();
+        self.catalog = OnceCell::new();
+        std::fs::remove_dir_all(&self.config.data_dir).unwrap();
+        for node in &self.nodes {
+            node.confirm_incarnations();
+        }
     }
 
     pub async fn ask_to_seal(&self, volume: VolumeId) {
@@ -305,6 +320,6 @@ impl Cell {
 pub fn rows(volume: VolumeId, pages: u64) -> VolumeInsert {
     let end = pages * PAGE;
     let hash = BlockHash::of(&[volume.as_bytes().as_slice(), &end.to_le_bytes()].concat());
-    let row = NewRow { hash, offset: end - 100, length: 100, plain_len: 36 };
+    let row = NewRow { hash, offset: end - 200, length: 200, plain_len: 56 };
     VolumeInsert { volume, epoch: WriteEpoch(1), end, rows: vec![row] }
 }

@@ -13,8 +13,8 @@ use holdfast_libs_transport::tls::TlsFiles;
 use holdfast_libs_transport::{ApiError, HttpClient, Role, ServiceTokens};
 use holdfast_libs_types::{BlockHash, DiskId, InstanceId, NodeId, VolumeId, WriteEpoch};
 use holdfast_node_client::{
-    CancelCopy, CopyRequest, CreateExtent, ExtentInfo, ExtentState, FenceRequest, KeyringBody, SealRequest, Sealed,
-    Tail, TrashRequest, code,
+    CancelCopy, CopyRequest, CreateExtent, ExtentInfo, ExtentState, FenceRequest, KeyringBody, RecordInfo, SealRequest,
+    Sealed, Tail, TrashRequest, code,
 };
 use holdfast_volume_manager_client::{DiskReport, Heartbeat, Register, VolumeManagerClient};
 use http::StatusCode;
@@ -35,6 +35,8 @@ pub enum Call {
     /// One extent is asked for.
     Holds,
     Trash,
+    Records,
+    Keyring,
 }
 
 #[derive(Debug, Clone)]
@@ -65,6 +67,12 @@ struct Inner {
     term: u64,
     manager: String,
     keyrings: Vec<KeyringBody>,
+    /// What its disks have of each volume, as far as they were written.
+    records: BTreeMap<VolumeId, Vec<RecordInfo>>,
+    /// Extents whose end may be torn.
+    torn: HashSet<(DiskId, VolumeId)>,
+    /// How many more calls it answers.
+    quota: Option<usize>,
     /// What became of each disk at the last registration.
     judged: HashMap<DiskId, (bool, Option<String>)>,
 }
@@ -98,6 +106,9 @@ impl FakeNode {
             term: 0,
             manager: String::new(),
             keyrings: Vec::new(),
+            records: BTreeMap::new(),
+            torn: HashSet::new(),
+            quota: None,
             judged: HashMap::new(),
         }));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -112,7 +123,8 @@ impl FakeNode {
             .route("/v1/copy", post(copy))
             .route("/v1/copy/cancel", post(cancel))
             .route("/v1/trash", post(trash))
-            .route("/v1/keyring", post(keyring))
+            .route("/v1/keyring", post(keyring).get(keys))
+            .route("/v1/disks/{disk}/records/{volume}", get(records))
             .route("/v1/disks/{disk}/extents", get(extents))
             .route("/v1/disks/{disk}/extents/{volume}", get(holds))
             .route_layer(from_fn_with_state(guard, require_role))
@@ -136,9 +148,9 @@ impl FakeNode {
 
     /// What it says of itself when it registers.
     pub fn registration(&self) -> Register {
-        let (instance, disks) = {
+        let (instance, disks, term) = {
             let inner = self.inner();
-            (inner.instance, inner.reports.values().cloned().collect())
+            (inner.instance, inner.reports.values().cloned().collect(), inner.term)
         };
         Register {
             cell: CELL,
@@ -149,6 +161,7 @@ impl FakeNode {
             address: self.address.clone(),
             disks,
             unusable: Vec::new(),
+            term,
         }
     }
 
@@ -211,6 +224,38 @@ impl FakeNode {
         self.inner().extents.insert((disk, volume), extent);
     }
 
+    /// Its disks got a record of a volume.
+    pub fn write_record(&self, volume: VolumeId, record: RecordInfo) {
+        self.inner().records.entry(volume).or_default().push(record);
+    }
+
+    /// The end of an extent may be torn.
+    pub fn tear(&self, disk: DiskId, volume: VolumeId) {
+        self.inner().torn.insert((disk, volume));
+    }
+
+    /// It answers so many more calls, then none; or all again.
+    pub fn answer_only(&self, calls: Option<usize>) {
+        self.inner().quota = calls;
+    }
+
+    /// It obeyed a leader of this term.
+    pub fn obey(&self, term: u64) {
+        self.inner().term = term;
+    }
+
+    /// Its disks were registered, and show what they were given then.
+    pub fn confirm_incarnations(&self) {
+        for report in self.inner().reports.values_mut() {
+            (report.previous_nonce, report.nonce) = (report.nonce, report.nonce + 1);
+        }
+    }
+
+    /// Calls that it got so far.
+    pub fn calls(&self) -> Vec<Call> {
+        self.inner().calls.iter().map(|(call, _, _)| *call).collect()
+    }
+
     /// Generations of the keyring that it was given, in order.
     pub fn keyrings(&self) -> Vec<KeyringBody> {
         self.inner().keyrings.clone()
@@ -263,10 +308,10 @@ pub fn report(disk: DiskId) -> DiskReport {
 /// Registers, then sends heartbeats, and registers again when it is told to.
 async fn live(register: Register, inner: Shared, http: HttpClient, stop: CancellationToken) {
     while !stop.is_cancelled() {
-        let (manager, silent, disks, instance) = {
+        let (manager, silent, disks, (instance, term)) = {
             let inner = inner.lock().unwrap();
             let disks: Vec<DiskReport> = inner.reports.values().cloned().collect();
-            (inner.manager.clone(), inner.silent, disks, inner.instance)
+            (inner.manager.clone(), inner.silent, disks, (inner.instance, inner.term))
         };
         if !manager.is_empty() && !silent {
             let client = VolumeManagerClient::new(http.clone(), manager);
@@ -278,7 +323,7 @@ async fn live(register: Register, inner: Shared, http: HttpClient, stop: Cancell
             };
             // A volume manager that crashed does not answer; the next one will.
             if client.heartbeat(&heartbeat).await.is_ok_and(|answer| answer.register)
-                && let Ok(answer) = client.register(&Register { instance, disks, ..register.clone() }).await
+                && let Ok(answer) = client.register(&Register { instance, disks, term, ..register.clone() }).await
             {
                 let judged = answer.disks.into_iter().map(|disk| (disk.disk, (disk.accepted, disk.reason)));
                 inner.lock().unwrap().judged.extend(judged);
@@ -299,6 +344,9 @@ async fn enter(inner: &Shared, call: Call, disk: DiskId, volume: VolumeId, term:
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let mut inner = inner.lock().unwrap();
+    if let Some(left) = &mut inner.quota {
+        *left = left.checked_sub(1).ok_or_else(|| refusal(code::DISK_FAILED))?;
+    }
     if let Some(code) = inner.refuse.get(&(call, disk)) {
         return Err(refusal(code));
     }
@@ -397,13 +445,40 @@ async fn keyring(State(inner): State<Shared>, Json(body): Json<KeyringBody>) -> 
     Json(Value::Null)
 }
 
+async fn keys(State(inner): State<Shared>) -> Result<Json<KeyringBody>, ApiError> {
+    let (disk, term) = {
+        let inner = inner.lock().unwrap();
+        (*inner.reports.keys().next().unwrap(), inner.term)
+    };
+    enter(&inner, Call::Keyring, disk, VolumeId::default(), term).await?;
+    let newest = inner.lock().unwrap().keyrings.iter().max_by_key(|keyring| keyring.generation).cloned();
+    Ok(Json(newest.unwrap_or(KeyringBody { generation: 0, keys: Vec::new() })))
+}
+
+async fn records(
+    State(inner): State<Shared>,
+    Path((disk, volume)): Path<(String, String)>,
+) -> Result<Json<Vec<RecordInfo>>, ApiError> {
+    let (disk, volume): (DiskId, VolumeId) = (disk.parse().unwrap(), volume.parse().unwrap());
+    let term = inner.lock().unwrap().term;
+    enter(&inner, Call::Records, disk, volume, term).await?;
+    let mut inner = inner.lock().unwrap();
+    let extent = known(&mut inner, disk, volume)?.clone();
+    if extent.digest.is_none() {
+        return Err(refusal(code::WRONG_STATE));
+    }
+    let all = inner.records.get(&volume).cloned().unwrap_or_default();
+    Ok(Json(all.into_iter().filter(|record| record.offset + u64::from(record.length) <= extent.tail).collect()))
+}
+
 async fn extents(State(inner): State<Shared>, Path(disk): Path<String>) -> Result<Json<Vec<ExtentInfo>>, ApiError> {
     let disk: DiskId = disk.parse().unwrap();
     let term = inner.lock().unwrap().term; // A listing carries none.
     enter(&inner, Call::Extents, disk, VolumeId::default(), term).await?;
     let inner = inner.lock().unwrap();
     let held = inner.extents.iter().filter(|(key, _)| key.0 == disk);
-    Ok(Json(held.map(|((disk, volume), extent)| info(*disk, *volume, extent)).collect()))
+    let note = |key| inner.torn.contains(key).then(|| "torn or damaged at the end".to_owned());
+    Ok(Json(held.map(|(key, extent)| ExtentInfo { note: note(key), ..info(key.0, key.1, extent) }).collect()))
 }
 
 async fn holds(

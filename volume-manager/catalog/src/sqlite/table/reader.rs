@@ -27,6 +27,10 @@ impl TableFileReader {
         Self { db, clock }
     }
 
+    pub fn copy_into(&self, path: &std::path::Path) -> Result<(), CatalogError> {
+        self.db.copy_into(path)
+    }
+
     pub fn term(&self) -> Result<Term, CatalogError> {
         self.db.read(super::current_term)
     }
@@ -37,6 +41,10 @@ impl TableFileReader {
 
     pub fn generation(&self) -> Result<u32, CatalogError> {
         self.db.read(super::generation)
+    }
+
+    pub fn lost(&self) -> Result<Option<String>, CatalogError> {
+        self.db.read(super::recovery::mark)
     }
 
     pub fn volume(&self, id: VolumeId) -> Result<Option<Volume>, CatalogError> {

@@ -1,0 +1,204 @@
+//! `admin catalog`: copies of the catalog, and the catalog made again from the disks.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+use clap::{Args, Subcommand};
+use holdfast_volume_manager_client::{RebuildState, RebuildStatus};
+use holdfast_volume_manager_server::{Config, copies};
+use serde::Serialize;
+
+use super::cell::{BeforeCommand, Cell, CellTarget};
+use crate::outcome::usage;
+use crate::show;
+
+/// Between two looks at a rebuild.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// A volume manager that begins another term during a rebuild answers again within this.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[derive(Subcommand)]
+pub enum CatalogCommand {
+    /// Make the whole catalog again from the disks: volumes, blocks, keys
+    ///
+    /// For a catalog that was lost or restored, and for disks that come back with volumes that it does not know. Start all nodes
+    /// first. While it runs nothing is leased, so writes stop; blocks that the catalog knows are read. Nothing is removed from
+    /// any disk. When it stops before its end, run it again.
+    #[command(
+        after_help = "Exit codes: 0 every volume was taken in, 1 some could not be (the report is printed all the same) or it \
+                            stopped, 2 usage, 3 unreachable."
+    )]
+    Rebuild(RebuildOptions),
+    /// Copy the catalog into a new folder, also while the cell is in use; run it on the volume manager's machine
+    Backup(BackupOptions),
+    /// Put a copy back; run it on the volume manager's machine, with volume manager and frontends stopped
+    ///
+    /// What was written since the copy was made is not in it: start the volume manager and all nodes afterwards, and run
+    /// `holdfast admin catalog rebuild`, which finds it on the disks. Until then nothing is leased.
+    Restore(RestoreOptions),
+}
+
+#[derive(Args)]
+pub struct RebuildOptions {
+    #[command(flatten)]
+    pub target: CellTarget,
+    /// Only tell how far it is
+    #[arg(long)]
+    pub status: bool,
+}
+
+/// Whose catalog is meant, and how the command answers.
+#[derive(Args)]
+pub struct CatalogPlace {
+    /// The cell that `holdfast dev --data DIR` runs, or ran
+    #[arg(long, value_name = "DIR", conflicts_with = "volume_manager")]
+    pub dev: Option<PathBuf>,
+    /// The volume manager's configuration
+    #[arg(long, value_name = "FILE")]
+    pub volume_manager: Option<PathBuf>,
+    /// Print one JSON document on stdout
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub struct BackupOptions {
+    /// New folder for the copy
+    #[arg(value_name = "FOLDER")]
+    pub into: PathBuf,
+    #[command(flatten)]
+    pub place: CatalogPlace,
+}
+
+#[derive(Args)]
+pub struct RestoreOptions {
+    /// Folder of the copy
+    #[arg(value_name = "FOLDER")]
+    pub from: PathBuf,
+    /// Move a catalog that stands there aside, into a folder beside it
+    #[arg(long)]
+    pub replace: bool,
+    #[command(flatten)]
+    pub place: CatalogPlace,
+}
+
+pub fn run(before: &BeforeCommand, command: CatalogCommand) -> anyhow::Result<()> {
+    match command {
+        CatalogCommand::Rebuild(options) => {
+            super::on(before, &options.target.clone(), |cell| rebuild(cell, options.status))
+        }
+        CatalogCommand::Backup(options) => {
+            let backup = copies::back_up(&configuration(before, &options.place)?, &options.into)?;
+            let bytes = show::bytes(backup.index.bytes + backup.table.bytes);
+            let text = format!("copied into {}: {bytes}\n", options.into.display());
+            answer(before.json || options.place.json, &backup, &text)
+        }
+        CatalogCommand::Restore(options) => {
+            let restored = copies::restore(&configuration(before, &options.place)?, &options.from, options.replace)?;
+            let mut text = String::from(
+                "restored. Start the volume manager and all nodes, then run `holdfast admin catalog rebuild`: what was \
+                 written since the copy was made is on the disks\n",
+            );
+            if let Some(aside) = &restored.replaced {
+                text.push_str(&format!("what stood there before is in {}\n", aside.display()));
+            }
+            answer(before.json || options.place.json, &restored, &text)
+        }
+    }
+}
+
+fn configuration(before: &BeforeCommand, place: &CatalogPlace) -> anyhow::Result<Config> {
+    if before.config.is_some() {
+        return Err(usage(
+            "--config names an operator's configuration; the volume manager's goes with --volume-manager",
+        ));
+    }
+    let named = |folder: &PathBuf| folder.join("etc/volume-manager.toml");
+    let environment = || std::env::var_os("HOLDFAST_DEV").filter(|value| !value.is_empty()).map(PathBuf::from);
+    let dev = place.dev.clone().or_else(|| before.dev.clone());
+    let file = match (&place.volume_manager, dev) {
+        (Some(file), _) => file.clone(),
+        (None, Some(folder)) => named(&folder),
+        (None, None) => match environment() {
+            Some(folder) => named(&folder),
+            None => return Err(usage("say whose catalog: --volume-manager FILE, its configuration, or --dev DIR")),
+        },
+    };
+    Ok(Config::load(Path::new(&file))?)
+}
+
+fn answer(json: bool, document: &impl Serialize, text: &str) -> anyhow::Result<()> {
+    if json { show::line(&serde_json::to_string_pretty(document)?) } else { show::text(text) }
+}
+
+async fn rebuild(cell: Cell, only_status: bool) -> anyhow::Result<()> {
+    let volume_manager = cell.volume_manager();
+    if only_status {
+        let status = volume_manager.rebuild_status().await?;
+        return cell.answer(&status, || report(&status));
+    }
+    let mut status = volume_manager.rebuild().await?;
+    let bar = show::count(0, "reading the disks");
+    let mut heard = Instant::now();
+    while status.state == RebuildState::Running {
+        tokio::time::sleep(LOOK).await;
+        match volume_manager.rebuild_status().await {
+            Ok(now) => (status, heard) = (now, Instant::now()),
+            Err(error) if heard.elapsed() > PATIENCE => return Err(error.into()),
+            Err(_) => continue,
+        }
+        bar.set_length(status.volumes);
+        bar.set_position(status.volumes_done);
+        bar.set_message(status.detail.clone());
+    }
+    bar.finish_and_clear();
+    cell.answer(&status, || report(&status))?;
+    match (status.state, status.not_recovered_total) {
+        (RebuildState::Done, 0) => Ok(()),
+        (RebuildState::Done, left) => {
+            bail!("{left} volumes could not be recovered now; they stay on their disks as they are")
+        }
+        (RebuildState::None, _) => {
+            bail!("another volume manager leads now, and the rebuild has not ended: run it again")
+        }
+        _ => bail!("the rebuild stopped before its end, and can be run again: {}", status.detail),
+    }
+}
+
+/// The whole status as text.
+fn report(status: &RebuildStatus) -> String {
+    let state = match status.state {
+        RebuildState::None => "none",
+        RebuildState::Running => "running",
+        RebuildState::Done => "done",
+        RebuildState::Stopped => "stopped",
+    };
+    let left = status.seconds_left.map(|left| format!(", about {left} s left")).unwrap_or_default();
+    let mut rows = vec![
+        ("rebuild", format!("{state} after {} s{left}", status.seconds)),
+        ("read", format!("{} disks of {} nodes, {} keys", status.disks, status.nodes, status.keys)),
+        (
+            "volumes",
+            format!(
+                "{} of {} looked at; {} were new to the catalog, {} were open and are sealed",
+                status.volumes_done, status.volumes, status.taken_in, status.sealed
+            ),
+        ),
+        ("blocks", format!("{} in the index; {} records were added", status.blocks, status.records)),
+        ("to be repaired", format!("{} volumes with fewer replicas than they should have", status.short_of_replicas)),
+        ("not recovered", format!("{} volumes", status.not_recovered_total)),
+    ];
+    if !status.detail.is_empty() {
+        rows.insert(1, ("", status.detail.clone()));
+    }
+    if let Some(lost) = &status.lost {
+        rows.push(("catalog", format!("not whole: {lost}")));
+    }
+    let mut out: String = rows.iter().map(|(name, value)| format!("{name:<15} {value}\n")).collect();
+    for volume in &status.not_recovered {
+        out.push_str(&format!("  volume {}: {}\n", volume.volume, volume.why));
+    }
+    out
+}
