@@ -148,6 +148,13 @@ impl Oracle {
         Ok(())
     }
 
+    /// One of them; none when there is none.
+    pub fn any(&self, random: &mut SmallRng) -> Option<BlockHash> {
+        let all = self.acknowledged.lock().ok()?;
+        let at = (random.next_u64() as usize).checked_rem(all.len())?;
+        all.get(at).copied()
+    }
+
     /// Everything acknowledged so far.
     pub fn all(&self) -> Vec<BlockHash> {
         self.acknowledged.lock().map(|all| all.clone()).unwrap_or_default()

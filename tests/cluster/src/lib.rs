@@ -5,6 +5,8 @@
 pub mod blocks;
 pub mod cell;
 pub mod disks;
+pub mod load;
+pub mod replicas;
 pub mod tree;
 
 use std::time::{Duration, Instant};

@@ -4,102 +4,17 @@
 //! restart, not durability; durability is shown by the engine's crash test on the simulated disk.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use holdfast_libs_types::BlockHash;
-use holdfast_tests_cluster::blocks::{Blocks, Oracle, random_block};
+use holdfast_tests_cluster::blocks::{Blocks, Oracle};
 use holdfast_tests_cluster::cell::{Cell, scratch};
+use holdfast_tests_cluster::load::{Load, Pace, read_back, wait_writable};
 use holdfast_tests_cluster::{rounds, seed, wait_for};
 use nix::sys::signal::Signal;
 use rand::rngs::SmallRng;
 use rand::seq::SliceRandom as _;
 use rand::{Rng as _, SeedableRng as _};
-use tokio::task::JoinSet;
-
-/// Writers at once.
-const WRITERS: u64 = 8;
-
-/// Largest block.
-const MAX_BYTES: usize = 512 * 1024;
-
-/// Puts blocks until told to stop, noting what was acknowledged.
-struct Load {
-    stop: Arc<AtomicBool>,
-    in_flight: Arc<AtomicU64>,
-    tasks: JoinSet<anyhow::Result<()>>,
-}
-
-impl Load {
-    fn start(blocks: &Blocks, oracle: &Arc<Oracle>, first_seed: u64) -> Self {
-        let (stop, in_flight) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let mut tasks = JoinSet::new();
-        for writer in 0..WRITERS {
-            let (blocks, oracle) = (blocks.clone(), Arc::clone(oracle));
-            let (stop, in_flight) = (Arc::clone(&stop), Arc::clone(&in_flight));
-            tasks.spawn(async move {
-                let mut number = 0;
-                while !stop.load(Ordering::Relaxed) {
-                    let block = random_block(first_seed + (writer << 32) + number, MAX_BYTES);
-                    in_flight.fetch_add(1, Ordering::Relaxed);
-                    let put = blocks.put(&block).await;
-                    in_flight.fetch_sub(1, Ordering::Relaxed);
-                    match put {
-                        Ok(hash) => oracle.note(hash)?,
-                        // A dead daemon answers at once; what was not acknowledged is nobody's loss.
-                        Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
-                    }
-                    number += 1;
-                }
-                Ok(())
-            });
-        }
-        Self { stop, in_flight, tasks }
-    }
-
-    async fn stop(mut self) -> anyhow::Result<()> {
-        self.stop.store(true, Ordering::Relaxed);
-        while let Some(ended) = self.tasks.join_next().await {
-            ended??;
-        }
-        Ok(())
-    }
-}
-
-/// Reads blocks back; every one must come, right.
-async fn read_back(blocks: &Blocks, hashes: &[BlockHash]) -> anyhow::Result<()> {
-    let mut tasks = JoinSet::new();
-    for chunk in hashes.chunks(hashes.len().div_ceil(8).max(1)) {
-        let (blocks, chunk) = (blocks.clone(), chunk.to_vec());
-        tasks.spawn(async move {
-            for hash in chunk {
-                blocks.get(hash).await.with_context(|| format!("acknowledged block {hash}"))?;
-            }
-            anyhow::Ok(())
-        });
-    }
-    while let Some(ended) = tasks.join_next().await {
-        ended??;
-    }
-    Ok(())
-}
-
-/// Waits until a put works.
-fn wait_writable(runtime: &tokio::runtime::Runtime, blocks: &Blocks, oracle: &Oracle, seed: u64) -> anyhow::Result<()> {
-    let mut number = 0;
-    wait_for("a put that works", Duration::from_secs(60), || {
-        number += 1;
-        let block = random_block(seed ^ (0xaaaa << 40) ^ number, 1000);
-        Ok(match runtime.block_on(blocks.put(&block)) {
-            Ok(hash) => {
-                oracle.note(hash)?;
-                Ok(())
-            }
-            Err(error) => Err(error.to_string()),
-        })
-    })
-}
 
 #[test]
 fn what_was_acknowledged_survives_kills_of_everything_under_load() -> anyhow::Result<()> {
@@ -116,14 +31,14 @@ fn what_was_acknowledged_survives_kills_of_everything_under_load() -> anyhow::Re
         let blocks = Blocks::of(&cell)?;
         wait_writable(&runtime, &blocks, &oracle, seed + round)?;
         let already = oracle.all().len();
-        let load = runtime.block_on(async { Load::start(&blocks, &oracle, seed ^ (round << 40)) });
+        let load = runtime.block_on(async { Load::start(&blocks, &oracle, seed ^ (round << 40), Pace::default()) });
         let started = Instant::now();
         let least = 60 + u64::from(random.next_u32() % 40);
         wait_for("acknowledgements", Duration::from_secs(60), || {
             let done = (oracle.all().len() - already) as u64;
             Ok(if done >= least { Ok(()) } else { Err(format!("{done} of {least}")) })
         })?;
-        with_requests += u64::from(load.in_flight.load(Ordering::Relaxed) > 0);
+        with_requests += u64::from(load.in_flight() > 0);
         cell.kill_all()?;
         runtime.block_on(load.stop())?;
         cell.resume()?;
@@ -151,7 +66,7 @@ fn one_node_may_die_during_writes_and_during_reads() -> anyhow::Result<()> {
     let mut cell = Cell::start("node-death-", &["--no-clients"])?;
     let blocks = Blocks::of(&cell)?;
 
-    let load = runtime.block_on(async { Load::start(&blocks, &oracle, seed) });
+    let load = runtime.block_on(async { Load::start(&blocks, &oracle, seed, Pace::default()) });
     let enough = |least: usize| {
         wait_for("acknowledgements", Duration::from_secs(60), || {
             let done = oracle.all().len();
@@ -186,7 +101,7 @@ fn a_frontend_that_dies_between_append_and_index_row_loses_nothing_acknowledged(
     let options = ["--no-clients", "--set", "frontend.writer.fault_after_append=5"];
     let mut cell = Cell::start("frontend-death-", &options)?;
     let blocks = Blocks::of(&cell)?;
-    let load = runtime.block_on(async { Load::start(&blocks, &oracle, seed) });
+    let load = runtime.block_on(async { Load::start(&blocks, &oracle, seed, Pace::default()) });
     let mut deaths = 0;
     let mut pid = cell.pid("frontend")?;
     while deaths < 5 {
