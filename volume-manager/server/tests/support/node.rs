@@ -60,6 +60,8 @@ struct Inner {
     instance: InstanceId,
     reports: BTreeMap<DiskId, DiskReport>,
     extents: BTreeMap<(DiskId, VolumeId), Extent>,
+    /// Copies that brought what was not there.
+    copies_made: usize,
     calls: Vec<(Call, DiskId, VolumeId)>,
     hang: HashSet<Call>,
     refuse: HashMap<(Call, DiskId), &'static str>,
@@ -99,6 +101,7 @@ impl FakeNode {
             instance: InstanceId([number; 16]),
             reports,
             extents: BTreeMap::new(),
+            copies_made: 0,
             calls: Vec::new(),
             hang: HashSet::new(),
             refuse: HashMap::new(),
@@ -276,6 +279,11 @@ impl FakeNode {
         self.inner().calls.iter().filter(|(made, ..)| *made == call).count()
     }
 
+    /// Copies that it made: an order to copy what it holds as it was sealed brings nothing.
+    pub fn copies_made(&self) -> usize {
+        self.inner().copies_made
+    }
+
     /// What it holds, with the trash.
     pub fn held(&self) -> Vec<(DiskId, VolumeId, ExtentState)> {
         self.inner().extents.iter().map(|((disk, volume), extent)| (*disk, *volume, extent.state)).collect()
@@ -426,7 +434,7 @@ async fn copy(State(inner): State<Shared>, Json(order): Json<CopyRequest>) -> Re
     }
     let digest = Some(order.digest.clone());
     let extent = Extent { tail: order.length, epoch: order.epoch, state: ExtentState::Sealed, content: 1, digest };
-    inner.extents.insert(key, extent);
+    inner.copies_made += usize::from(inner.extents.insert(key, extent).is_none());
     Ok(Json(Sealed { length: order.length, digest: order.digest }))
 }
 
