@@ -11,7 +11,7 @@
 //! another number of damaged extents than at its last audit is compared at once. That is one audit of a node at a time
 //! with a rest between two, however many findings there are: the next one sees them all.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -116,7 +116,7 @@ async fn audit_disk(
     extents: &[ExtentInfo],
 ) -> Result<(), CatalogError> {
     let disk = view.disk.info.disk;
-    let mut held: HashMap<VolumeId, &ExtentInfo> = extents.iter().map(|extent| (extent.volume, extent)).collect();
+    let mut held: BTreeMap<VolumeId, &ExtentInfo> = extents.iter().map(|extent| (extent.volume, extent)).collect();
     let is_spoiled = |volume: &VolumeId| {
         held.get(volume).is_some_and(|at| matches!(at.state, ExtentState::Damaged | ExtentState::Trashed))
     };

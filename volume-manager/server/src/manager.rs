@@ -80,7 +80,7 @@ pub(crate) struct Progress {
     /// Seals, repairs and moves under way or waiting, by volume.
     pub work: BTreeMap<VolumeId, Work>,
     /// Copies under way, by volume.
-    pub copying: HashMap<VolumeId, CopyUnderWay>,
+    pub copying: BTreeMap<VolumeId, CopyUnderWay>,
     /// Disks that failed a copy of a volume, and when that may be forgotten.
     pub failed_copies: HashMap<(VolumeId, DiskId), Instant>,
     /// The start of a node's process that has a generation of the keyring.
