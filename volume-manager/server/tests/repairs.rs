@@ -260,13 +260,12 @@ async fn no_disk_takes_or_gives_more_copies_at_once_than_it_may_and_a_disk_that_
     let mut cell = Cell::without_manager(timing(), 3).await;
     cell.config.copies.per_disk = 2;
     cell.start_manager().await;
-    let mut volumes = Vec::new();
-    while volumes.len() < 24 {
-        volumes.push(sealed(&cell).await);
-    }
     let lost = cell.nodes[0].disks()[0];
-    let hit: Vec<&Volume> = volumes.iter().filter(|volume| volume.replicas.contains(&lost)).collect();
-    assert!(hit.len() > 4, "{} of 24 on the disk", hit.len());
+    // Where a volume goes is chance: as many as it takes.
+    let mut hit = Vec::new();
+    while hit.len() < 8 {
+        hit.extend(Some(sealed(&cell).await).filter(|volume| volume.replicas.contains(&lost)));
+    }
     let node = &cell.nodes[0];
     node.hang(Call::Copy);
     fail(&cell, lost);
