@@ -37,13 +37,16 @@ pub fn run(suite: &str, length: &Length, seed: Option<u64>) -> anyhow::Result<()
             cargo(&["run", "--package", "holdfast-tests-fuzz", "--", "all", "--seconds", "60"])
                 .args(["--rounds", &rounds, "--seed", &first]),
         ),
-        "kill" => run_command(
-            "soak kill",
-            cargo(&["test", "--release", "--package", "holdfast-tests-cluster", "--test", "kills"])
-                .args(["--", "--nocapture", "--test-threads=1"])
-                .env("HOLDFAST_ROUNDS", rounds)
-                .env("HOLDFAST_SEED", first),
-        ),
+        "kill" => {
+            run_command("binary", &mut cargo(&["build", "--release", "--bin", "holdfast"]))?;
+            run_command(
+                "soak kill",
+                cargo(&["test", "--release", "--package", "holdfast-tests-cluster", "--test", "cells", "kills::"])
+                    .args(["--", "--nocapture", "--test-threads=1"])
+                    .env("HOLDFAST_ROUNDS", rounds)
+                    .env("HOLDFAST_SEED", first),
+            )
+        }
         "kill-engine" => run_command(
             "soak kill-engine",
             cargo(&["test", "--package", "holdfast-node-engine", "--test", "kill", "--", "--nocapture"])

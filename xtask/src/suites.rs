@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context as _, anyhow, bail};
 
 /// What is built together, with the same features of all dependencies. The parsers under fuzz have a suite of their own.
 const TESTED: [&str; 3] = ["--workspace", "--exclude", "holdfast-tests-fuzz"];
@@ -90,27 +90,15 @@ pub fn test(only: Option<&str>) -> anyhow::Result<()> {
         run("binary", cargo(&["build", "--bin", "holdfast"]).args(TESTED))?;
     }
     if wanted("cluster") {
-        cluster()?;
+        // On the binary that lies beside them. One cell at a time: they share two cores, and each starts eight processes.
+        let tests = ["--test", "cells", "--", "--test-threads=1"];
+        run("cluster", cargo(&["test"]).args(TESTED).args(tests))?;
     }
     if wanted("compatibility") {
         compatibility()?;
     }
     eprintln!("==> all in {:.0} s", started.elapsed().as_secs_f32());
     Ok(())
-}
-
-/// The tests of whole cells, on the binary that lies beside them. A single package's tests would be built with other features
-/// of most dependencies than the whole workspace's are, so they are chosen by name instead.
-fn cluster() -> anyhow::Result<()> {
-    let mut tests = cargo(&["test"]);
-    tests.args(TESTED);
-    for file in std::fs::read_dir(root().join("tests/cluster/tests"))? {
-        let path = file?.path();
-        let name = path.file_stem().context("a test without a name")?;
-        tests.arg("--test").arg(name);
-    }
-    // One cell at a time: they share two cores, and each starts eight processes.
-    run("cluster", tests.args(["--", "--test-threads=1"]))
 }
 
 /// The official Python SDK against a `holdfast dev` of its own.

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use holdfast_libs_transport::config::{ConfigError, load};
+use holdfast_libs_transport::tls::TlsFiles;
 use holdfast_libs_types::CellId;
 use serde::Deserialize;
 
@@ -31,18 +32,6 @@ pub struct Config {
     pub quota_bytes: u64,
     /// Certificates.
     pub tls: TlsFiles,
-}
-
-/// PEM files.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TlsFiles {
-    /// This server's certificate chain.
-    pub certificate: PathBuf,
-    /// Its private key.
-    pub key: PathBuf,
-    /// The CA that the frontend's certificate comes from.
-    pub ca: PathBuf,
 }
 
 /// 8 TiB.

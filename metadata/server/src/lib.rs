@@ -23,7 +23,7 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use holdfast_libs_presign::{KeysError, SigningKeys};
 use holdfast_libs_transport::auth::{Guard, require_role};
-use holdfast_libs_transport::tls::{self, TlsError};
+use holdfast_libs_transport::tls::TlsError;
 use holdfast_libs_transport::{HttpClient, Role, ServiceTokens, serve};
 use holdfast_metadata_store::{Store, StoreError};
 use tokio::net::TcpListener;
@@ -33,7 +33,7 @@ use app::App;
 #[doc(hidden)]
 pub use v2::fuzz;
 
-pub use config::{Config, TlsFiles};
+pub use config::Config;
 
 /// Why the daemon does not serve.
 #[derive(Debug, thiserror::Error)]
@@ -77,8 +77,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Serv
         return Err(ServerError::Config { key: "frontend", detail });
     }
     let keys = SigningKeys::parse(&config.signing_keys)?;
-    let server_tls = tls::server_config(&config.tls.certificate, &config.tls.key)?;
-    let client_tls = tls::client_config(&config.tls.ca)?;
+    let server_tls = config.tls.server()?;
+    let client_tls = config.tls.client()?;
     let wakes = Arc::new(wake::Wakes::default());
     let told = Arc::clone(&wakes);
     let store = Store::open(&config.data_dir, Box::new(move |namespace, sequence| told.tell(namespace, sequence)))?;

@@ -13,7 +13,6 @@ use axum::body::Body;
 use holdfast_hw_profiles::profile::Limits;
 use holdfast_libs_sim::disk::SimDisk;
 use holdfast_libs_sim::streams::{SimRng, Streams};
-use holdfast_libs_transport::tls::TlsFiles;
 use holdfast_libs_transport::{HttpClient, Role, ServiceTokens};
 use holdfast_libs_types::batch::BatchBuilder;
 use holdfast_libs_types::record::RecordHeader;
@@ -21,6 +20,7 @@ use holdfast_libs_types::{BlockHash, CellId, DiskId, KeyId, NodeId, VolumeId, Wr
 use holdfast_node_client::code;
 use holdfast_node_engine::simulated::{self, SharedSimDisk, SimulatedDisk};
 use holdfast_node_engine::{OpenOptions, SimulatedClock};
+use holdfast_tests_certificates::certificates;
 use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
@@ -194,16 +194,6 @@ fn batch(volume: VolumeId, offset: u64, len: usize) -> (Vec<u8>, u32) {
     (builder.finish(), length)
 }
 
-/// Files for TLS, which nothing here speaks.
-fn tls(dir: &std::path::Path) -> TlsFiles {
-    let key = rcgen::KeyPair::generate().unwrap();
-    let certificate = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
-    let files = TlsFiles { certificate: dir.join("c"), key: dir.join("k"), ca: dir.join("c") };
-    std::fs::write(&files.certificate, certificate.pem()).unwrap();
-    std::fs::write(&files.key, key.serialize_pem()).unwrap();
-    files
-}
-
 fn config(dir: &std::path::Path) -> Config {
     Config {
         listen: String::new(),
@@ -216,7 +206,7 @@ fn config(dir: &std::path::Path) -> Config {
         volume_manager: holdfast_volume_manager_client::VolumeManagers(Vec::new()),
         slot_bytes: 16 << 20,
         create_size_bytes: None,
-        tls: tls(dir),
+        tls: certificates(dir),
         disks: vec![DiskPath { path: PathBuf::from("nowhere") }],
         watch_ms: 1000,
         profile: None,

@@ -1,0 +1,11 @@
+//! Whole cells as processes.
+//!
+//! One program, since each links all that the daemons are made of.
+
+mod catalog;
+mod damaged_replicas;
+mod input;
+mod kills;
+mod losses;
+mod operator;
+mod sync;

@@ -1,0 +1,297 @@
+//! Nodes that hang, disks that are not what they claim to be or take no more writes, and callers that hang up.
+
+use std::time::Duration;
+
+use crate::support::{self, Call, Cell, FRONTEND, eventually, timing};
+use holdfast_libs_transport::{CallError, Role};
+use holdfast_libs_types::{DiskId, InstanceId, KeyId, VolumeId};
+use holdfast_volume_manager_catalog::{Volume, VolumeState};
+use holdfast_volume_manager_client::{LeaseRequest, Register, UnusableDisk};
+use serde_json::{Value, json};
+
+async fn sealed(cell: &Cell) -> Volume {
+    let leased = cell.written(2).await;
+    cell.ask_to_seal(leased.volume).await;
+    cell.sealed(leased.volume).await
+}
+
+async fn disk_state(cell: &Cell, disk: DiskId) -> (String, String) {
+    let status = cell.admin().status().await.unwrap();
+    let row = status.disks.into_iter().find(|row| row.disk == disk).unwrap();
+    (row.state, row.reason.unwrap_or_default())
+}
+
+#[tokio::test]
+async fn a_faithful_clone_is_refused_while_the_disk_is_in_use_and_is_the_disk_once_that_is_gone() {
+    let mut times = timing();
+    times.suspect_ms = 1000;
+    let cell = Cell::start(times, 1).await;
+    let owner = &cell.nodes[0];
+    let disk = owner.disks()[0];
+    let mut disks = owner.registration().disks;
+    // It shows the very nonce that stands.
+    (disks[0].previous_nonce, disks[0].nonce) = (disks[0].nonce, 77);
+    let clone = Register {
+        node: holdfast_libs_types::NodeId("node-9".to_owned()),
+        instance: InstanceId([99; 16]),
+        address: "https://127.0.0.1:1".to_owned(),
+        disks,
+        ..owner.registration()
+    };
+    let client = cell.client(Role::Node);
+    let judged = client.register(&clone).await.unwrap().disks.remove(0);
+    let reason = judged.reason.unwrap();
+    assert!(!judged.accepted && reason.contains("in use at node node-1"), "{reason}");
+    assert_eq!(disk_state(&cell, disk).await.0, "healthy");
+
+    owner.silence(true);
+    eventually("the disk has moved", async || client.register(&clone).await.unwrap().disks[0].accepted.then_some(()))
+        .await;
+    // The one left behind is the clone now.
+    owner.silence(false);
+    let answer = client.register(&owner.registration()).await.unwrap();
+    assert!(!answer.disks[0].accepted);
+}
+
+/// What node-9 says of the first disk of `owner`, moved there with the nonce that stands.
+fn moved(owner: &support::FakeNode, nonce: u64) -> Register {
+    let mut report = owner.registration().disks.remove(0);
+    (report.previous_nonce, report.nonce) = (report.nonce, nonce);
+    Register {
+        node: holdfast_libs_types::NodeId("node-9".to_owned()),
+        instance: InstanceId([99; 16]),
+        address: "https://127.0.0.1:1".to_owned(),
+        zone: "zone-9".to_owned(),
+        rack: "rack-1".to_owned(),
+        disks: vec![report],
+        ..owner.registration()
+    }
+}
+
+#[tokio::test]
+async fn a_disk_that_is_moved_belongs_to_its_new_node_at_once_when_the_old_one_says_that_it_is_gone() {
+    // The old node lives on, and no time has to pass.
+    let cell = Cell::start(timing(), 1).await;
+    let owner = &cell.nodes[0];
+    let disk = owner.disks()[0];
+    let moved = moved(owner, 77);
+    let client = cell.client(Role::Node);
+    let judged = client.register(&moved).await.unwrap().disks.remove(0);
+    assert!(!judged.accepted && judged.retry, "it may be accepted once the old node lets go: {judged:?}");
+    owner.report(disk, |report| {
+        report.state = "failed".to_owned();
+        report.reason = Some("/dev/x is gone".to_owned());
+    });
+    eventually("the disk has moved", async || client.register(&moved).await.unwrap().disks[0].accepted.then_some(()))
+        .await;
+    // The old node goes on to say that it is gone; nobody believes it about this disk any more.
+    let row =
+        |status: holdfast_volume_manager_client::CellStatus| status.disks.into_iter().find(|row| row.disk == disk);
+    let heard = cell.admin().status().await.unwrap();
+    assert_eq!(row(heard).unwrap().node.0, "node-9");
+    let answer = client.register(&owner.registration()).await.unwrap();
+    assert!(!answer.disks[0].accepted);
+    let after = row(cell.admin().status().await.unwrap()).unwrap();
+    assert_eq!((after.node.0.as_str(), after.state.as_str()), ("node-9", "healthy"));
+}
+
+#[tokio::test]
+async fn a_disk_that_is_moved_belongs_to_its_new_node_at_once_when_the_old_one_speaks_without_it() {
+    let cell = Cell::start(timing(), 2).await;
+    let owner = &cell.nodes[0];
+    let moved = moved(owner, 77);
+    owner.remove(owner.disks()[0]);
+    let client = cell.client(Role::Node);
+    eventually("the disk has moved", async || client.register(&moved).await.unwrap().disks[0].accepted.then_some(()))
+        .await;
+}
+
+#[tokio::test]
+async fn a_disk_that_does_not_answer_is_suspect_with_its_reason_and_keeps_its_replicas() {
+    let cell = Cell::start(timing(), 2).await;
+    let volume = sealed(&cell).await;
+    let hung = volume.replicas[0];
+    cell.node_of(hung).report(hung, |report| {
+        report.state = "suspect".to_owned();
+        report.reason = Some("it has answered nothing for 5 s".to_owned());
+    });
+    let (state, reason) = eventually("it is suspect", async || {
+        let row = disk_state(&cell, hung).await;
+        (row.0 != "healthy").then_some(row)
+    })
+    .await;
+    assert_eq!(state, "suspect");
+    assert!(reason.starts_with("it has answered nothing for 5 s; repair starts in "), "{reason}");
+    for _ in 0..20 {
+        let leased = cell.written(1).await;
+        assert!(leased.replicas.iter().all(|replica| replica.disk != hung), "nothing new goes there");
+    }
+    assert_eq!(cell.row(volume.volume).await.replicas, volume.replicas);
+}
+
+#[tokio::test]
+async fn what_a_node_cannot_use_is_told_in_the_status() {
+    let cell = Cell::start(timing(), 1).await;
+    let unusable = |cause: &str| UnusableDisk {
+        path: format!("/dev/disk/by-id/wwn-{cause}"),
+        cause: cause.to_owned(),
+        reason: "this is why".to_owned(),
+    };
+    let register =
+        Register { unusable: vec![unusable("unformatted"), unusable("duplicate")], ..cell.nodes[0].registration() };
+    cell.nodes[0].silence(true);
+    cell.client(Role::Node).register(&register).await.unwrap();
+    let status = cell.admin().status().await.unwrap();
+    let row = status.nodes.iter().find(|row| row.node == register.node).unwrap();
+    assert_eq!(row.unusable, register.unusable);
+    let told: Vec<_> = status.reasons.iter().filter(|reason| reason.contains("wwn-")).collect();
+    assert!(told.len() == 1 && told[0].contains("wwn-duplicate"), "a blank device is no trouble: {told:?}");
+}
+
+#[tokio::test]
+async fn an_old_image_put_back_into_its_node_counts_as_failed_and_what_it_held_is_made_again() {
+    let mut cell = Cell::start(timing(), 2).await;
+    let volume = sealed(&cell).await;
+    let old = volume.replicas[0];
+    let node = cell.node_of(old);
+    // The disk registered once more since the image was taken, under nonce 12.
+    let mut newer = node.registration();
+    let report = newer.disks.iter_mut().find(|report| report.disk == old).unwrap();
+    (report.previous_nonce, report.nonce) = (report.nonce, 12);
+    assert!(cell.client(Role::Node).register(&newer).await.unwrap().disks.iter().all(|disk| disk.accepted));
+    node.report(old, |report| (report.previous_nonce, report.nonce) = (10, 13));
+    cell.crash_manager();
+    cell.start_manager().await;
+    let (accepted, reason) =
+        eventually("it was judged", async || cell.node_of(old).judged(old).filter(|(accepted, _)| !accepted)).await;
+    assert!(!accepted && reason.unwrap().contains("old disk put back"));
+    // A node sets such a disk read-only and goes on to report it: that must not make it a replica's place again.
+    cell.node_of(old).report(old, |report| report.state = "read_only".to_owned());
+    let row = eventually("what it held is made again", async || {
+        let row = cell.row(volume.volume).await;
+        (!row.replicas.contains(&old)).then_some(row)
+    })
+    .await;
+    assert_eq!(row.replicas.len(), 3);
+    let (state, reason) = disk_state(&cell, old).await;
+    assert!(state == "failed" && reason.contains("clone"), "{state}: {reason}");
+}
+
+#[tokio::test]
+async fn a_disk_that_takes_no_more_writes_is_replaced_and_read_meanwhile() {
+    let cell = Cell::start(timing(), 2).await;
+    let volume = sealed(&cell).await;
+    let worn = volume.replicas[2];
+    // Which of a zone's two disks a volume gets is up to its id.
+    let open = loop {
+        let leased = cell.written(1).await;
+        if leased.replicas.iter().any(|replica| replica.disk == worn) {
+            break leased.volume;
+        }
+    };
+    cell.node_of(worn).report(worn, |report| {
+        report.state = "read_only".to_owned();
+        report.reason = Some("write error".to_owned());
+    });
+    let row = eventually("the sealed volume is elsewhere", async || {
+        let row = cell.row(volume.volume).await;
+        (!row.replicas.contains(&worn)).then_some(row)
+    })
+    .await;
+    assert_eq!(row.replicas.len(), 3);
+    let row = cell.sealed(open).await;
+    assert!(row.seal_reason.unwrap().contains("read_only"));
+    let status = cell.admin().status().await.unwrap();
+    assert!(status.health == "degraded" && status.reasons.iter().any(|reason| reason.contains("write error")));
+}
+
+#[tokio::test]
+async fn a_node_that_answers_no_audit_holds_up_neither_seals_nor_leases() {
+    let mut times = timing();
+    times.audit_ms = 100;
+    times.lease_ms = 1000;
+    let cell = Cell::start(times, 1).await;
+    let before = cell.nodes[0].count(Call::Extents, VolumeId::default());
+    for node in &cell.nodes {
+        node.hang(Call::Extents);
+    }
+    eventually("audits hang", async || {
+        (cell.nodes[0].count(Call::Extents, VolumeId::default()) > before).then_some(())
+    })
+    .await;
+    let leased = cell.written(1).await;
+    // Nobody renews it: the loop has to see that.
+    assert_eq!(cell.sealed(leased.volume).await.seal_reason.as_deref(), Some("its lease ran out"));
+}
+
+#[tokio::test]
+async fn a_caller_that_hangs_up_leaves_no_volume_half_made() {
+    let mut times = timing();
+    times.lease_ms = 1000;
+    let cell = Cell::start(times, 1).await;
+    for node in &cell.nodes {
+        node.hang(Call::Create);
+    }
+    let request = LeaseRequest { frontend: FRONTEND, avoid: Vec::new() };
+    let frontend = cell.frontend();
+    let asked = tokio::spawn(async move { frontend.lease(&request).await });
+    let row = eventually("it is being made", async || cell.admin().volumes().await.unwrap().pop()).await;
+    assert_eq!(row.state, "creating");
+    asked.abort();
+    for node in &cell.nodes {
+        node.unhang();
+    }
+    // It is made, leased to nobody who renews it, and sealed empty.
+    let row = cell.sealed(row.volume).await;
+    assert_eq!((row.state, row.length), (VolumeState::Sealed, Some(0)));
+    assert_eq!(cell.admin().status().await.unwrap().volumes.total, 0);
+}
+
+#[tokio::test]
+async fn every_node_gets_the_keyring_once_for_each_generation_and_again_when_it_restarts() {
+    let cell = Cell::start(timing(), 1).await;
+    let index = cell.index().await;
+    for generation in 1..=2u8 {
+        let key = KeyId([generation; 16]);
+        assert_eq!(index.put_key(&key, &[generation; 40]).await.unwrap(), u64::from(generation));
+        for node in &cell.nodes {
+            let given = eventually("it has the keyring", async || {
+                node.keyrings().pop().filter(|body| body.generation == u64::from(generation))
+            })
+            .await;
+            assert_eq!(given.keys.len(), usize::from(generation));
+            assert_eq!(given.keys.last().unwrap(), &(key.to_string(), format!("{generation:02x}").repeat(40)));
+        }
+    }
+    assert!(cell.nodes.iter().all(|node| node.keyrings().len() == 2));
+    cell.nodes[0].restart(InstanceId([98; 16]));
+    eventually("it has it again", async || (cell.nodes[0].keyrings().len() == 3).then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_message_that_is_not_right_is_answered_in_the_shape_of_all_errors() {
+    let cell = Cell::start(timing(), 1).await;
+    let call = async |role: Role, path: &str, body: &Value| {
+        let url = format!("{}{path}", cell.address());
+        let answer: Result<Value, CallError> = cell.http(role).post_json(&url, body, Duration::from_secs(10)).await;
+        match answer.unwrap_err() {
+            CallError::Api(error) => (error.status.as_u16(), error.code, error.message),
+            other => panic!("{other}"),
+        }
+    };
+    let (status, code, message) = call(Role::Frontend, "/v1/leases", &json!({"frontend": 7})).await;
+    assert!(
+        (status, code.as_str()) == (422, "bad_request") && message.contains("frontend"),
+        "{status} {code} {message}"
+    );
+    let (status, code, _) = call(Role::Frontend, "/v1/nothing", &json!({})).await;
+    assert_eq!((status, code.as_str()), (404, "not_found"));
+    let mut nameless = cell.nodes[0].registration();
+    nameless.zone = String::new();
+    let (status, _, message) = call(Role::Node, "/v1/register", &serde_json::to_value(&nameless).unwrap()).await;
+    assert!(status == 400 && message.contains("zone"), "{message}");
+    nameless.zone = "zone-1".to_owned();
+    nameless.address = "http://127.0.0.1:1".to_owned();
+    let (status, _, message) = call(Role::Node, "/v1/register", &serde_json::to_value(&nameless).unwrap()).await;
+    assert!(status == 400 && message.contains("https://HOST:PORT"), "{message}");
+}

@@ -1,0 +1,224 @@
+//! An operator's orders: each tried where it is not safe, and refused with the numbers; and what they do where it is.
+
+use crate::support::{Call, Cell, eventually, timing};
+use holdfast_libs_transport::CallError;
+use holdfast_libs_types::{DiskId, NodeId};
+use holdfast_volume_manager_client::{CellStatus, Order, OrderPlan};
+use holdfast_volume_manager_server::Timing;
+
+const APPLY: Order = Order { apply: true, for_s: None, less_spread: false };
+
+async fn status(cell: &Cell) -> CellStatus {
+    cell.admin().status().await.unwrap()
+}
+
+/// The refusal's message, and one of its numbers.
+fn refusal(result: Result<OrderPlan, CallError>, number: &str) -> (String, u64) {
+    match result.unwrap_err() {
+        CallError::Api(error) => {
+            assert_eq!(error.code, "unsafe", "{error:?}");
+            (error.message.clone(), error.detail["numbers"][number].as_u64().unwrap_or(u64::MAX))
+        }
+        other => panic!("no answer of the protocol: {other}"),
+    }
+}
+
+fn gone(cell: &Cell, disk: DiskId) {
+    cell.node_of(disk).report(disk, |report| report.state = "gone".to_owned());
+}
+
+async fn disk_is(cell: &Cell, disk: DiskId, state: &str) {
+    eventually(state, async || {
+        let status = status(cell).await;
+        status.disks.iter().any(|row| row.disk == disk && row.state == state).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_drain_is_refused_when_the_other_disks_have_too_few_slots_above_the_reserve() {
+    let cell = Cell::start_pairs(timing(), 3, 1).await;
+    let volumes = cell.sealed_volumes(8).await;
+    let disk = volumes[0].replicas[0];
+    let held = volumes.iter().filter(|volume| volume.replicas.contains(&disk)).count() as u64;
+    let zone = cell.zone_of(disk).to_owned();
+    let twin = cell.nodes.iter().find(|node| node.zone == zone && !node.disks().contains(&disk)).unwrap();
+    // The reserve of 100 slots is 5.
+    let leave = |free_slots: u64| twin.report(twin.disks()[0], |report| report.free_slots = free_slots);
+    let admin = cell.admin();
+    leave(5);
+    eventually("its slots are known", async || {
+        let status = status(&cell).await;
+        status.disks.iter().any(|row| row.disk == twin.disks()[0] && row.free_slots == 5).then_some(())
+    })
+    .await;
+    let (why, without) = refusal(admin.order_disk(disk, "drain", &APPLY).await, "replicas_without_place");
+    assert_eq!(without, held, "{why}");
+    assert!(why.contains(&format!("{zone} has no disk with a free slot")), "{why}");
+    // No other zone has any either.
+    for node in &cell.nodes {
+        node.report(node.disks()[0], |report| report.free_slots = 5);
+    }
+    eventually("all are known to be full", async || {
+        status(&cell).await.disks.iter().all(|row| row.free_slots == 5).then_some(())
+    })
+    .await;
+    let (why, there) = refusal(admin.order_disk(disk, "drain", &APPLY).await, "slots_there");
+    let need = format!("{held} replica");
+    assert!(there == 0 && why.contains(&need) && why.contains("0 free slots above the reserve"), "{why}");
+    assert!(status(&cell).await.drains.is_empty());
+}
+
+#[tokio::test]
+async fn a_drain_is_refused_when_too_few_nodes_or_zones_would_be_left_unless_less_spread_is_accepted() {
+    let cell = Cell::start_pairs(Timing { audit_ms: 200, ..timing() }, 3, 1).await;
+    let volumes = cell.sealed_volumes(4).await;
+    let admin = cell.admin();
+    let [first, last] = [4, 5].map(|at: usize| cell.nodes[at].name.clone());
+    let empty = async |disks: usize| {
+        eventually("they are empty", async || {
+            let drains = status(&cell).await.drains;
+            (drains.len() == disks && drains.iter().all(|row| row.left == 0)).then_some(())
+        })
+        .await;
+    };
+    assert!(admin.order_node(&first, "drain", &APPLY).await.unwrap().applied);
+    empty(1).await;
+    let (why, fewer) = refusal(admin.order_node(&last, "drain", &APPLY).await, "volumes_with_less_spread");
+    assert!(why.contains("it takes the last disks of zone-3") && why.contains("would stand over 2"), "{why}");
+    assert_eq!(fewer, 4);
+    let accepted = Order { less_spread: true, ..APPLY };
+    let plan = admin.order_node(&last, "drain", &accepted).await.unwrap();
+    assert!(plan.applied && plan.warnings.iter().any(|said| said.contains("zone-3")), "{plan:?}");
+    empty(2).await;
+    for volume in &volumes {
+        assert_eq!(cell.zones(volume.volume).await, 2);
+    }
+    assert_eq!(status(&cell).await.crowded, 0, "a zone that leaves is none to wait for");
+    assert!(admin.order_node(&cell.nodes[3].name, "drain", &APPLY).await.unwrap().applied);
+    let (why, left) = refusal(admin.order_node(&cell.nodes[1].name, "drain", &accepted).await, "nodes_left");
+    assert!(left == 2 && why.contains("volumes have 3 replicas on as many nodes, and 2 nodes would be left"), "{why}");
+}
+
+#[tokio::test]
+async fn a_drain_that_cannot_go_on_says_what_it_waits_for() {
+    let cell = Cell::start_pairs(Timing { audit_ms: 200, ..timing() }, 3, 1).await;
+    let volumes = cell.sealed_volumes(4).await;
+    let disk = volumes[0].replicas[0];
+    let zone = cell.zone_of(disk).to_owned();
+    let twin = cell.nodes.iter().find(|node| node.zone == zone && !node.disks().contains(&disk)).unwrap();
+    cell.nodes.iter().for_each(|node| node.hang(Call::Copy));
+    assert!(cell.admin().order_disk(disk, "drain", &APPLY).await.unwrap().applied);
+    twin.report(twin.disks()[0], |report| report.free_slots = 3);
+    let waits = async |text: &str| {
+        let row = status(&cell).await.drains.into_iter().find(|row| row.disk == disk)?;
+        row.waits.iter().any(|why| why.contains(text)).then_some(())
+    };
+    eventually("it waits for a slot", async || waits("no disk with a free slot").await).await;
+    gone(&cell, twin.disks()[0]);
+    eventually("it waits for a disk", async || waits("no disk in service").await).await;
+    let other = volumes[0].replicas[1];
+    gone(&cell, other);
+    eventually("it waits for the other replica", async || {
+        waits(&format!("disk {other} is on a disk that is down")).await
+    })
+    .await;
+    let said = status(&cell).await.reasons;
+    assert!(said.iter().any(|said| said.starts_with(&format!("the drain of disk {disk} waits"))), "{said:?}");
+}
+
+#[tokio::test]
+async fn a_disk_with_a_last_readable_replica_is_not_taken_offline() {
+    let cell = Cell::start(timing(), 1).await;
+    let volume = cell.sealed_volumes(1).await.remove(0);
+    let admin = cell.admin();
+    let [a, b, c] = [0, 1, 2].map(|at: usize| volume.replicas[at]);
+    gone(&cell, a);
+    disk_is(&cell, a, "down").await;
+    let plan = admin.order_disk(b, "offline", &Order::default()).await.unwrap();
+    assert_eq!((plan.numbers["volumes_with_one_readable_replica"], plan.applied), (1, false));
+    assert!(plan.warnings.iter().any(|said| said.contains("so writes stop")), "{plan:?}");
+    assert!(admin.order_disk(b, "offline", &APPLY).await.unwrap().applied);
+    let (why, none) = refusal(admin.order_disk(c, "offline", &APPLY).await, "volumes_without_readable_replica");
+    assert!(
+        none == 1 && why.contains("1 volume of the 1 with a replica there would have no readable replica"),
+        "{why}"
+    );
+    for bad in [0, u64::MAX] {
+        let refused = admin.order_disk(b, "offline", &Order { for_s: Some(bad), ..APPLY }).await.unwrap_err();
+        assert_eq!(refused.code(), Some("bad_request"));
+    }
+}
+
+#[tokio::test]
+async fn a_disk_that_is_offline_takes_nothing_new_and_is_not_repaired_until_it_is_online() {
+    let mut cell = Cell::start_pairs(timing(), 3, 1).await;
+    let volume = cell.sealed_volumes(1).await.remove(0);
+    let open = cell.written(1).await;
+    let disk = volume.replicas[0];
+    let plan = cell.admin().order_disk(disk, "offline", &Order { for_s: Some(3600), ..APPLY }).await.unwrap();
+    assert!(plan.applied, "{plan:?}");
+    if open.replicas.iter().any(|replica| replica.disk == disk) {
+        cell.sealed(open.volume).await;
+    }
+    for _ in 0..6 {
+        assert!(cell.lease().await.replicas.iter().all(|replica| replica.disk != disk));
+    }
+    cell.node_of(disk).report(disk, |report| report.state = "failed".to_owned());
+    disk_is(&cell, disk, "down").await;
+    // The next leader keeps to it.
+    cell.crash_manager();
+    cell.start_manager().await;
+    disk_is(&cell, disk, "down").await;
+    let row = status(&cell).await.disks.into_iter().find(|row| row.disk == disk).unwrap();
+    assert!(row.asked == ["offline"] && row.offline_until_ms.is_some(), "{row:?}");
+    assert!(row.reason.unwrap().starts_with("offline by an operator's order"));
+    let copied = || cell.nodes.iter().map(|node| node.count(Call::Copy, volume.volume)).sum::<usize>();
+    assert_eq!(copied(), 0);
+    let plan = cell.admin().order_disk(disk, "online", &APPLY).await.unwrap();
+    assert!(plan.plan.iter().any(|said| said.contains("its volumes are repaired")), "{plan:?}");
+    eventually("it is repaired", async || (!cell.row(volume.volume).await.replicas.contains(&disk)).then_some(()))
+        .await;
+}
+
+#[tokio::test]
+async fn what_is_in_use_or_may_come_back_is_not_forgotten() {
+    let cell = Cell::start_pairs(timing(), 3, 1).await;
+    let volume = cell.sealed_volumes(1).await.remove(0);
+    let admin = cell.admin();
+    let disk = volume.replicas[0];
+    let (why, held) = refusal(admin.order_disk(disk, "forget", &APPLY).await, "replicas");
+    assert!(held == 1 && why.contains("1 volume still name it") && why.contains("still has it in service"), "{why}");
+    gone(&cell, disk);
+    disk_is(&cell, disk, "down").await;
+    let (why, _) = refusal(admin.order_disk(disk, "forget", &APPLY).await, "replicas");
+    assert!(why.contains("may come back at any moment"), "{why}");
+    let node = &cell.node_of(disk).name;
+    let (why, disks) = refusal(admin.order_node(node, "forget", &APPLY).await, "disks");
+    assert!(disks == 1 && why.contains("it is up"), "{why}");
+    let strange = admin.order_node(&NodeId("a/b".to_owned()), "drain", &APPLY).await.unwrap_err();
+    assert_eq!(strange.code(), Some("unknown_node"), "{strange}");
+    let strange = admin.order_disk(DiskId([9; 16]), "drain", &APPLY).await.unwrap_err();
+    assert_eq!(strange.code(), Some("unknown_disk"), "{strange}");
+    let strange = admin.order_disk(disk, "burn", &APPLY).await.unwrap_err();
+    assert_eq!(strange.code(), Some("bad_request"), "{strange}");
+}
+
+#[tokio::test]
+async fn a_cordoned_node_takes_nothing_new_and_keeps_what_it_has() {
+    let cell = Cell::start_pairs(timing(), 3, 1).await;
+    let volume = cell.sealed_volumes(1).await.remove(0);
+    let disk = volume.replicas[0];
+    let node = cell.node_of(disk).name.clone();
+    let admin = cell.admin();
+    assert!(admin.order_node(&node, "cordon", &APPLY).await.unwrap().applied);
+    for _ in 0..6 {
+        assert!(cell.lease().await.replicas.iter().all(|replica| replica.node != node));
+    }
+    let row = status(&cell).await.nodes.into_iter().find(|row| row.node == node).unwrap();
+    assert_eq!(row.asked, ["cordoned"]);
+    assert!(cell.row(volume.volume).await.replicas.contains(&disk));
+    assert!(admin.order_node(&node, "uncordon", &APPLY).await.unwrap().applied);
+    let taken = async || cell.lease().await.replicas.iter().any(|replica| replica.node == node).then_some(());
+    eventually("it is used again", taken).await;
+}

@@ -1,0 +1,305 @@
+//! A catalog that was lost is never silently replaced by an empty one, and is made whole again from the disks.
+
+use std::collections::BTreeMap;
+
+use crate::support::{Call, Cell, FRONTEND, PAGE, code_of, eventually, rows, timing};
+use holdfast_libs_types::{BlockHash, DiskId, KeyId, VolumeId};
+use holdfast_node_client::ExtentState;
+use holdfast_volume_manager_catalog::{IndexRow, Volume, VolumeState};
+use holdfast_volume_manager_client::{LeaseRequest, LeasedVolume, RebuildState, RebuildStatus};
+use holdfast_volume_manager_server::copies;
+
+const KEY: KeyId = KeyId([0x4e; 16]);
+
+/// What was acknowledged, and where it was.
+type Blocks = BTreeMap<BlockHash, IndexRow>;
+
+async fn blocks(cell: &Cell) -> Blocks {
+    cell.index().await.scan(None, 1000).await.unwrap().into_iter().collect()
+}
+
+/// Puts a volume's bytes up to `pages` on one disk, which no other replica has.
+fn lengthen(cell: &Cell, leased: &LeasedVolume, replica: usize, pages: u64) {
+    let disk = leased.replicas[replica].disk;
+    cell.node_of(disk).extent(disk, leased.volume, |extent| extent.tail = pages * PAGE);
+}
+
+/// A cell with a key, a sealed volume and an open one; each has three acknowledged blocks.
+async fn written(cell: &Cell) -> (LeasedVolume, LeasedVolume) {
+    cell.index().await.put_key(&KEY, b"wrapped").await.unwrap();
+    let mut leased = Vec::new();
+    for _ in 0..2 {
+        let volume = cell.written(3).await;
+        for pages in [1, 2] {
+            cell.acknowledge(volume.volume, pages).await;
+        }
+        leased.push(volume);
+    }
+    let (open, sealed) = (leased.pop().unwrap(), leased.pop().unwrap());
+    cell.ask_to_seal(sealed.volume).await;
+    cell.sealed(sealed.volume).await;
+    (sealed, open)
+}
+
+/// Starts a volume manager on the empty catalog, and waits until it says that it is one.
+async fn start_on_nothing(cell: &mut Cell) {
+    cell.start_manager().await;
+    eventually("the loss is told", async || {
+        let status = cell.admin().status().await.ok()?;
+        let told = status.reasons.iter().any(|reason| reason.contains("`holdfast admin catalog rebuild`"));
+        (status.health == "critical" && told && status.nodes.len() == 3).then_some(())
+    })
+    .await;
+}
+
+async fn rebuild(cell: &Cell) -> RebuildStatus {
+    eventually("a rebuild can be asked for", async || cell.admin().rebuild().await.ok()).await;
+    ended(cell).await
+}
+
+async fn ended(cell: &Cell) -> RebuildStatus {
+    eventually("the rebuild has ended", async || {
+        let status = cell.admin().rebuild_status().await.ok()?;
+        (status.state != RebuildState::Running).then_some(status)
+    })
+    .await
+}
+
+async fn in_service(cell: &Cell) -> LeasedVolume {
+    cell.wait_for_nodes().await;
+    eventually("a volume is leased", async || {
+        cell.frontend().lease(&LeaseRequest { frontend: FRONTEND, avoid: Vec::new() }).await.ok()
+    })
+    .await
+}
+
+fn replicas(leased: &LeasedVolume) -> Vec<DiskId> {
+    let mut disks: Vec<DiskId> = leased.replicas.iter().map(|replica| replica.disk).collect();
+    disks.sort();
+    disks
+}
+
+fn sealed_row(volume: &Volume) -> (VolumeState, Option<u64>, Vec<DiskId>) {
+    let mut disks = volume.replicas.clone();
+    disks.sort();
+    (volume.state, volume.length, disks)
+}
+
+#[tokio::test]
+async fn a_lost_catalog_is_made_again_with_every_acknowledged_block_and_key() {
+    let mut cell = Cell::start(timing(), 2).await;
+    let (sealed, open) = written(&cell).await;
+    // One replica has a batch that was never acknowledged.
+    lengthen(&cell, &open, 1, 4);
+    let before = (blocks(&cell).await, cell.row(sealed.volume).await);
+    let calls: Vec<usize> = cell.nodes.iter().map(|node| node.calls().len()).collect();
+    cell.lose_catalog();
+    start_on_nothing(&mut cell).await;
+
+    let lease = cell.frontend().lease(&LeaseRequest { frontend: FRONTEND, avoid: Vec::new() }).await;
+    assert_eq!(code_of(lease), "catalog_lost");
+    assert_eq!(blocks(&cell).await, Blocks::new());
+    for (node, before) in cell.nodes.iter().zip(calls) {
+        assert_eq!(node.calls()[before..], [], "a node was given orders before the rebuild");
+    }
+
+    let status = rebuild(&cell).await;
+    assert_eq!(status.state, RebuildState::Done, "{status:?}");
+    let counts = (status.volumes, status.taken_in, status.sealed, status.records, status.blocks, status.keys);
+    assert_eq!(counts, (2, 2, 1, 6, 6, 1), "{status:?}");
+    assert_eq!((status.not_recovered_total, status.short_of_replicas, status.lost), (0, 0, None));
+    let after = cell.row(sealed.volume).await;
+    assert_eq!(blocks(&cell).await, before.0);
+    assert_eq!((after.digest, sealed_row(&after)), (before.1.digest, sealed_row(&before.1)));
+    let opened = cell.row(open.volume).await;
+    assert_eq!(sealed_row(&opened), (VolumeState::Sealed, Some(3 * PAGE), replicas(&open)));
+    assert_eq!(cell.index().await.keys().await.unwrap().1, [(KEY, b"wrapped".to_vec())]);
+
+    let leased = in_service(&cell).await;
+    assert!(leased.volume.generation() > sealed.volume.generation());
+    assert_eq!(cell.admin().status().await.unwrap().health, "ok");
+    for node in &cell.nodes {
+        assert!(!node.calls().contains(&Call::Trash));
+    }
+}
+
+#[tokio::test]
+async fn a_replica_whose_end_may_be_torn_does_not_cut_off_what_the_others_have() {
+    let mut cell = Cell::start(timing(), 2).await;
+    let open = cell.written(2).await;
+    let torn = open.replicas[0].disk;
+    lengthen(&cell, &open, 0, 1);
+    cell.node_of(torn).tear(torn, open.volume);
+    let before = blocks(&cell).await;
+    cell.lose_catalog();
+    start_on_nothing(&mut cell).await;
+    let status = rebuild(&cell).await;
+    assert_eq!((status.state, status.short_of_replicas), (RebuildState::Done, 1), "{status:?}");
+    assert_eq!(blocks(&cell).await, before);
+    let row = cell.row(open.volume).await;
+    assert_eq!((row.length, row.replicas.contains(&torn)), (Some(2 * PAGE), false));
+}
+
+#[tokio::test]
+async fn a_rebuild_that_stops_after_any_number_of_calls_is_begun_again_and_ends_the_same() {
+    let mut cell = Cell::start(timing(), 1).await;
+    let (sealed, open) = written(&cell).await;
+    let before = blocks(&cell).await;
+    cell.lose_catalog();
+    start_on_nothing(&mut cell).await;
+    let mut stops = 0;
+    let done = loop {
+        for node in &cell.nodes {
+            node.answer_only(Some(stops));
+        }
+        let status = rebuild(&cell).await;
+        if status.state == RebuildState::Done {
+            break status;
+        }
+        assert_eq!(status.state, RebuildState::Stopped, "{status:?}");
+        let lease = cell.frontend().lease(&LeaseRequest { frontend: FRONTEND, avoid: Vec::new() }).await;
+        assert_eq!(code_of(lease), "catalog_lost");
+        if stops % 2 == 1 {
+            // Another volume manager goes on.
+            cell.crash_manager();
+            start_on_nothing(&mut cell).await;
+        }
+        stops += 1;
+    };
+    assert!(stops >= 3, "it hardly stopped: {stops} times");
+    assert_eq!((done.volumes, done.not_recovered_total), (2, 0), "{done:?}");
+    assert_eq!(blocks(&cell).await, before);
+    for leased in [&sealed, &open] {
+        assert_eq!(sealed_row(&cell.row(leased.volume).await).1, Some(3 * PAGE));
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_sealed_is_told_stays_and_is_taken_in_when_it_can() {
+    let mut cell = Cell::start(timing(), 1).await;
+    let (_, open) = written(&cell).await;
+    let before = blocks(&cell).await;
+    let each = |cell: &Cell, state: ExtentState| {
+        for disk in replicas(&open) {
+            cell.node_of(disk).extent(disk, open.volume, |extent| extent.state = state);
+        }
+    };
+    each(&cell, ExtentState::Damaged);
+    cell.lose_catalog();
+    start_on_nothing(&mut cell).await;
+    let status = rebuild(&cell).await;
+    assert_eq!((status.state, status.not_recovered_total), (RebuildState::Done, 1), "{status:?}");
+    assert_eq!(status.not_recovered[0].volume, open.volume);
+    assert!(status.not_recovered[0].why.contains("damaged before it was sealed"), "{status:?}");
+    in_service(&cell).await;
+    let unknown = "does not know the volumes of 3 extents on 3 disks";
+    eventually("the unknown extents are told", async || {
+        let status = cell.admin().status().await.unwrap();
+        let told = status.reasons.iter().any(|reason| reason.contains(unknown));
+        (told && status.health == "critical").then_some(())
+    })
+    .await;
+    assert_eq!(cell.catalog().await.table.volume(open.volume).await.unwrap(), None);
+    assert!(replicas(&open).iter().all(|disk| cell.node_of(*disk).find(*disk, open.volume).is_some()));
+
+    // As when disks come that were away: a catalog that is in service takes them in.
+    each(&cell, ExtentState::Open);
+    let status = rebuild(&cell).await;
+    assert_eq!((status.state, status.not_recovered_total), (RebuildState::Done, 0), "{status:?}");
+    assert_eq!(blocks(&cell).await, before);
+    in_service(&cell).await;
+}
+
+#[tokio::test]
+async fn a_catalog_that_is_older_than_what_the_nodes_obeyed_is_found_out_and_takes_a_later_term() {
+    let mut cell = Cell::start(timing(), 1).await;
+    let leased = cell.written(2).await;
+    cell.ask_to_seal(leased.volume).await;
+    cell.sealed(leased.volume).await;
+    let before = blocks(&cell).await;
+    cell.crash_manager();
+    // As if an old copy of the table had been put back by hand.
+    for node in &cell.nodes {
+        node.obey(900);
+    }
+    start_on_nothing(&mut cell).await;
+    let status = rebuild(&cell).await;
+    assert_eq!(status.state, RebuildState::Done, "{status:?}");
+    assert_eq!(blocks(&cell).await, before);
+    in_service(&cell).await;
+    assert!(cell.catalog().await.table.term().await.unwrap().0 > 900);
+}
+
+#[tokio::test]
+async fn the_nodes_of_a_volume_have_every_key_before_it_is_leased() {
+    let cell = Cell::start(timing(), 1).await;
+    for generation in 1..=5u8 {
+        cell.index().await.put_key(&KeyId([generation; 16]), b"wrapped").await.unwrap();
+        let leased = cell.lease().await;
+        for replica in &leased.replicas {
+            let has = cell.node_of(replica.disk).keyrings().iter().map(|keyring| keyring.generation).max();
+            assert_eq!(has, Some(u64::from(generation)));
+        }
+    }
+}
+
+#[tokio::test]
+async fn blocks_that_stand_in_two_volumes_are_found_in_one_of_them() {
+    let mut cell = Cell::start(timing(), 1).await;
+    let first = cell.written(2).await;
+    let second = cell.written(2).await;
+    // The same block again, in the other volume: as after a lost answer of the index.
+    let row = rows(first.volume, 2).rows.remove(0);
+    let record = holdfast_node_client::RecordInfo { hash: row.hash, offset: 0, length: row.length, flags: 0 };
+    for node in &cell.nodes {
+        node.write_record(second.volume, record.clone());
+    }
+    cell.lose_catalog();
+    start_on_nothing(&mut cell).await;
+    let status = rebuild(&cell).await;
+    assert_eq!((status.records, status.blocks), (3, 2), "{status:?}");
+    let found = cell.index().await.lookup(&[row.hash]).await.unwrap()[0].unwrap();
+    let expected: [(VolumeId, u64); 2] = [(first.volume, row.offset), (second.volume, 0)];
+    assert!(expected.contains(&(found.volume, found.offset)));
+}
+
+#[tokio::test]
+async fn a_copy_that_is_put_back_is_completed_with_what_was_written_since_it_was_made() {
+    let mut cell = Cell::start(timing(), 2).await;
+    let (sealed, open) = written(&cell).await;
+    let copy = cell.dir.path().join("copy");
+    copies::back_up(&cell.config, &copy).unwrap();
+    // A volume goes on that the copy has as open, another one is begun, and a disk registers again.
+    lengthen(&cell, &open, 0, 5);
+    lengthen(&cell, &open, 1, 5);
+    lengthen(&cell, &open, 2, 5);
+    cell.acknowledge(open.volume, 5).await;
+    let later = cell.written(2).await;
+    cell.index().await.put_key(&KeyId([0x4f; 16]), b"later").await.unwrap();
+    cell.ask_to_seal(open.volume).await;
+    let row = cell.sealed(open.volume).await;
+    cell.lease().await;
+    let before = blocks(&cell).await;
+    cell.lose_catalog();
+    for node in &cell.nodes {
+        node.confirm_incarnations();
+    }
+    copies::restore(&cell.config, &copy, false).unwrap();
+    start_on_nothing(&mut cell).await;
+    assert_eq!(blocks(&cell).await.len(), 6, "what the copy has can be read at once");
+
+    let status = rebuild(&cell).await;
+    assert_eq!((status.state, status.not_recovered_total), (RebuildState::Done, 0), "{status:?}");
+    assert_eq!(blocks(&cell).await, before);
+    // The second key was given to the nodes by the second lease.
+    assert_eq!(cell.index().await.keys().await.unwrap().1.len(), 2);
+    assert_eq!(cell.row(open.volume).await.digest, row.digest);
+    for (leased, pages) in [(&sealed, 3), (&open, 5), (&later, 2)] {
+        let row = cell.row(leased.volume).await;
+        assert_eq!(sealed_row(&row), (VolumeState::Sealed, Some(pages * PAGE), replicas(leased)));
+    }
+    let states: Vec<_> = cell.catalog().await.table.volumes().await.unwrap().iter().map(|row| row.state).collect();
+    assert!(states.iter().all(|state| *state == VolumeState::Sealed), "{states:?}");
+    let leased = in_service(&cell).await;
+    assert!(leased.volume.generation() > later.volume.generation());
+}

@@ -1,0 +1,282 @@
+//! Sealed volumes get back what they lost, and the table says only what was verified.
+
+use crate::support::{Call, Cell, eventually, timing};
+use holdfast_libs_types::DiskId;
+use holdfast_node_client::ExtentState;
+use holdfast_volume_manager_catalog::Volume;
+use holdfast_volume_manager_client::{DurabilityAnswer, DurabilityAsk};
+use holdfast_volume_manager_server::Timing;
+
+/// A sealed volume with three replicas, in a cell of three zones.
+async fn sealed(cell: &Cell) -> Volume {
+    let leased = cell.written(2).await;
+    cell.ask_to_seal(leased.volume).await;
+    let row = cell.sealed(leased.volume).await;
+    assert_eq!(row.replicas.len(), 3);
+    row
+}
+
+fn fail(cell: &Cell, disk: DiskId) {
+    cell.node_of(disk).report(disk, |report| {
+        report.state = "failed".to_owned();
+        report.reason = Some("I/O error".to_owned());
+    });
+}
+
+fn others(cell: &Cell, disk: DiskId) -> Vec<DiskId> {
+    cell.node_of(disk).disks().into_iter().filter(|other| *other != disk).collect()
+}
+
+#[tokio::test]
+async fn a_lost_replica_is_made_again_in_its_zone_and_listed_only_once_the_copy_is_answered() {
+    let cell = Cell::start(timing(), 2).await;
+    let volume = sealed(&cell).await;
+    let lost = volume.replicas[1];
+    let node = cell.node_of(lost);
+    node.hang(Call::Copy);
+    fail(&cell, lost);
+    eventually("a copy is ordered", async || (node.count(Call::Copy, volume.volume) > 0).then_some(())).await;
+    let status = cell.admin().status().await.unwrap();
+    assert!(status.work.iter().any(|work| work.kind == "repair" && work.volume == volume.volume), "{:?}", status.work);
+    assert_eq!(cell.row(volume.volume).await.replicas, volume.replicas);
+    node.unhang();
+    let spare = others(&cell, lost)[0];
+    let row = eventually("the list is set", async || {
+        let row = cell.row(volume.volume).await;
+        (row.replicas != volume.replicas).then_some(row)
+    })
+    .await;
+    let expected: Vec<DiskId> = volume.replicas.iter().copied().filter(|disk| *disk != lost).chain([spare]).collect();
+    let sorted = |mut disks: Vec<DiskId>| {
+        disks.sort();
+        disks
+    };
+    assert_eq!(sorted(row.replicas), sorted(expected));
+    assert_eq!((row.length, row.digest, row.epoch), (volume.length, volume.digest, volume.epoch));
+}
+
+#[tokio::test]
+async fn the_second_disk_takes_the_copy_that_the_first_refused() {
+    let cell = Cell::start(timing(), 3).await;
+    // Which spare is asked first depends on the volume, so several volumes meet the bad one.
+    let bad = cell.nodes[0].disks()[2];
+    cell.nodes[0].refuse(Call::Copy, bad, "disk_failed");
+    let mut volumes = Vec::new();
+    while volumes.len() < 12 {
+        volumes.push(sealed(&cell).await);
+    }
+    let lost = cell.nodes[0].disks()[0];
+    let hit: Vec<Volume> = volumes.into_iter().filter(|volume| volume.replicas.contains(&lost)).collect();
+    fail(&cell, lost);
+    for volume in &hit {
+        let row = eventually("repaired", async || {
+            let row = cell.row(volume.volume).await;
+            (!row.replicas.contains(&lost)).then_some(row)
+        })
+        .await;
+        assert!(row.replicas.contains(&cell.nodes[0].disks()[1]) && !row.replicas.contains(&bad));
+    }
+}
+
+#[tokio::test]
+async fn an_audit_drops_a_replica_that_is_not_there_and_it_is_made_again() {
+    let mut times = timing();
+    times.audit_ms = 200;
+    let cell = Cell::start(times, 1).await;
+    let volume = sealed(&cell).await;
+    let gone = volume.replicas[2];
+    let node = cell.node_of(gone);
+    node.hang(Call::Copy);
+    node.vanish(gone, volume.volume);
+    eventually("it is dropped", async || (!cell.row(volume.volume).await.replicas.contains(&gone)).then_some(())).await;
+    node.unhang();
+    eventually("it is back", async || cell.row(volume.volume).await.replicas.contains(&gone).then_some(())).await;
+    assert!(node.find(gone, volume.volume).is_some());
+}
+
+#[tokio::test]
+async fn an_audit_never_drops_the_last_replica() {
+    let mut times = timing();
+    times.audit_ms = 200;
+    let cell = Cell::start(times, 1).await;
+    let volume = sealed(&cell).await;
+    for disk in &volume.replicas {
+        cell.node_of(*disk).hang(Call::Copy);
+        cell.node_of(*disk).vanish(*disk, volume.volume);
+    }
+    eventually("one is left", async || (cell.row(volume.volume).await.replicas.len() == 1).then_some(())).await;
+    let asked = |cell: &Cell| -> usize {
+        let all = holdfast_libs_types::VolumeId::default();
+        cell.nodes.iter().map(|node| node.count(Call::Extents, all)).min().unwrap()
+    };
+    let before = asked(&cell);
+    eventually("two more audits", async || (asked(&cell) >= before + 2).then_some(())).await;
+    assert_eq!(cell.row(volume.volume).await.replicas.len(), 1);
+}
+
+/// The node of `disk` finds its extent of the volume damaged, and says so from now on.
+fn harm(cell: &Cell, disk: DiskId, volume: &Volume) {
+    let node = cell.node_of(disk);
+    node.extent(disk, volume.volume, |extent| extent.state = ExtentState::Damaged);
+    node.report(disk, |report| report.damaged_extents += 1);
+}
+
+#[tokio::test]
+async fn damage_that_a_heartbeat_tells_of_is_looked_at_at_once_and_repaired_on_another_disk() {
+    let cell = Cell::start(timing(), 2).await;
+    let volume = sealed(&cell).await;
+    let bad = volume.replicas[1];
+    let node = cell.node_of(bad);
+    let listed = || node.count(Call::Extents, holdfast_libs_types::VolumeId::default());
+    eventually("the audit after the registration", async || (listed() >= 2).then_some(())).await;
+    node.hang(Call::Extents);
+    let before = listed();
+    harm(&cell, bad, &volume);
+    let says = async |text: &str| {
+        let status = cell.admin().status().await.unwrap();
+        let found = status.reasons.iter().any(|reason| reason.contains(text));
+        found.then_some(status)
+    };
+    let text = format!("disk {bad} (/dev/{bad}) of node {} reports damaged extents (1)", node.name);
+    let status = eventually("the status tells", async || says(&text).await).await;
+    assert_eq!(status.health, "degraded");
+    eventually("its list is asked for", async || (listed() > before).then_some(())).await;
+    // However many more are found meanwhile, nothing more is asked.
+    for count in 2..8 {
+        node.report(bad, |report| report.damaged_extents = count);
+        let text = format!("reports damaged extents ({count})");
+        eventually("the status tells of more", async || says(&text).await).await;
+    }
+    assert_eq!(listed(), before + 1, "one audit runs");
+    node.unhang();
+    let spare = others(&cell, bad)[0];
+    let row = eventually("it is repaired", async || {
+        let row = cell.row(volume.volume).await;
+        (row.replicas.len() == 3 && !row.replicas.contains(&bad)).then_some(row)
+    })
+    .await;
+    assert!(row.replicas.contains(&spare));
+    let copies = node.copies_to(bad);
+    assert_eq!(copies, 0, "the disk that holds the damaged extent is not asked");
+    eventually("all is well", async || (cell.admin().status().await.unwrap().health == "ok").then_some(())).await;
+    assert!(listed() <= before + 2, "{} audits", listed() - before);
+}
+
+#[tokio::test]
+async fn a_damaged_extent_goes_into_the_trash_once_its_volume_is_whole_without_it() {
+    let cell = Cell::start(Timing { audit_ms: 100, ..timing() }, 2).await;
+    let volume = sealed(&cell).await;
+    let bad = volume.replicas[1];
+    let node = cell.node_of(bad);
+    node.hang(Call::Copy);
+    harm(&cell, bad, &volume);
+    eventually("a copy is ordered", async || (node.count(Call::Copy, volume.volume) > 0).then_some(())).await;
+    let audits = || node.count(Call::Extents, holdfast_libs_types::VolumeId::default());
+    let before = audits();
+    eventually("audits go on", async || (audits() > before + 3).then_some(())).await;
+    assert_eq!(node.count(Call::Trash, volume.volume), 0, "it has two replicas");
+    node.unhang();
+    let state = || node.find(bad, volume.volume).unwrap().state;
+    eventually("it is in the trash", async || (state() == ExtentState::Trashed).then_some(())).await;
+    assert_eq!(cell.row(volume.volume).await.replicas.len(), 3);
+    let before = audits();
+    eventually("audits go on", async || (audits() > before + 3).then_some(())).await;
+    assert_eq!(node.count(Call::Trash, volume.volume), 1, "ordered once");
+}
+
+#[tokio::test]
+async fn with_no_other_disk_than_the_damaged_one_the_repair_waits_and_says_why() {
+    let cell = Cell::start(timing(), 1).await;
+    let volume = sealed(&cell).await;
+    let bad = volume.replicas[0];
+    harm(&cell, bad, &volume);
+    eventually("it is dropped", async || (!cell.row(volume.volume).await.replicas.contains(&bad)).then_some(())).await;
+    let status = eventually("the repair waits", async || {
+        let status = cell.admin().status().await.unwrap();
+        status.reasons.iter().any(|reason| reason.contains("repair waits")).then_some(status)
+    })
+    .await;
+    assert_eq!((status.health.as_str(), status.volumes.can_lose.get("1")), ("degraded", Some(&1)));
+    let why = "1 avoided after a failure or damage there";
+    assert!(status.reasons.iter().any(|reason| reason.contains(why)), "{:?}", status.reasons);
+    assert_eq!(cell.node_of(bad).copies_to(bad), 0);
+}
+
+#[tokio::test]
+async fn a_disk_that_its_node_suspects_is_shown_as_degraded_and_stays_healthy() {
+    let cell = Cell::start(timing(), 1).await;
+    let disk = cell.nodes[1].disks()[0];
+    cell.nodes[1].report(disk, |report| report.failing = Some("1 % of its reads took 262 ms".to_owned()));
+    let status = eventually("the status tells", async || {
+        let status = cell.admin().status().await.unwrap();
+        (status.health == "degraded").then_some(status)
+    })
+    .await;
+    let why = "suspected to be failing: 1 % of its reads took 262 ms";
+    assert!(status.reasons.iter().any(|reason| reason.contains(&disk.to_string()) && reason.contains(why)));
+    let row = status.disks.iter().find(|row| row.disk == disk).unwrap();
+    assert_eq!((row.state.as_str(), row.reason.as_deref()), ("healthy", Some(why)));
+    cell.nodes[1].report(disk, |report| report.failing = None);
+    eventually("all is well", async || (cell.admin().status().await.unwrap().health == "ok").then_some(())).await;
+}
+
+#[tokio::test]
+async fn durability_is_told_from_what_repairs_reached_and_every_input_says_where_it_is_from() {
+    let cell = Cell::start(timing(), 2).await;
+    let volume = sealed(&cell).await;
+    let admin = cell.admin();
+    let refused = admin.durability(&DurabilityAsk::default()).await.unwrap_err();
+    assert_eq!(refused.code(), Some("not_measured"), "{refused}");
+    let given = DurabilityAsk { repair_bytes_s: Some(1e6), yearly_failures: Some(0.05), ..Default::default() };
+    let answer = admin.durability(&given).await.unwrap();
+    let source = |answer: &DurabilityAnswer, name: &str| {
+        let input = answer.inputs.iter().find(|input| input.name == name).unwrap().clone();
+        (input.value, input.source)
+    };
+    assert_eq!(source(&answer, "disks"), (6.0, "counted: in service".to_owned()));
+    assert_eq!(source(&answer, "zones").0, 3.0);
+    assert_eq!(source(&answer, "repair by each disk"), (1e6, "given".to_owned()));
+    assert_eq!(source(&answer, "unreadable bits").1, "assumed");
+    assert!(answer.mean_years_to_loss > 0.0 && answer.nines > 0.0, "{answer:?}");
+    let worse = DurabilityAsk { yearly_failures: Some(0.5), ..given.clone() };
+    assert!(admin.durability(&worse).await.unwrap().mean_years_to_loss < answer.mean_years_to_loss);
+    let wrong = DurabilityAsk { yearly_failures: Some(2.0), ..given };
+    assert_eq!(admin.durability(&wrong).await.unwrap_err().code(), Some("bad_request"));
+    fail(&cell, volume.replicas[0]);
+    eventually("a copy was measured", async || {
+        let answer = admin.durability(&DurabilityAsk::default()).await.ok()?;
+        let (value, source) = source(&answer, "repair by each disk");
+        (value > 0.0 && source.starts_with("measured")).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn no_disk_takes_or_gives_more_copies_at_once_than_it_may_and_a_disk_that_comes_back_ends_them() {
+    let mut cell = Cell::without_manager(timing(), 3).await;
+    cell.config.copies.per_disk = 2;
+    cell.start_manager().await;
+    let lost = cell.nodes[0].disks()[0];
+    // Where a volume goes is chance: as many as it takes.
+    let mut hit = Vec::new();
+    while hit.len() < 8 {
+        hit.extend(Some(sealed(&cell).await).filter(|volume| volume.replicas.contains(&lost)));
+    }
+    let node = &cell.nodes[0];
+    node.hang(Call::Copy);
+    fail(&cell, lost);
+    let ordered = || node.disks().into_iter().map(|disk| node.copies_to(disk)).collect::<Vec<_>>();
+    eventually("both others take two", async || (ordered() == [0, 2, 2]).then_some(())).await;
+    let copies = async || {
+        let work = cell.admin().status().await.unwrap().work;
+        work.iter().filter(|work| work.detail.starts_with("copying")).count()
+    };
+    // Whatever makes it look again.
+    for _ in 0..3 {
+        cell.client(holdfast_libs_transport::Role::Node).register(&node.registration()).await.unwrap();
+    }
+    assert_eq!((copies().await, ordered()), (4, vec![0, 2, 2]));
+    node.report(lost, |report| report.state = "healthy".to_owned());
+    let cancelled = || hit.iter().filter(|volume| node.count(Call::Cancel, volume.volume) > 0).count();
+    eventually("needless copies are given up", async || (cancelled() == 4).then_some(())).await;
+}
