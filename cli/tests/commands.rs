@@ -6,6 +6,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use holdfast_libs_transport::{Role, ServiceTokens};
 use serde_json::Value;
 
 fn holdfast(arguments: &[&str]) -> Output {
@@ -154,16 +155,28 @@ fn an_operator_names_a_cell_by_a_file_and_an_environment_that_names_two_is_refus
 fn an_operators_file_that_cannot_be_used_says_which_key_and_of_several_volume_managers_none_may_answer() {
     let dir = folder();
     for (addresses, code, words) in [
-        ("'http://127.0.0.1:1'", 1, "write https://HOST:PORT"),
-        ("[]", 1, "`volume_manager` names none"),
+        ("'http://127.0.0.1:1'", 1, "is not of the form https://HOST:PORT"),
+        ("[]", 1, "names no volume manager"),
         ("7", 1, "a list of them"),
         ("'https://a'\nkey = 1", 1, "admin.toml:2:1: unknown field `key`"),
-        ("['https://127.0.0.1:1', 'https://127.0.0.1:2']", 3, "no volume manager of the cell answers"),
+        ("['https://127.0.0.1:1', 'https://127.0.0.1:2']", 3, "https://127.0.0.1:"),
     ] {
         let file = operators_file(dir.path(), addresses);
         ends(&["admin", "status", "--config", &file], code, words);
     }
     ends(&["admin", "--config", "x", "disk", "format", "y"], 2, "goes behind `format`");
+}
+
+#[test]
+fn an_operators_token_is_made_from_the_cells_secret_and_from_nothing_else() {
+    let dir = folder();
+    let secret = dir.path().join("cell-secret");
+    std::fs::write(&secret, format!("{}\n", "07".repeat(32))).unwrap();
+    let output = ends(&["admin", "token", "--cell-secret-file", text(&secret)], 0, "");
+    let expected = ServiceTokens::new(&[7; 32]).token(Role::Admin);
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), format!("{expected}\n"));
+    std::fs::write(&secret, "07").unwrap();
+    ends(&["admin", "token", "--cell-secret-file", text(&secret)], 1, "64 hex digits");
 }
 
 #[test]

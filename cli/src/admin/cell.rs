@@ -4,13 +4,12 @@
 //! `holdfast/admin.toml` in the user's configuration folder, then `/etc/holdfast/admin.toml`.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use clap::Args;
-use holdfast_libs_transport::{CallError, HttpClient, config, tls};
+use holdfast_libs_transport::{HttpClient, config, tls};
 use holdfast_node_client::NodeClient;
-use holdfast_volume_manager_client::VolumeManagerClient;
+use holdfast_volume_manager_client::{VolumeManagerClient, VolumeManagers};
 use serde::Deserialize;
 
 use crate::outcome::usage;
@@ -18,9 +17,6 @@ use crate::{profile, show};
 
 /// Where an operator's configuration is when nothing else names one.
 const SYSTEM_CONFIG: &str = "/etc/holdfast/admin.toml";
-
-/// A volume manager tells within this whether it leads.
-const READY_DEADLINE: Duration = Duration::from_secs(3);
 
 /// Shown below the help of `holdfast admin`.
 pub const HOW_TO_NAME_A_CELL: &str = "\
@@ -74,17 +70,10 @@ impl BeforeCommand {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct AdminConfig {
-    volume_manager: Addresses,
+    volume_manager: VolumeManagers,
     ca: PathBuf,
     /// Also as `token_file`.
     token: String,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged, expecting = "an address https://HOST:PORT, or a list of them")]
-enum Addresses {
-    One(String),
-    Several(Vec<String>),
 }
 
 /// A cell, with an operator's right to speak to its daemons.
@@ -95,23 +84,19 @@ pub struct Cell {
 }
 
 impl Cell {
-    /// The cell that `target` names; asks its volume managers for the one that leads when there are several.
+    /// The cell that `target` names.
     ///
     /// # Errors
-    /// Usage when nothing names a cell; what is wrong with what names it; when no volume manager leads.
-    pub async fn open(target: &CellTarget) -> anyhow::Result<Self> {
+    /// Usage when nothing names a cell; what is wrong with what names it.
+    pub fn open(target: &CellTarget) -> anyhow::Result<Self> {
         let config = Self::config(target)?;
         let token = config.token.trim();
         if token.is_empty() {
             bail!("the operator's token is empty");
         }
         let http = HttpClient::new(&tls::client_config(&config.ca)?, Some(token));
-        let addresses = match config.volume_manager {
-            Addresses::One(one) => vec![one],
-            Addresses::Several(several) => several,
-        };
-        let leader = leader(&http, &addresses).await?;
-        Ok(Self { volume_manager: VolumeManagerClient::new(http.clone(), leader), http, json: target.json })
+        let volume_manager = VolumeManagerClient::new(http.clone(), config.volume_manager);
+        Ok(Self { volume_manager, http, json: target.json })
     }
 
     fn config(target: &CellTarget) -> anyhow::Result<AdminConfig> {
@@ -139,7 +124,7 @@ impl Cell {
         }
     }
 
-    /// Its volume manager: the one that leads.
+    /// Its volume managers; the one that leads answers.
     pub fn volume_manager(&self) -> &VolumeManagerClient {
         &self.volume_manager
     }
@@ -166,7 +151,7 @@ impl Cell {
 fn of_dev(folder: &Path) -> anyhow::Result<AdminConfig> {
     let dev = profile::dev_json(folder)?;
     Ok(AdminConfig {
-        volume_manager: Addresses::One(profile::text(&dev, "volume_manager")?),
+        volume_manager: profile::text(&dev, "volume_manager")?.into(),
         ca: profile::text(&dev, "ca_cert")?.into(),
         token: profile::text(&dev, "admin_token")?,
     })
@@ -174,35 +159,8 @@ fn of_dev(folder: &Path) -> anyhow::Result<AdminConfig> {
 
 fn read(file: &Path) -> anyhow::Result<AdminConfig> {
     let config: AdminConfig = config::load(file, &["token"])?;
-    let several = match &config.volume_manager {
-        Addresses::One(one) => std::slice::from_ref(one),
-        Addresses::Several(several) => several.as_slice(),
-    };
-    if several.is_empty() {
-        bail!("{}: `volume_manager` names none", file.display());
-    }
-    if let Some(wrong) = several.iter().find(|address| !address.starts_with("https://")) {
-        bail!("{}: `volume_manager`: `{wrong}` is no address; write https://HOST:PORT", file.display());
+    if let Err(wrong) = config.volume_manager.check() {
+        bail!("{}: `volume_manager`: {wrong}", file.display());
     }
     Ok(config)
-}
-
-/// The address of the volume manager that leads.
-async fn leader(http: &HttpClient, addresses: &[String]) -> anyhow::Result<String> {
-    if let [only] = addresses {
-        return Ok(only.clone());
-    }
-    let mut unreachable = None;
-    let mut standing_by = Vec::new();
-    for address in addresses {
-        match http.get(&format!("{address}/readyz"), 1024, READY_DEADLINE).await {
-            Ok(_) => return Ok(address.clone()),
-            Err(error @ CallError::Api(_)) => standing_by.push(format!("{address}: {error}")),
-            Err(error) => unreachable = Some(error),
-        }
-    }
-    match unreachable {
-        Some(error) if standing_by.is_empty() => Err(error).context("no volume manager of the cell answers"),
-        _ => bail!("no volume manager leads at the moment; try again in some seconds ({})", standing_by.join("; ")),
-    }
 }

@@ -12,6 +12,7 @@ mod node;
 mod order;
 mod repair;
 mod status;
+mod token;
 mod tree;
 mod volume;
 mod zone;
@@ -26,6 +27,7 @@ use self::durability::DurabilityOptions;
 use self::node::NodeCommand;
 use self::repair::RepairCommand;
 use self::status::StatusOptions;
+use self::token::TokenOptions;
 use self::volume::VolumeCommand;
 use self::zone::ZoneCommand;
 
@@ -68,6 +70,8 @@ pub enum AdminCommand {
         #[command(subcommand)]
         command: RebalanceCommand,
     },
+    /// Print the token of the role admin, for an operator's configuration; run it where the cell's secret is kept
+    Token(TokenOptions),
     /// Volumes: where they are, what they can lose and why
     Volume {
         #[command(subcommand)]
@@ -108,6 +112,7 @@ pub fn run(before: BeforeCommand, command: AdminCommand) -> anyhow::Result<()> {
             };
             on(&before, target, |cell| async move { order::rebalance(&cell, word).await })
         }
+        AdminCommand::Token(options) => token::run(&options),
         AdminCommand::Volume { command } => volume::run(&before, command),
     }
 }
@@ -122,5 +127,5 @@ fn on<F: Future<Output = anyhow::Result<()>>>(
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?
-        .block_on(async { command(Cell::open(&target).await?).await })
+        .block_on(async { command(Cell::open(&target)?).await })
 }

@@ -1,11 +1,15 @@
 //! `admin disk`: one disk, or all of them.
 
+mod locate;
+mod replace;
 mod show;
 
 use clap::{Args, Subcommand};
 use holdfast_volume_manager_client::{DiskDetail, Inventory, Order};
 use serde_json::json;
 
+use self::locate::LocateDisk;
+use self::replace::ReplaceDisk;
 use super::cell::{BeforeCommand, Cell, CellTarget};
 use super::order::Apply;
 use super::tree::Fill;
@@ -37,6 +41,19 @@ pub enum DiskCommand {
     Online(OrderDisk),
     /// Take a disk off the inventory: one that is lost, or drained and taken out
     Forget(OrderDisk),
+    /// Switch the light of a disk's bay
+    #[command(
+        after_help = "Exit codes: 0 the light was switched, 1 it was not (the reason is told), 2 usage, 3 unreachable."
+    )]
+    Locate(LocateDisk),
+    /// Replace a disk: drain it, wait for the new one in its bay, adopt it, bring it to its share, compare what it holds
+    ///
+    /// It can end at any moment and be run again, from anywhere: the cell and the bay tell how far it is. A disk that is dead is not
+    /// drained, its volumes are made again from their other replicas. A new disk is adopted only when it is blank.
+    #[command(
+        after_help = "Exit codes: 0 replaced, or the status was told; 1 refused or failed (the reason and the numbers are told), 2 usage, 3 unreachable."
+    )]
+    Replace(ReplaceDisk),
     /// Make a disk of a block device or a file; run it on the storage server itself, no daemon is needed
     ///
     /// Refuses, with the reason and what to do, a device that is in use or on which anything stands: a mount, a partition
@@ -127,6 +144,8 @@ pub fn run(before: &BeforeCommand, command: DiskCommand) -> anyhow::Result<()> {
         DiskCommand::Ls(filter) => on(before, &filter.places.target, |cell| ls(cell, &filter)),
         DiskCommand::Show(options) => on(before, &options.target, |cell| show::run(cell, &options.disk)),
         DiskCommand::Tree(places) => on(before, &places.target, |cell| tree(cell, &places)),
+        DiskCommand::Locate(options) => on(before, &options.target.clone(), |cell| locate::run(cell, options)),
+        DiskCommand::Replace(options) => on(before, &options.target.clone(), |cell| replace::run(cell, options)),
         DiskCommand::Format(_) if before.dev.is_some() => {
             Err(usage("--dev names a cell; a disk is formatted on its own machine, without one"))
         }

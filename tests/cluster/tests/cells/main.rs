@@ -8,4 +8,5 @@ mod input;
 mod kills;
 mod losses;
 mod operator;
+mod replace;
 mod sync;

@@ -1,0 +1,121 @@
+//! What the cell says of a disk that is replaced, and of what stands in its place.
+
+use anyhow::{Context as _, bail};
+use holdfast_libs_types::DiskId;
+use holdfast_node_client::{ExtentState, Occupant, Place, PlaceAsk};
+use holdfast_volume_manager_client::{DiskDetail, RebalanceRow, VolumeQuery};
+
+use crate::admin::cell::Cell;
+
+/// Volumes that have a replica on a disk, by the catalog.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Held {
+    /// All of them.
+    pub total: u64,
+    /// Those of which no replica counts any more: this disk may hold the last bytes.
+    pub last_hope: u64,
+    /// Those that cannot lose one more disk, this one included.
+    pub one_left: u64,
+}
+
+/// All that decides on the next step.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    /// The disk that is replaced.
+    pub old: DiskDetail,
+    /// What it holds.
+    pub held: Held,
+    /// What stands in its place now.
+    pub place: Place,
+    /// The new disk, once the volume manager knows it.
+    pub new: Option<DiskDetail>,
+    /// Volumes of the cell that lack a replica.
+    pub lacking: u64,
+    /// The rebalance under way.
+    pub rebalance: Option<RebalanceRow>,
+    /// Replicas that a rebalance would bring to the new disk. Looked up once no volume lacks a replica and none is under way; 0 before.
+    pub short: u64,
+}
+
+impl Facts {
+    /// Whether the new disk is in use, the old one does not count any more and no volume lacks a replica.
+    pub fn is_whole(&self) -> bool {
+        self.new.as_ref().is_some_and(|new| new.state == "healthy") && self.held.total == 0 && self.lacking == 0
+    }
+}
+
+/// Asks for all of it.
+pub async fn gather(cell: &Cell, old: DiskId) -> anyhow::Result<Facts> {
+    let inventory = cell.volume_manager().inventory().await?;
+    let Some(disk) = inventory.disks.iter().find(|disk| disk.disk == old) else {
+        bail!("the cell has no disk {old} any more");
+    };
+    let asked = cell.node(&disk.address).look_at_place(&PlaceAsk { path: disk.path.clone() }).await;
+    let place = asked.with_context(|| format!("node {} is asked what is in the disk's place", disk.node))?;
+    let new = place.disk.filter(|there| *there != old && place.occupant == Occupant::Disk);
+    let new = inventory.disks.iter().find(|other| Some(other.disk) == new).cloned();
+    let held = held(cell, old).await?;
+    let status = cell.volume_manager().status().await?;
+    let whole = status.volumes.can_lose.get("2").copied().unwrap_or(0);
+    let lacking = status.volumes.total.saturating_sub(whole);
+    let mut facts = Facts { old: disk.clone(), held, place, new, lacking, rebalance: status.rebalance, short: 0 };
+    if facts.is_whole() && facts.rebalance.is_none() {
+        let shares = cell.volume_manager().rebalance().await?.disks;
+        let share = shares.iter().find(|share| facts.new.as_ref().is_some_and(|new| new.disk == share.disk));
+        facts.short = share.map_or(0, |share| share.after.saturating_sub(share.has));
+    }
+    Ok(facts)
+}
+
+async fn held(cell: &Cell, disk: DiskId) -> anyhow::Result<Held> {
+    let mut held = Held::default();
+    let mut query = VolumeQuery { disk: Some(disk), ..VolumeQuery::default() };
+    loop {
+        let page = cell.volume_manager().find_volumes(&query).await?;
+        for volume in page.volumes.iter().filter(|volume| volume.can_lose.is_some()) {
+            held.total += 1;
+            held.last_hope += u64::from(volume.unreadable);
+            held.one_left += u64::from(volume.can_lose == Some(0) && !volume.unreadable);
+        }
+        match page.next {
+            Some(next) => query.after = Some(next),
+            None => return Ok(held),
+        }
+    }
+}
+
+/// What was compared.
+#[derive(Debug, Default)]
+pub struct Verified {
+    pub volumes: u64,
+    pub bytes: u64,
+}
+
+/// Compares what the node holds on a disk with what was sealed. A copy's digest is that of its bytes read back.
+pub async fn verify(cell: &Cell, disk: &DiskDetail) -> anyhow::Result<Verified> {
+    let node = cell.node(&disk.address);
+    let mut verified = Verified::default();
+    let mut query = VolumeQuery { disk: Some(disk.disk), state: Some("sealed".to_owned()), ..VolumeQuery::default() };
+    loop {
+        let page = cell.volume_manager().find_volumes(&query).await?;
+        for volume in page.volumes.iter().filter(|volume| volume.can_lose.is_some()) {
+            let extent = node.extent(disk.disk, volume.volume).await?;
+            let is_same = extent.state == ExtentState::Sealed && extent.digest == volume.digest;
+            if !is_same || Some(extent.tail) != volume.length {
+                bail!(
+                    "volume {} on the new disk {} is not what was sealed ({:?}, {} bytes); the next audit drops it and it is made again",
+                    volume.volume,
+                    disk.disk,
+                    extent.state,
+                    extent.tail
+                );
+            }
+            verified.volumes += 1;
+            verified.bytes += extent.tail;
+        }
+        match page.next {
+            Some(next) => query.after = Some(next),
+            None => return Ok(verified),
+        }
+    }
+}

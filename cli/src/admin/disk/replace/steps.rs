@@ -1,0 +1,209 @@
+//! The steps of a replacement, and which one is next. Decided from facts alone.
+
+use holdfast_node_client::Occupant;
+
+use super::facts::Facts;
+
+/// What is to be done or waited for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// It would not be safe, or cannot be done.
+    Refused(String),
+    /// What the disk holds goes elsewhere.
+    Drain,
+    /// Somebody pulls the old disk.
+    Pull,
+    /// Somebody puts the new disk in.
+    Insert,
+    /// What stands there cannot be used.
+    Unfit,
+    /// The new device is made a disk.
+    Adopt,
+    /// The volume manager takes the new disk in.
+    Join,
+    /// Volumes get back the replicas that they lack.
+    Refill,
+    /// Other disks give the new one its share.
+    Level,
+    /// All that is left is to compare.
+    Done,
+}
+
+/// The next step.
+pub fn next(facts: &Facts) -> Step {
+    match facts.place.occupant {
+        Occupant::Disk if facts.place.disk == Some(facts.old.disk) => with_the_old_disk(facts),
+        Occupant::Disk => match &facts.new {
+            _ if facts.is_whole() && facts.rebalance.is_none() && facts.short == 0 => Step::Done,
+            _ if facts.is_whole() => Step::Level,
+            Some(new) if new.state == "healthy" => Step::Refill,
+            _ => Step::Join,
+        },
+        Occupant::Empty => Step::Insert,
+        Occupant::Unformatted => Step::Adopt,
+        Occupant::Unusable => Step::Unfit,
+    }
+}
+
+/// Whether what the disk holds does not count any more.
+fn is_dead(facts: &Facts) -> bool {
+    !facts.old.in_service
+}
+
+fn with_the_old_disk(facts: &Facts) -> Step {
+    let held = facts.held;
+    if is_dead(facts) && held.last_hope > 0 {
+        return Step::Refused(format!(
+            "it is {}, and of {} of its {} volumes no other replica can be read: pulled, their last bytes are gone. Bring it or the \
+             other disks of these volumes back first (`holdfast admin volume ls --disk {} --at-risk` lists them)",
+            facts.old.state, held.last_hope, held.total, facts.old.disk
+        ));
+    }
+    if is_dead(facts) || held.total == 0 { Step::Pull } else { Step::Drain }
+}
+
+impl Step {
+    /// The word for it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Refused(_) => "refused",
+            Self::Drain => "drain",
+            Self::Pull => "pull",
+            Self::Insert => "insert",
+            Self::Unfit => "unfit",
+            Self::Adopt => "adopt",
+            Self::Join => "join",
+            Self::Refill => "refill",
+            Self::Level => "level",
+            Self::Done => "done",
+        }
+    }
+
+    /// What it waits for, with numbers.
+    pub fn waits_for(&self, facts: &Facts) -> String {
+        let (old, held, path) = (&facts.old, &facts.held, &facts.old.path);
+        let bay = facts.place.bay.as_ref().map(|bay| format!(", bay {bay}")).unwrap_or_default();
+        let place = format!("{path} of node {}{bay}", old.node);
+        let reason = facts.place.reason.as_deref().unwrap_or("no reason given");
+        match self {
+            Self::Refused(why) => why.clone(),
+            Self::Drain => format!("{} volumes are still to leave it", held.total),
+            Self::Pull if is_dead(facts) => format!(
+                "the disk is {}, so it is not drained: its {} volumes are made again from their other replicas ({} of them have one \
+                 left). Pull it: {place}",
+                old.state, held.total, held.one_left
+            ),
+            Self::Pull => format!("nothing is left on it. Pull it: {place}"),
+            Self::Insert => {
+                let hint = if path.contains("/by-id/") {
+                    "; the node's configuration names the old disk by itself there, and no other: change it to a path by place"
+                } else {
+                    ""
+                };
+                format!("a new disk at {place}; {} volumes of the cell lack a replica{hint}", facts.lacking)
+            }
+            Self::Unfit => format!("what stands at {place} cannot be used: {reason}"),
+            Self::Adopt => format!("the new device at {place} is made a disk"),
+            Self::Join => format!("the volume manager takes in the new disk at {place}"),
+            Self::Refill => format!(
+                "{} volumes of the cell lack a replica, {} of them still count on the old disk",
+                facts.lacking, held.total
+            ),
+            Self::Level => match &facts.rebalance {
+                Some(row) => format!("a rebalance of {} moves is under way: {} are left", row.moves, row.left),
+                None => format!(
+                    "a rebalance is to bring the new disk the {} replicas that it lacks to its share",
+                    facts.short
+                ),
+            },
+            Self::Done => "the new disk is in use and no volume lacks a replica".to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_libs_types::{DiskId, NodeId};
+    use holdfast_node_client::{Occupant, Place};
+    use holdfast_volume_manager_client::DiskDetail;
+
+    use super::super::facts::{Facts, Held};
+    use super::{Step, next};
+
+    const OLD: DiskId = DiskId([1; 16]);
+    const NEW: DiskId = DiskId([2; 16]);
+
+    fn detail(disk: DiskId, state: &str) -> DiskDetail {
+        DiskDetail {
+            disk,
+            node: NodeId("node-1".to_owned()),
+            zone: "zone-1".to_owned(),
+            rack: String::new(),
+            address: String::new(),
+            path: "/dev/x".to_owned(),
+            state: state.to_owned(),
+            reason: None,
+            failing: None,
+            damaged_extents: 0,
+            in_service: ["healthy", "suspect", "read_only"].contains(&state),
+            slots: 10,
+            free_slots: 5,
+            reserved_slots: 1,
+            slot_bytes: 1,
+            volume_bytes: 1,
+            incarnation: 1,
+        }
+    }
+
+    fn facts(state: &str, total: u64, occupant: Occupant, there: Option<DiskId>) -> Facts {
+        let place = Place { path: "/dev/x".to_owned(), occupant, disk: there, reason: None, bay: None, no_light: None };
+        let held = Held { total, last_hope: 0, one_left: 0 };
+        Facts { old: detail(OLD, state), held, place, new: None, lacking: 0, rebalance: None, short: 0 }
+    }
+
+    #[test]
+    fn a_disk_in_use_is_pulled_only_once_nothing_is_left_on_it_and_a_dead_one_at_once() {
+        for (state, total, expected) in [
+            ("healthy", 3, Step::Drain),
+            ("read_only", 3, Step::Drain),
+            ("suspect", 1, Step::Drain),
+            ("healthy", 0, Step::Pull),
+            ("failed", 3, Step::Pull),
+            ("lost", 3, Step::Pull),
+        ] {
+            assert_eq!(next(&facts(state, total, Occupant::Disk, Some(OLD))), expected, "{state}, {total}");
+        }
+    }
+
+    #[test]
+    fn a_dead_disk_that_may_hold_the_last_bytes_of_a_volume_is_not_pulled_and_the_refusal_has_the_numbers() {
+        let mut facts = facts("failed", 7, Occupant::Disk, Some(OLD));
+        facts.held.last_hope = 2;
+        let Step::Refused(why) = next(&facts) else { panic!("it is refused") };
+        assert!(why.contains("2 of its 7 volumes"), "{why}");
+        facts.place.occupant = Occupant::Empty;
+        assert_eq!(next(&facts), Step::Insert, "it was pulled already");
+    }
+
+    #[test]
+    fn the_new_disk_is_adopted_taken_in_refilled_and_done_when_it_lacks_nothing_to_its_share() {
+        assert_eq!(next(&facts("failed", 3, Occupant::Empty, None)), Step::Insert);
+        assert_eq!(next(&facts("failed", 3, Occupant::Unusable, None)), Step::Unfit);
+        assert_eq!(next(&facts("failed", 3, Occupant::Unformatted, None)), Step::Adopt);
+        let mut facts = facts("failed", 3, Occupant::Disk, Some(NEW));
+        assert_eq!(next(&facts), Step::Join);
+        facts.new = Some(detail(NEW, "suspect"));
+        assert_eq!(next(&facts), Step::Join);
+        facts.new = Some(detail(NEW, "healthy"));
+        facts.lacking = 3;
+        assert_eq!(next(&facts), Step::Refill);
+        facts.lacking = 0;
+        assert_eq!(next(&facts), Step::Refill, "the catalog still counts on the old one");
+        facts.held.total = 0;
+        facts.short = 2;
+        assert_eq!(next(&facts), Step::Level);
+        assert!(Step::Level.waits_for(&facts).contains("the 2 replicas"));
+        facts.short = 0;
+        assert_eq!(next(&facts), Step::Done);
+    }
+}
