@@ -43,6 +43,14 @@ pub fn scratch(name: &str) -> anyhow::Result<tempfile::TempDir> {
     Ok(tempfile::Builder::new().prefix(name).tempdir_in(base.canonicalize()?)?)
 }
 
+/// Waits until no process of these runs any more.
+fn wait_for_end(pids: &[i32]) -> anyhow::Result<()> {
+    wait_for("the daemons' end", Duration::from_secs(10), || {
+        let alive = pids.iter().filter(|pid| Path::new(&format!("/proc/{pid}/exe")).exists()).count();
+        Ok(if alive == 0 { Ok(()) } else { Err(format!("{alive} daemons live")) })
+    })
+}
+
 impl Cell {
     /// Starts a new cell and waits until it is ready.
     ///
@@ -168,10 +176,17 @@ impl Cell {
             revived.kill()?;
             revived.wait()?;
         }
-        wait_for("the daemons' end", Duration::from_secs(10), || {
-            let alive = pids.iter().filter(|pid| Path::new(&format!("/proc/{pid}/exe")).exists()).count();
-            Ok(if alive == 0 { Ok(()) } else { Err(format!("{alive} daemons live")) })
-        })
+        wait_for_end(&pids)
+    }
+
+    /// kill -9 of a daemon that `dev` started; it has ended when this answers.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn kill(&self, name: &str) -> anyhow::Result<()> {
+        let pid = self.pid(name)?;
+        kill(pid, Signal::SIGKILL).with_context(|| format!("cannot kill {name}"))?;
+        wait_for_end(&[pid.as_raw()])
     }
 
     /// Stops the cell as Ctrl-C does.
