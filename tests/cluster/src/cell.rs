@@ -43,10 +43,16 @@ pub fn scratch(name: &str) -> anyhow::Result<tempfile::TempDir> {
     Ok(tempfile::Builder::new().prefix(name).tempdir_in(base.canonicalize()?)?)
 }
 
-/// Waits until no process of these runs any more.
-fn wait_for_end(pids: &[i32]) -> anyhow::Result<()> {
+/// Whether a process has ended, whoever is to reap it. Its last thread closes its files: until then it holds its port.
+pub fn has_ended(pid: Pid) -> bool {
+    let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let is_zombie = state.rsplit_once(')').is_none_or(|(_, rest)| rest.trim().starts_with('Z'));
+    is_zombie && std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count) <= 1
+}
+
+fn wait_for_end(pids: &[Pid]) -> anyhow::Result<()> {
     wait_for("the daemons' end", Duration::from_secs(10), || {
-        let alive = pids.iter().filter(|pid| Path::new(&format!("/proc/{pid}/exe")).exists()).count();
+        let alive = pids.iter().filter(|pid| !has_ended(**pid)).count();
         Ok(if alive == 0 { Ok(()) } else { Err(format!("{alive} daemons live")) })
     })
 }
@@ -160,16 +166,17 @@ impl Cell {
     pub fn kill_all(&mut self) -> anyhow::Result<()> {
         let dev = self.dev_json()?;
         let mut child = self.dev.take().context("dev does not run")?;
-        let pids: Vec<i32> = dev["daemons"]
+        let pids: Vec<Pid> = dev["daemons"]
             .as_array()
             .into_iter()
             .flatten()
             .filter_map(|daemon| i32::try_from(daemon["pid"].as_i64()?).ok())
+            .map(Pid::from_raw)
             .collect();
         child.kill()?;
         for pid in &pids {
             // It may be gone already: its parent was killed first.
-            let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
+            let _ = kill(*pid, Signal::SIGKILL);
         }
         child.wait()?;
         for mut revived in self.revived.drain(..) {
@@ -186,7 +193,7 @@ impl Cell {
     pub fn kill(&self, name: &str) -> anyhow::Result<()> {
         let pid = self.pid(name)?;
         kill(pid, Signal::SIGKILL).with_context(|| format!("cannot kill {name}"))?;
-        wait_for_end(&[pid.as_raw()])
+        wait_for_end(&[pid])
     }
 
     /// Stops the cell as Ctrl-C does.

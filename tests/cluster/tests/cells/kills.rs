@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use holdfast_tests_cluster::blocks::{Blocks, Oracle};
-use holdfast_tests_cluster::cell::{Cell, scratch};
+use holdfast_tests_cluster::cell::{Cell, has_ended, scratch};
 use holdfast_tests_cluster::load::{Load, Pace, read_back, wait_writable};
 use holdfast_tests_cluster::{rounds, seed, wait_for};
 use nix::sys::signal::Signal;
@@ -106,9 +106,7 @@ fn a_frontend_that_dies_between_append_and_index_row_loses_nothing_acknowledged(
     let mut pid = cell.pid("frontend")?;
     while deaths < 5 {
         wait_for("the frontend's death", Duration::from_secs(60), || {
-            let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            let gone = state.is_empty() || state.rsplit_once(')').is_some_and(|(_, rest)| rest.trim().starts_with('Z'));
-            Ok(if gone { Ok(()) } else { Err(format!("pid {pid} lives")) })
+            Ok(if has_ended(pid) { Ok(()) } else { Err(format!("pid {pid} lives")) })
         })?;
         deaths += 1;
         pid = cell.revive("frontend")?;
