@@ -9,6 +9,9 @@
 //!     20        keys, each: key id (16) | length of the wrapped key u16 | wrapped key
 //! ```
 //! All integers are little-endian. The engine checksums the key area as a whole.
+//!
+//! A key that stands on a disk stays there: a catalog that was made again from other disks does not know it, and blocks that are
+//! there may be readable with nothing else.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -39,10 +42,10 @@ pub(crate) async fn put(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Value>, ApiError> {
     let keyring: KeyringBody = message(body)?;
-    let bytes = encode(&keyring)?;
+    // What is wrong with it is told before a disk is asked.
+    encode(&keyring)?;
     let disks = node.disks.open();
-    let storing =
-        disks.iter().map(|disk| disk.answer(Operation::Keyring, store(disk.engine(), keyring.generation, &bytes)));
+    let storing = disks.iter().map(|disk| disk.answer(Operation::Keyring, store(disk.engine(), &keyring)));
     let mut stored = 0;
     let mut failure = None;
     for (disk, result) in disks.iter().zip(join_all(storing).await) {
@@ -83,7 +86,7 @@ pub(crate) async fn get(State(node): State<Arc<Node>>) -> Result<Json<KeyringBod
     }
 }
 
-/// All keys of several keyrings. Of a key that stands in several, what the newest one has.
+/// All keys of several keyrings. Of a key that stands in several, what the newest one has; of equals, the first.
 fn union(mut keyrings: Vec<KeyringBody>) -> KeyringBody {
     keyrings.sort_by_key(|keyring| std::cmp::Reverse(keyring.generation));
     let generation = keyrings.first().map_or(0, |keyring| keyring.generation);
@@ -92,14 +95,16 @@ fn union(mut keyrings: Vec<KeyringBody>) -> KeyringBody {
     KeyringBody { generation, keys: keys.collect() }
 }
 
-/// Writes the key area unless a keyring of the same or a later generation stands there.
-async fn store(disk: &Disk, generation: u64, bytes: &[u8]) -> Result<(), EngineError> {
+/// Adds to the key area what it lacks.
+async fn store(disk: &Disk, keyring: &KeyringBody) -> Result<(), EngineError> {
     // A key area that cannot be read is written anew.
-    let there = disk.read_key_area().await.ok().flatten();
-    if there.as_deref().and_then(generation_of).is_some_and(|there| there >= generation) {
+    let there = disk.read_key_area().await.ok().flatten().and_then(|bytes| decode(&bytes).ok());
+    let joined = union(there.iter().chain([keyring]).cloned().collect());
+    if there.as_ref() == Some(&joined) {
         return Ok(());
     }
-    disk.write_key_area(bytes.to_vec()).await
+    let bytes = encode(&joined).map_err(|error| EngineError::InvalidArgument(error.message))?;
+    disk.write_key_area(bytes).await
 }
 
 fn encode(keyring: &KeyringBody) -> Result<Vec<u8>, ApiError> {

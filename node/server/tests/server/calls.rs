@@ -1,5 +1,6 @@
 //! What each call of the node does, and who may make it.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::support::{self, TestNode, VolumeManager, batch, certificates, config, eventually, folder, http};
@@ -347,11 +348,30 @@ async fn a_copy_that_is_not_needed_any_more_is_given_up_by_an_order_and_takes_no
     }
 }
 
+fn keyring<const N: usize>(generation: u64, keys: [(u8, u8); N]) -> KeyringBody {
+    KeyringBody { generation, keys: keys.map(|(id, key)| (hex::encode([id; 16]), format!("{key:02x}"))).to_vec() }
+}
+
+#[tokio::test]
+async fn no_key_is_lost_from_the_disks_by_a_keyring_that_does_not_have_it() {
+    let Setup { node, _dir } = setup().await;
+    let leader = node.client(Role::VolumeManager);
+    // A catalog that was made again from other disks counts anew, and does not know what only these disks have.
+    leader.put_keyring(&keyring(6, [(1, 0xaa), (2, 0xbb)])).await.unwrap();
+    for (generation, key) in [(5, 3), (6, 4), (7, 5)] {
+        leader.put_keyring(&keyring(generation, [(1, 0xaa), (key, 0xcc)])).await.unwrap();
+    }
+    let has = leader.keyring().await.unwrap();
+    let ids: BTreeSet<String> = has.keys.into_iter().map(|(id, _)| id).collect();
+    assert_eq!((has.generation, ids), (7, [1, 2, 3, 4, 5].map(|id: u8| hex::encode([id; 16])).into()));
+    node.stop().await;
+}
+
 #[tokio::test]
 async fn the_newest_keyring_stays_on_the_disks() {
     let Setup { node, _dir } = setup().await;
     let leader = node.client(Role::VolumeManager);
-    let keyring = |generation, key: u8| KeyringBody { generation, keys: vec![("11".repeat(16), format!("{key:02x}"))] };
+    let keyring = |generation, key: u8| keyring(generation, [(0x11, key)]);
     leader.put_keyring(&keyring(2, 0xaa)).await.unwrap();
     leader.put_keyring(&keyring(1, 0xbb)).await.unwrap();
     let bad = KeyringBody { generation: 3, keys: vec![("zz".to_owned(), String::new())] };
