@@ -141,6 +141,12 @@ pub trait BlockIndex: std::fmt::Debug + Send + Sync {
     /// `Sql`, `Database`.
     async fn keys(&self) -> Result<(u64, WrappedKeys), CatalogError>;
 
+    /// The keyring's generation alone: one look at an index, however many keys there are.
+    ///
+    /// # Errors
+    /// `Sql`, `Database`.
+    async fn keyring_generation(&self) -> Result<u64, CatalogError>;
+
     /// How many blocks have a row. Reads the whole index: for tests and reports.
     ///
     /// # Errors

@@ -89,6 +89,10 @@ impl BlockIndex for SqliteIndex {
         self.ask(IndexFile::keys).await
     }
 
+    async fn keyring_generation(&self) -> Result<u64, CatalogError> {
+        self.ask(IndexFile::keyring_generation).await
+    }
+
     async fn count(&self) -> Result<u64, CatalogError> {
         self.ask(IndexFile::count).await
     }

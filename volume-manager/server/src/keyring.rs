@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use holdfast_libs_transport::CallError;
-use holdfast_libs_types::DiskId;
+use holdfast_libs_types::{DiskId, NodeId};
 use holdfast_node_client::KeyringBody;
 use holdfast_volume_manager_catalog::{CatalogError, WrappedKeys};
 use holdfast_volume_manager_client::Replica;
+use tokio::time::Instant;
 
 use crate::inventory::Snapshot;
 use crate::liveness::NodeStanding;
@@ -19,16 +20,25 @@ use crate::manager::{Manager, within};
 
 const LIMIT: Duration = Duration::from_secs(10);
 
+/// What a node was given. Another registration may be about other disks, and asks for it again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Given {
+    registered: Instant,
+    generation: u64,
+}
+
 /// Starts to give the keyring to each node that is up and does not have this generation of it.
 pub(crate) async fn start(manager: &Arc<Manager>, snapshot: &Snapshot) -> Result<(), CatalogError> {
-    let (generation, keys) = manager.catalog.index.keys().await?;
-    if keys.is_empty() {
+    let up = snapshot.nodes.iter().filter(|view| view.standing == NodeStanding::Up);
+    let lacking = |generation| up.clone().filter(move |view| !has(manager, &view.node.node, generation));
+    if lacking(manager.catalog.index.keyring_generation().await?).next().is_none() {
         return Ok(());
     }
-    let lacks = |name: &_, has: &_| manager.progress().keyrings.get(name) != Some(has);
-    for view in snapshot.nodes.iter().filter(|view| view.standing == NodeStanding::Up) {
-        let (name, has) = (view.node.node.clone(), (view.node.instance, generation));
-        if !lacks(&name, &has) || !manager.progress().pushing.insert(name.clone()) {
+    let (generation, keys) = manager.catalog.index.keys().await?;
+    for view in lacking(generation) {
+        let Some(given) = given(manager, &view.node.node, generation) else { continue };
+        let name = view.node.node.clone();
+        if !manager.progress().pushing.insert(name.clone()) {
             continue;
         }
         let body = body(generation, &keys);
@@ -39,7 +49,7 @@ pub(crate) async fn start(manager: &Arc<Manager>, snapshot: &Snapshot) -> Result
             progress.pushing.remove(&name);
             match taken {
                 Ok(_) => {
-                    progress.keyrings.insert(name, has);
+                    progress.keyrings.insert(name, given);
                 }
                 Err(error) => tracing::debug!(node = %name, %error, "keyring not taken yet"),
             }
@@ -50,25 +60,37 @@ pub(crate) async fn start(manager: &Arc<Manager>, snapshot: &Snapshot) -> Result
 
 /// Sees to it that the nodes of these replicas have the keyring as it is now. Answers the disks whose node did not take it.
 pub(crate) async fn ensure(manager: &Manager, replicas: &[Replica]) -> Result<Vec<(DiskId, CallError)>, CatalogError> {
-    let (generation, keys) = manager.catalog.index.keys().await?;
-    if keys.is_empty() {
+    let generation = manager.catalog.index.keyring_generation().await?;
+    if replicas.iter().all(|replica| has(manager, &replica.node, generation)) {
         return Ok(Vec::new());
     }
+    let (generation, keys) = manager.catalog.index.keys().await?;
     let body = body(generation, &keys);
     let pushes = replicas.iter().map(|replica| async {
-        let instance = manager.liveness().node(&replica.node).map(|heard| heard.instance);
-        let has = instance.map(|instance| (instance, generation));
-        if has.is_some() && manager.progress().keyrings.get(&replica.node).copied() == has {
+        if has(manager, &replica.node, generation) {
             return Ok(());
         }
+        let given = given(manager, &replica.node, generation);
         let taken = within(LIMIT, &replica.address, manager.node(&replica.address).put_keyring(&body)).await;
         taken.map_err(|error| (replica.disk, error))?;
-        if let Some(has) = has {
-            manager.progress().keyrings.insert(replica.node.clone(), has);
+        if let Some(given) = given {
+            manager.progress().keyrings.insert(replica.node.clone(), given);
         }
         Ok(())
     });
     Ok(join_all(pushes).await.into_iter().filter_map(Result::err).collect())
+}
+
+/// What a node has once it takes this generation with the disks that it has now.
+fn given(manager: &Manager, node: &NodeId, generation: u64) -> Option<Given> {
+    let registered = manager.liveness().node(node)?.registered;
+    Some(Given { registered, generation })
+}
+
+/// Whether a node's disks have this generation. Nobody lacks a keyring without keys.
+fn has(manager: &Manager, node: &NodeId, generation: u64) -> bool {
+    let known = manager.progress().keyrings.get(node).copied();
+    generation == 0 || known.is_some() && known == given(manager, node, generation)
 }
 
 fn body(generation: u64, keys: &WrappedKeys) -> KeyringBody {

@@ -25,6 +25,8 @@ use crate::config::Timing;
 pub(crate) struct Heard {
     pub instance: InstanceId,
     pub address: String,
+    /// When it registered last, which it does whenever its disks come or go.
+    pub registered: Instant,
     pub at: Instant,
     /// What it was given as disks and cannot use.
     pub unusable: Vec<UnusableDisk>,
@@ -355,7 +357,7 @@ mod tests {
     }
 
     fn heard(at: Instant) -> Heard {
-        Heard { instance: InstanceId([1; 16]), address: String::new(), at, unusable: Vec::new() }
+        Heard { instance: InstanceId([1; 16]), address: String::new(), registered: at, at, unusable: Vec::new() }
     }
 
     impl Liveness {

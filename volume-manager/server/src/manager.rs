@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use holdfast_libs_surroundings::Surroundings;
 use holdfast_libs_transport::{CallError, HttpClient};
-use holdfast_libs_types::{DiskId, InstanceId, NodeId, VolumeId};
+use holdfast_libs_types::{DiskId, NodeId, VolumeId};
 use holdfast_node_client::NodeClient;
 use holdfast_volume_manager_catalog::{Catalog, CatalogError, Term, Volume, VolumeState};
 use holdfast_volume_manager_client::Work;
@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
 use crate::error::ServerError;
+use crate::keyring::Given;
 use crate::liveness::Liveness;
 use crate::metrics::Metrics;
 use crate::moves::Moves;
@@ -83,8 +84,8 @@ pub(crate) struct Progress {
     pub copying: BTreeMap<VolumeId, CopyUnderWay>,
     /// Disks that failed a copy of a volume, and when that may be forgotten.
     pub failed_copies: HashMap<(VolumeId, DiskId), Instant>,
-    /// The start of a node's process that has a generation of the keyring.
-    pub keyrings: HashMap<NodeId, (InstanceId, u64)>,
+    /// The keyring that a node's disks have.
+    pub keyrings: HashMap<NodeId, Given>,
     /// Nodes that registered and whose disks are yet to be compared with the table; when they did.
     pub audits: HashMap<NodeId, Instant>,
     /// Nodes whose disks are being compared; whether that is because they registered.

@@ -157,10 +157,12 @@ fn note(manager: &Manager, request: &Register, judged: &[RegisteredDisk], owners
     };
     let reports: Vec<DiskReport> =
         request.disks.iter().zip(judged).filter(|(_, judged)| mine(judged)).map(|(report, _)| report.clone()).collect();
+    let now = Instant::now();
     let heard = Heard {
         instance: request.instance,
         address: request.address.clone(),
-        at: Instant::now(),
+        registered: now,
+        at: now,
         unusable: bounded(&request.unusable),
     };
     let mut liveness = manager.liveness();

@@ -184,6 +184,11 @@ impl BlockIndex for MysqlIndex {
         retry(&database, || keys(&database)).await
     }
 
+    async fn keyring_generation(&self) -> Result<u64, CatalogError> {
+        let database = self.keyring()?;
+        retry(&database, || keyring_generation(&database)).await
+    }
+
     async fn count(&self) -> Result<u64, CatalogError> {
         let counts = self.all(async |database| retry(&database, || rows::count(&database)).await);
         Ok(counts.await?.into_iter().sum())
@@ -240,6 +245,12 @@ async fn put_key(database: &Database, key: KeyId, wrapped: &[u8]) -> Result<u64,
     tx.change(add, values![key.as_bytes(), wrapped, newest + 1]).await?;
     tx.commit().await?;
     Ok(newest + 1)
+}
+
+async fn keyring_generation(database: &Database) -> Result<u64, CatalogError> {
+    let mut session = database.session().await?;
+    let newest = session.first("SELECT coalesce(max(generation), 0) FROM wrapped_keys", values![]).await?;
+    newest.map_or(Ok(0), |mut row| number(&mut row, 0, "the keyring's generation"))
 }
 
 async fn keys(database: &Database) -> Result<(u64, WrappedKeys), CatalogError> {

@@ -109,6 +109,10 @@ impl IndexFile {
         keyring::all(&self.db)
     }
 
+    pub fn keyring_generation(&self) -> Result<u64, CatalogError> {
+        keyring::generation(&self.db)
+    }
+
     pub fn count(&self) -> Result<u64, CatalogError> {
         rows::count(&self.db)
     }

@@ -74,12 +74,15 @@ pub async fn a_row_beyond_its_batch_is_refused_with_everything_else(subject: Sub
 
 pub async fn a_key_is_kept_and_never_overwritten(subject: Subject) {
     let index = subject.open().await.index;
-    assert_eq!(index.keys().await.unwrap(), (0, vec![]));
+    let generation = async || index.keyring_generation().await.unwrap();
+    assert_eq!((index.keys().await.unwrap(), generation().await), ((0, vec![]), 0));
     let (first, second) = (KeyId([9; 16]), KeyId([3; 16]));
     assert_eq!(index.put_key(&first, b"wrapped").await.unwrap(), 1);
     assert_eq!(index.put_key(&first, b"wrapped").await.unwrap(), 1);
     assert!(matches!(index.put_key(&first, b"other").await, Err(CatalogError::KeyTaken(key)) if key == first));
+    assert_eq!(generation().await, 1, "a key that was refused or there already raises nothing");
     assert_eq!(subject.open().await.index.put_key(&second, b"more").await.unwrap(), 2);
+    assert_eq!(generation().await, 2);
     assert_eq!(index.keys().await.unwrap(), (2, vec![(first, b"wrapped".to_vec()), (second, b"more".to_vec())]));
 }
 

@@ -248,7 +248,7 @@ async fn a_caller_that_hangs_up_leaves_no_volume_half_made() {
 }
 
 #[tokio::test]
-async fn every_node_gets_the_keyring_once_for_each_generation_and_again_when_it_restarts() {
+async fn every_node_gets_the_keyring_once_for_each_generation_and_again_when_it_restarts_or_gets_a_disk() {
     let cell = Cell::start(timing(), 1).await;
     let index = cell.index().await;
     for generation in 1..=2u8 {
@@ -266,6 +266,8 @@ async fn every_node_gets_the_keyring_once_for_each_generation_and_again_when_it_
     assert!(cell.nodes.iter().all(|node| node.keyrings().len() == 2));
     cell.nodes[0].restart(InstanceId([98; 16]));
     eventually("it has it again", async || (cell.nodes[0].keyrings().len() == 3).then_some(())).await;
+    cell.nodes[0].add(DiskId([99; 16]));
+    eventually("its new disk has it, too", async || (cell.nodes[0].keyrings().len() == 4).then_some(())).await;
 }
 
 #[tokio::test]

@@ -1,16 +1,24 @@
 //! Wrapped data keys. The master key that opens them is never here.
 
 use holdfast_libs_types::KeyId;
-use rusqlite::OptionalExtension;
+use rusqlite::{OptionalExtension, Transaction};
 
 use crate::CatalogError;
 use crate::index::WrappedKeys;
 use crate::number::uint;
 use crate::sqlite::database::Database;
 
+fn newest(tx: &Transaction<'_>) -> rusqlite::Result<i64> {
+    tx.query_row("SELECT coalesce(max(generation), 0) FROM keys", [], |row| row.get(0))
+}
+
+pub(super) fn generation(db: &Database) -> Result<u64, CatalogError> {
+    uint("the keyring's generation", db.read(|tx| Ok(newest(tx)?))?)
+}
+
 pub(super) fn put(db: &Database, key: &KeyId, wrapped: &[u8]) -> Result<u64, CatalogError> {
     let generation = db.write(|tx| {
-        let newest: i64 = tx.query_row("SELECT coalesce(max(generation), 0) FROM keys", [], |row| row.get(0))?;
+        let newest = newest(tx)?;
         let found: Option<Vec<u8>> =
             tx.query_row("SELECT wrapped FROM keys WHERE id = ?1", [key.as_bytes()], |row| row.get(0)).optional()?;
         match found {

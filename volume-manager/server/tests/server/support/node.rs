@@ -59,6 +59,8 @@ struct Inner {
     /// This start of its process.
     instance: InstanceId,
     reports: BTreeMap<DiskId, DiskReport>,
+    /// A disk came since it registered.
+    has_new: bool,
     extents: BTreeMap<(DiskId, VolumeId), Extent>,
     /// Copies that brought what was not there.
     copies_made: usize,
@@ -100,6 +102,7 @@ impl FakeNode {
         let inner = Arc::new(Mutex::new(Inner {
             instance: InstanceId([number; 16]),
             reports,
+            has_new: false,
             extents: BTreeMap::new(),
             copies_made: 0,
             calls: Vec::new(),
@@ -184,6 +187,13 @@ impl FakeNode {
 
     pub fn report(&self, disk: DiskId, change: impl FnOnce(&mut DiskReport)) {
         change(self.inner().reports.get_mut(&disk).unwrap());
+    }
+
+    /// Takes a disk into use, and registers with it.
+    pub fn add(&self, disk: DiskId) {
+        let mut inner = self.inner();
+        inner.reports.insert(disk, report(disk));
+        inner.has_new = true;
     }
 
     /// Takes a disk out; the node does not speak of it any more.
@@ -316,10 +326,11 @@ pub fn report(disk: DiskId) -> DiskReport {
 /// Registers, then sends heartbeats, and registers again when it is told to.
 async fn live(register: Register, inner: Shared, http: HttpClient, stop: CancellationToken) {
     while !stop.is_cancelled() {
-        let (manager, silent, disks, (instance, term)) = {
-            let inner = inner.lock().unwrap();
+        let (manager, silent, disks, (instance, term, has_new)) = {
+            let mut inner = inner.lock().unwrap();
+            let has_new = std::mem::take(&mut inner.has_new);
             let disks: Vec<DiskReport> = inner.reports.values().cloned().collect();
-            (inner.manager.clone(), inner.silent, disks, (inner.instance, inner.term))
+            (inner.manager.clone(), inner.silent, disks, (inner.instance, inner.term, has_new))
         };
         if !manager.is_empty() && !silent {
             let client = VolumeManagerClient::new(http.clone(), manager);
@@ -330,7 +341,7 @@ async fn live(register: Register, inner: Shared, http: HttpClient, stop: Cancell
                 unusable: register.unusable.clone(),
             };
             // A volume manager that crashed does not answer; the next one will.
-            if client.heartbeat(&heartbeat).await.is_ok_and(|answer| answer.register)
+            if (has_new || client.heartbeat(&heartbeat).await.is_ok_and(|answer| answer.register))
                 && let Ok(answer) = client.register(&Register { instance, disks, term, ..register.clone() }).await
             {
                 let judged = answer.disks.into_iter().map(|disk| (disk.disk, (disk.accepted, disk.reason)));
