@@ -103,6 +103,8 @@ async fn a_copy_made_while_others_write_has_what_was_acknowledged_before_and_no_
         let made = into.clone();
         tokio::task::spawn_blocking(move || back_up(&from, CELL, &made, NOW_MS)).await.unwrap().unwrap();
 
+        let written = |name: &str| std::fs::metadata(into.join(name)).unwrap().modified().unwrap();
+        assert!(written("index.db") <= written("table.db"), "round {round}: the table was not copied last");
         let target = TempDir::new().unwrap();
         restored(&into, &target, false).unwrap();
         let copy = open(target.path()).await;

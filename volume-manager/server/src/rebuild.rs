@@ -25,7 +25,7 @@ use axum::extract::State;
 use futures_util::stream::{StreamExt as _, iter};
 use holdfast_libs_transport::ApiError;
 use holdfast_libs_types::{NodeId, VolumeId};
-use holdfast_node_client::{ExtentInfo, ExtentState};
+use holdfast_node_client::{ExtentInfo, ExtentState, code};
 use holdfast_volume_manager_catalog::{CatalogError, Term, Volume, VolumeState};
 use holdfast_volume_manager_client::RebuildStatus;
 use holdfast_volume_manager_planner::{Found, FoundExtent};
@@ -195,8 +195,8 @@ async fn collect_keys(manager: &Manager, nodes: &BTreeMap<&NodeId, &str>) -> Res
     for (node, address) in nodes {
         let keyring = match within(LIST_LIMIT, address, manager.node(address).keyring()).await {
             Ok(keyring) => keyring,
-            // Every disk of the cell has the keyring.
-            Err(error) if error.is_answer() => {
+            // Every disk of the cell has the keyring; but one that has what the others lack may only be slow.
+            Err(error) if error.is_answer() && ![Some(code::BUSY), Some(code::STALLED)].contains(&error.code()) => {
                 tracing::warn!(%node, %error, "no keyring from this node");
                 continue;
             }

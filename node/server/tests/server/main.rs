@@ -5,6 +5,7 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod calls;
+mod copies;
 mod hot;
 mod machine;
 mod places;

@@ -183,7 +183,7 @@ async fn a_disk_that_is_offline_takes_nothing_new_and_is_not_repaired_until_it_i
 
 #[tokio::test]
 async fn what_is_in_use_or_may_come_back_is_not_forgotten() {
-    let cell = Cell::start_pairs(timing(), 3, 1).await;
+    let cell = Cell::start_pairs(Timing { suspect_ms: 1000, ..timing() }, 3, 1).await;
     let volume = cell.sealed_volumes(1).await.remove(0);
     let admin = cell.admin();
     let disk = volume.replicas[0];
@@ -196,6 +196,13 @@ async fn what_is_in_use_or_may_come_back_is_not_forgotten() {
     let node = &cell.node_of(disk).name;
     let (why, disks) = refusal(admin.order_node(node, "forget", &APPLY).await, "disks");
     assert!(disks == 1 && why.contains("it is up"), "{why}");
+    cell.node_of(disk).silence(true);
+    eventually("the node is missed", async || {
+        status(&cell).await.nodes.iter().any(|row| row.node == *node && row.state == "suspect").then_some(())
+    })
+    .await;
+    let (why, _) = refusal(admin.order_node(node, "forget", &APPLY).await, "disks");
+    assert!(why.contains("it was heard") && why.contains("and was not drained"), "{why}");
     let strange = admin.order_node(&NodeId("a/b".to_owned()), "drain", &APPLY).await.unwrap_err();
     assert_eq!(strange.code(), Some("unknown_node"), "{strange}");
     let strange = admin.order_disk(DiskId([9; 16]), "drain", &APPLY).await.unwrap_err();
