@@ -142,6 +142,7 @@ mod tests {
             reason: None,
             failing: None,
             damaged_extents: 0,
+            unknown_extents: 0,
             in_service: *in_service,
             slots: 1,
             free_slots: 1,

@@ -1,7 +1,8 @@
 //! The block index at scale: puts and look-ups a second and bytes a row, in SQLite and in four MariaDB databases on a server
 //! that it starts, on the file system of `target/`. One writer, a thousand rows a transaction; one reader, 64 blocks a look-up.
 //!
-//! `cargo run --release -p holdfast-volume-manager-catalog --example index_scale [ROWS...]`, by default 1 and 20 million.
+//! `cargo run --release -p holdfast-volume-manager-catalog --example index_scale [sqlite|mariadb] [ROWS...]`, by default both
+//! stores, at 1 and at 20 million.
 
 use std::path::Path;
 use std::time::Instant;
@@ -30,14 +31,31 @@ type Failed = Box<dyn std::error::Error>;
 
 #[tokio::main]
 async fn main() -> Result<(), Failed> {
-    let mut stops = std::env::args().skip(1).map(|text| text.parse()).collect::<Result<Vec<u64>, _>>()?;
+    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
+    let only = match arguments.first().map(String::as_str) {
+        Some("sqlite" | "mariadb") => Some(arguments.remove(0)),
+        _ => None,
+    };
+    let mut stops = arguments.iter().map(|text| text.parse()).collect::<Result<Vec<u64>, _>>()?;
     if stops.is_empty() {
         stops = vec![1_000_000, 20_000_000];
     }
+    if only.as_deref() != Some("mariadb") {
+        sqlite(&stops).await?;
+    }
+    if only.as_deref() != Some("sqlite") {
+        mariadb(&stops).await?;
+    }
+    Ok(())
+}
+
+async fn sqlite(stops: &[u64]) -> Result<(), Failed> {
     let folder = tempfile::tempdir_in("target")?;
     let sqlite = CatalogConfig::default().store(folder.path())?.open(CELL).await?.index;
-    measure("SQLite", &*sqlite, &stops, async || Ok(std::fs::metadata(folder.path().join("index.db"))?.len())).await?;
+    measure("SQLite", &*sqlite, stops, async || Ok(std::fs::metadata(folder.path().join("index.db"))?.len())).await
+}
 
+async fn mariadb(stops: &[u64]) -> Result<(), Failed> {
     let server = Server::start_with(&["--innodb-buffer-pool-size=1G", "--innodb-log-file-size=512M"]);
     let opts = mysql_async::OptsBuilder::from_opts(mysql_async::Opts::from_url(&server.url("mysql"))?);
     let mut session = mysql_async::Conn::new(opts.prefer_socket(false)).await?;
@@ -51,7 +69,7 @@ async fn main() -> Result<(), Failed> {
     let size = "SELECT CAST(sum(file_size) AS UNSIGNED) FROM information_schema.innodb_sys_tablespaces WHERE name LIKE 'scale%/blocks'";
     let session = tokio::sync::Mutex::new(session);
     let bytes = async || Ok(session.lock().await.query_first::<u64, _>(size).await?.unwrap_or(0));
-    measure("4 MariaDB databases", &*mysql, &stops, bytes).await
+    measure("4 MariaDB databases", &*mysql, stops, bytes).await
 }
 
 /// Inserts up to each stop; there it prints how fast the last tenth went, how fast look-ups are, and the size.

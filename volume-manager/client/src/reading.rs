@@ -43,6 +43,10 @@ pub struct DiskDetail {
     pub failing: Option<String>,
     /// Extents on it that are known to be damaged.
     pub damaged_extents: u64,
+    /// Extents on it whose volumes the catalog does not know: after the catalog was lost, restored from an older copy, or made again
+    /// while the disk was away.
+    #[serde(default)]
+    pub unknown_extents: u64,
     /// Replicas on it count: they can be read, or soon again.
     pub in_service: bool,
     /// Slots in all.

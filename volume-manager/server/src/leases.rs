@@ -29,8 +29,8 @@ const ATTEMPTS: usize = 4;
 
 const CREATE_LIMIT: Duration = Duration::from_secs(5);
 
-const LOST: &str = "the catalog was lost or restored from an older copy; nothing is leased until an operator has it rebuilt from \
-                    the disks: `holdfast admin catalog rebuild`";
+const LOST: &str = "the catalog was lost or restored from an older copy; nothing is leased and no order about disks and nodes is taken \
+                    until an operator has it rebuilt from the disks: `holdfast admin catalog rebuild`";
 
 /// Most disks a lease may leave out.
 const MAX_AVOID: usize = 1000;
@@ -38,7 +38,7 @@ const MAX_AVOID: usize = 1000;
 /// Most volumes one renewal may name.
 const MAX_RENEWALS: usize = 1000;
 
-/// What every call of a frontend is answered while the catalog is not whole.
+/// What every call of a frontend, and every order about disks and nodes, is answered while the catalog is not whole.
 pub(crate) async fn lost() -> ApiError {
     ApiError::new(StatusCode::SERVICE_UNAVAILABLE, code::CATALOG_LOST, LOST)
 }

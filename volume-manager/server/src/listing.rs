@@ -33,11 +33,13 @@ const STATES: [&str; 5] = ["creating", "open", "sealing", "sealed", "failed"];
 pub(crate) async fn inventory(State(manager): State<Arc<Manager>>) -> Result<Json<Inventory>, ApiError> {
     let snapshot = manager.snapshot().await.map_err(|error| answer(&error))?;
     let planner = snapshot.planner();
-    let disks = snapshot.disks.iter().zip(&planner.disks).map(|(view, disk)| disk_detail(view, disk)).collect();
+    let unknown = manager.progress().strangers.clone();
+    let detail = |(view, disk)| disk_detail(view, disk, &unknown);
+    let disks = snapshot.disks.iter().zip(&planner.disks).map(detail).collect();
     Ok(Json(Inventory { cell: manager.config.cell, nodes: snapshot.nodes.iter().map(node_row).collect(), disks }))
 }
 
-fn disk_detail(view: &DiskView, planner: &InventoryDisk) -> DiskDetail {
+fn disk_detail(view: &DiskView, planner: &InventoryDisk, unknown: &HashMap<DiskId, u64>) -> DiskDetail {
     let info = &view.disk.info;
     DiskDetail {
         disk: info.disk,
@@ -50,6 +52,7 @@ fn disk_detail(view: &DiskView, planner: &InventoryDisk) -> DiskDetail {
         reason: row_reason(view),
         failing: view.failing.clone(),
         damaged_extents: view.damaged_extents,
+        unknown_extents: unknown.get(&info.disk).copied().unwrap_or(0),
         in_service: view.standing.holds_replicas(),
         slots: info.slots,
         free_slots: view.free_slots,

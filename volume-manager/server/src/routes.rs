@@ -55,18 +55,28 @@ pub(crate) fn router(manager: &Arc<Manager>, tokens: &ServiceTokens) -> Router {
         .route("/v1/volumes/find", post(listing::find))
         .route("/v1/inventory", get(listing::inventory))
         .route("/v1/repair", get(repair::status::get).post(repair::operator::order))
-        .route("/v1/disks/{disk}/{order}", post(operate::order_disk))
-        .route("/v1/nodes/{node}/{order}", post(operate::order_node))
-        .route("/v1/rebalance", get(operate::rebalance))
-        .route("/v1/rebalance/{order}", post(operate::order_rebalance))
         .route("/v1/catalog/rebuild", get(rebuild::status).post(rebuild::begin))
         .route("/v1/durability", post(durability::on_paper));
+    // To a catalog that does not know the volumes every disk looks empty.
+    let orders = match manager.lost {
+        None => Router::new()
+            .route("/v1/disks/{disk}/{order}", post(operate::order_disk))
+            .route("/v1/nodes/{node}/{order}", post(operate::order_node))
+            .route("/v1/rebalance", get(operate::rebalance))
+            .route("/v1/rebalance/{order}", post(operate::order_rebalance)),
+        Some(_) => Router::new()
+            .route("/v1/disks/{disk}/{order}", post(leases::lost))
+            .route("/v1/nodes/{node}/{order}", post(leases::lost))
+            .route("/v1/rebalance", get(leases::lost))
+            .route("/v1/rebalance/{order}", post(leases::lost)),
+    };
     let everyone = Router::new().route("/metrics", get(metrics::metrics));
     Router::new()
         .merge(guarded(nodes, &[Role::Node]))
         .merge(guarded(frontends, &[Role::Frontend]))
         .merge(guarded(readers, &[Role::Frontend, Role::Admin]))
         .merge(guarded(operators, &[Role::Admin]))
+        .merge(guarded(orders, &[Role::Admin]))
         .merge(guarded(everyone, &Role::ALL))
         .route("/healthz", get(|| async { "ok" }))
         .route("/readyz", get(|| async { "ok" }))

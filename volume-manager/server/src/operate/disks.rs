@@ -39,6 +39,9 @@ pub(crate) async fn order_disk(
     let (now_ms, intent) = (manager.now_ms(), snapshot.intents.disk(disk));
     let (what, wanted) = match order.as_str() {
         "drain" => {
+            if let Some(why) = unknown_extents(&mut case, &manager, disk) {
+                case.refuse(why);
+            }
             drain::drain(&mut case, &snapshot, &volumes, &HashSet::from([disk]), ask.less_spread);
             let replicas = on_disk(&volumes, disk).count() as u64;
             let drain = intent.drain.unwrap_or(Drain { since_ms: now_ms, replicas });
@@ -54,6 +57,9 @@ pub(crate) async fn order_disk(
             ("bringing online", DiskIntent::default())
         }
         "forget" => {
+            if let Some(why) = unknown_extents(&mut case, &manager, disk) {
+                case.warn(why);
+            }
             forget(&mut case, &volumes, view);
             ("forgetting", DiskIntent::default())
         }
@@ -69,6 +75,16 @@ pub(crate) async fn order_disk(
         plan.applied = true;
     }
     Ok(Json(plan))
+}
+
+/// What a disk holds that the catalog does not know of: it only looks empty once the rest has moved.
+pub(super) fn unknown_extents(case: &mut Case, manager: &Manager, disk: DiskId) -> Option<String> {
+    let unknown = manager.progress().strangers.get(&disk).copied()?;
+    case.number("unknown_extents", unknown);
+    let extents = count(unknown, "extent");
+    Some(format!(
+        "the catalog does not know the volumes of {extents} on disk {disk}; `holdfast admin catalog rebuild` takes them in"
+    ))
 }
 
 /// Takes a disk off the inventory.

@@ -10,7 +10,7 @@ use holdfast_libs_types::{DiskId, NodeId, VolumeId};
 use holdfast_volume_manager_client::{Order, OrderPlan, code};
 use holdfast_volume_manager_planner::{COPIES, choose_disks};
 
-use super::disks::{forget, forget_for_good};
+use super::disks::{forget, forget_for_good, unknown_extents};
 use super::{Case, count, drain, on_disk, unknown};
 use crate::error::answer;
 use crate::intents::{DiskIntent, Drain, NodeIntent};
@@ -39,6 +39,11 @@ pub(crate) async fn order_node(
     case.number("disks", disks.len() as u64);
     let (what, wanted) = match order.as_str() {
         "drain" => {
+            for disk in &disks {
+                if let Some(why) = unknown_extents(&mut case, &manager, *disk) {
+                    case.refuse(why);
+                }
+            }
             drain::drain(&mut case, &snapshot, &volumes, &disks, ask.less_spread);
             let drain = intent.drain.unwrap_or(Drain { since_ms: now_ms, replicas: held });
             ("draining", NodeIntent { drain: Some(drain), ..intent })

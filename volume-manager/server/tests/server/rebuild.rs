@@ -6,7 +6,7 @@ use crate::support::{Call, Cell, FRONTEND, PAGE, code_of, eventually, rows, timi
 use holdfast_libs_types::{BlockHash, DiskId, KeyId, VolumeId};
 use holdfast_node_client::ExtentState;
 use holdfast_volume_manager_catalog::{IndexRow, Volume, VolumeState};
-use holdfast_volume_manager_client::{LeaseRequest, LeasedVolume, RebuildState, RebuildStatus};
+use holdfast_volume_manager_client::{LeaseRequest, LeasedVolume, Order, RebuildState, RebuildStatus};
 use holdfast_volume_manager_server::copies;
 
 const KEY: KeyId = KeyId([0x4e; 16]);
@@ -98,6 +98,14 @@ async fn a_lost_catalog_is_made_again_with_every_acknowledged_block_and_key() {
 
     let lease = cell.frontend().lease(&LeaseRequest { frontend: FRONTEND, avoid: Vec::new() }).await;
     assert_eq!(code_of(lease), "catalog_lost");
+    // To this catalog every disk looks empty.
+    let (disk, order) = (replicas(&open)[0], Order { apply: true, ..Order::default() });
+    for what in ["drain", "offline", "forget"] {
+        assert_eq!(code_of(cell.admin().order_disk(disk, what, &order).await), "catalog_lost", "{what}");
+    }
+    assert_eq!(code_of(cell.admin().order_node(&cell.nodes[0].name, "drain", &order).await), "catalog_lost");
+    assert_eq!(code_of(cell.admin().rebalance().await), "catalog_lost");
+    assert_eq!(code_of(cell.admin().order_rebalance("apply").await), "catalog_lost");
     assert_eq!(blocks(&cell).await, Blocks::new());
     for (node, before) in cell.nodes.iter().zip(calls) {
         assert_eq!(node.calls()[before..], [], "a node was given orders before the rebuild");
@@ -200,6 +208,12 @@ async fn what_cannot_be_sealed_is_told_stays_and_is_taken_in_when_it_can() {
     })
     .await;
     assert_eq!(cell.catalog().await.table.volume(open.volume).await.unwrap(), None);
+    // Nothing that the catalog knows is on them, and yet they are not empty.
+    let disk = replicas(&open)[0];
+    let shown = cell.admin().inventory().await.unwrap().disks.into_iter().find(|shown| shown.disk == disk);
+    assert_eq!(shown.map(|shown| shown.unknown_extents), Some(1));
+    let refused = cell.admin().order_disk(disk, "drain", &Order::default()).await.unwrap_err().to_string();
+    assert!(refused.contains("does not know the volumes of 1 extent"), "{refused}");
     assert!(replicas(&open).iter().all(|disk| cell.node_of(*disk).find(*disk, open.volume).is_some()));
 
     // As when disks come that were away: a catalog that is in service takes them in.

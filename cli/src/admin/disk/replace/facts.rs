@@ -3,7 +3,7 @@
 use anyhow::{Context as _, bail};
 use holdfast_libs_types::DiskId;
 use holdfast_node_client::{ExtentState, Occupant, Place, PlaceAsk};
-use holdfast_volume_manager_client::{DiskDetail, RebalanceRow, VolumeQuery};
+use holdfast_volume_manager_client::{DiskDetail, DrainRow, RebalanceRow, VolumeQuery};
 
 use crate::admin::cell::Cell;
 
@@ -31,6 +31,8 @@ pub struct Facts {
     pub new: Option<DiskDetail>,
     /// Volumes of the cell that lack a replica.
     pub lacking: u64,
+    /// The drain of the old disk, once it was ordered.
+    pub drain: Option<DrainRow>,
     /// The rebalance under way.
     pub rebalance: Option<RebalanceRow>,
     /// Replicas that a rebalance would bring to the new disk. Looked up once no volume lacks a replica and none is under way; 0 before.
@@ -46,19 +48,31 @@ impl Facts {
 
 /// Asks for all of it.
 pub async fn gather(cell: &Cell, old: DiskId) -> anyhow::Result<Facts> {
+    if let Some(why) = cell.volume_manager().rebuild_status().await?.lost {
+        bail!(
+            "the catalog is not whole ({why}), so every disk looks empty to it; first: `holdfast admin catalog rebuild`"
+        );
+    }
     let inventory = cell.volume_manager().inventory().await?;
     let Some(disk) = inventory.disks.iter().find(|disk| disk.disk == old) else {
         bail!("the cell has no disk {old} any more");
     };
     let asked = cell.node(&disk.address).look_at_place(&PlaceAsk { path: disk.path.clone() }).await;
-    let place = asked.with_context(|| format!("node {} is asked what is in the disk's place", disk.node))?;
+    let mut place = asked.with_context(|| format!("node {} is asked what is in the disk's place", disk.node))?;
     let new = place.disk.filter(|there| *there != old && place.occupant == Occupant::Disk);
     let new = inventory.disks.iter().find(|other| Some(other.disk) == new).cloned();
+    if let Some(other) = new.as_ref().filter(|new| (&new.node, &new.path) != (&disk.node, &disk.path)) {
+        place.occupant = Occupant::Unusable;
+        place.reason =
+            Some(format!("it says that it is disk {}, which is in use at {}:{}", other.disk, other.node, other.path));
+    }
     let held = held(cell, old).await?;
     let status = cell.volume_manager().status().await?;
     let whole = status.volumes.can_lose.get("2").copied().unwrap_or(0);
     let lacking = status.volumes.total.saturating_sub(whole);
-    let mut facts = Facts { old: disk.clone(), held, place, new, lacking, rebalance: status.rebalance, short: 0 };
+    let drain = status.drains.into_iter().find(|row| row.disk == old);
+    let mut facts =
+        Facts { old: disk.clone(), held, place, new, lacking, drain, rebalance: status.rebalance, short: 0 };
     if facts.is_whole() && facts.rebalance.is_none() {
         let shares = cell.volume_manager().rebalance().await?.disks;
         let share = shares.iter().find(|share| facts.new.as_ref().is_some_and(|new| new.disk == share.disk));

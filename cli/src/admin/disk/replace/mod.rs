@@ -153,7 +153,9 @@ impl Walk<'_> {
                 Err(error) => return Err(error),
             };
             let step = steps::next(&facts);
-            self.tell(step.name(), &step.waits_for(&facts));
+            if step != Step::Adopt {
+                self.tell(step.name(), &step.waits_for(&facts));
+            }
             match step {
                 Step::Refused(why) => bail!("disk {} is not replaced: {why}", self.old),
                 Step::Done => return self.done(&facts).await,

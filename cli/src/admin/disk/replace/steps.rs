@@ -2,7 +2,7 @@
 
 use holdfast_node_client::Occupant;
 
-use super::facts::Facts;
+use super::facts::{Facts, Held};
 
 /// What is to be done or waited for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,7 +51,13 @@ fn is_dead(facts: &Facts) -> bool {
 }
 
 fn with_the_old_disk(facts: &Facts) -> Step {
-    let held = facts.held;
+    let (held, unknown) = (facts.held, facts.old.unknown_extents);
+    if unknown > 0 {
+        return Step::Refused(format!(
+            "the catalog does not know the volumes of {unknown} extents on it, so it would look empty too soon; `holdfast admin catalog \
+             rebuild` takes them in"
+        ));
+    }
     if is_dead(facts) && held.last_hope > 0 {
         return Step::Refused(format!(
             "it is {}, and of {} of its {} volumes no other replica can be read: pulled, their last bytes are gone. Bring it or the \
@@ -60,6 +66,17 @@ fn with_the_old_disk(facts: &Facts) -> Step {
         ));
     }
     if is_dead(facts) || held.total == 0 { Step::Pull } else { Step::Drain }
+}
+
+/// A warning while the old disk, out of its bay, may hold the last bytes of something.
+fn keep(held: &Held) -> String {
+    match held.last_hope {
+        0 => String::new(),
+        volumes => format!(
+            ". KEEP THE OLD DISK: of {volumes} of its volumes no other replica can be read; where their other disks do not come back, \
+             it must"
+        ),
+    }
 }
 
 impl Step {
@@ -87,7 +104,12 @@ impl Step {
         let reason = facts.place.reason.as_deref().unwrap_or("no reason given");
         match self {
             Self::Refused(why) => why.clone(),
-            Self::Drain => format!("{} volumes are still to leave it", held.total),
+            Self::Drain => match &facts.drain {
+                None if old.state == "healthy" => format!("it is in use, and {} volumes are to leave it", held.total),
+                None => format!("it is {}, and {} volumes are still to leave it", old.state, held.total),
+                Some(row) if row.waits.is_empty() => format!("{} volumes are still to leave it", held.total),
+                Some(row) => format!("{} volumes are still to leave it; waits: {}", held.total, row.waits.join("; ")),
+            },
             Self::Pull if is_dead(facts) => format!(
                 "the disk is {}, so it is not drained: its {} volumes are made again from their other replicas ({} of them have one \
                  left). Pull it: {place}",
@@ -100,14 +122,20 @@ impl Step {
                 } else {
                     ""
                 };
-                format!("a new disk at {place}; {} volumes of the cell lack a replica{hint}", facts.lacking)
+                format!(
+                    "a new disk at {place}; {} volumes of the cell lack a replica{hint}{}",
+                    facts.lacking,
+                    keep(held)
+                )
             }
             Self::Unfit => format!("what stands at {place} cannot be used: {reason}"),
-            Self::Adopt => format!("the new device at {place} is made a disk"),
+            Self::Adopt => format!("the new device at {place} is to be made a disk{}", keep(held)),
             Self::Join => format!("the volume manager takes in the new disk at {place}"),
             Self::Refill => format!(
-                "{} volumes of the cell lack a replica, {} of them still count on the old disk",
-                facts.lacking, held.total
+                "{} volumes of the cell lack a replica, {} of them still count on the old disk{}",
+                facts.lacking,
+                held.total,
+                keep(held)
             ),
             Self::Level => match &facts.rebalance {
                 Some(row) => format!("a rebalance of {} moves is under way: {} are left", row.moves, row.left),
@@ -145,6 +173,7 @@ mod tests {
             reason: None,
             failing: None,
             damaged_extents: 0,
+            unknown_extents: 0,
             in_service: ["healthy", "suspect", "read_only"].contains(&state),
             slots: 10,
             free_slots: 5,
@@ -158,7 +187,7 @@ mod tests {
     fn facts(state: &str, total: u64, occupant: Occupant, there: Option<DiskId>) -> Facts {
         let place = Place { path: "/dev/x".to_owned(), occupant, disk: there, reason: None, bay: None, no_light: None };
         let held = Held { total, last_hope: 0, one_left: 0 };
-        Facts { old: detail(OLD, state), held, place, new: None, lacking: 0, rebalance: None, short: 0 }
+        Facts { old: detail(OLD, state), held, place, new: None, lacking: 0, drain: None, rebalance: None, short: 0 }
     }
 
     #[test]
@@ -183,6 +212,17 @@ mod tests {
         assert!(why.contains("2 of its 7 volumes"), "{why}");
         facts.place.occupant = Occupant::Empty;
         assert_eq!(next(&facts), Step::Insert, "it was pulled already");
+        assert!(Step::Insert.waits_for(&facts).contains("KEEP THE OLD DISK: of 2 of its volumes"));
+        facts.held.last_hope = 0;
+        assert!(!Step::Insert.waits_for(&facts).contains("KEEP"));
+    }
+
+    #[test]
+    fn a_disk_that_holds_what_the_catalog_does_not_know_is_neither_drained_nor_pulled() {
+        let mut facts = facts("healthy", 0, Occupant::Disk, Some(OLD));
+        facts.old.unknown_extents = 4;
+        let Step::Refused(why) = next(&facts) else { panic!("it is refused") };
+        assert!(why.contains("the volumes of 4 extents"), "{why}");
     }
 
     #[test]
