@@ -125,6 +125,12 @@ async fn a_lost_catalog_is_made_again_with_every_acknowledged_block_and_key() {
 
     let leased = in_service(&cell).await;
     assert!(leased.volume.generation() > sealed.volume.generation());
+    // A frontend that slept through it.
+    for of in [&sealed, &open] {
+        let late = cell.index().await.insert(&rows(of.volume, 4)).await;
+        assert!(matches!(late, Err(holdfast_volume_manager_catalog::InsertError::Fenced(_))), "{late:?}");
+        assert!(cell.index().await.fence(of.volume).await.unwrap().unwrap().closed, "the next rebuild reads it again");
+    }
     assert_eq!(cell.admin().status().await.unwrap().health, "ok");
     for node in &cell.nodes {
         assert!(!node.calls().contains(&Call::Trash));
@@ -232,16 +238,35 @@ async fn a_catalog_that_is_older_than_what_the_nodes_obeyed_is_found_out_and_tak
     cell.sealed(leased.volume).await;
     let before = blocks(&cell).await;
     cell.crash_manager();
-    // As if an old copy of the table had been put back by hand.
+    // As if an old copy of the table had been put back by hand: later leaders were obeyed, and made volumes.
+    let later = VolumeId::from_parts(700, [1; 12]);
+    let epoch = holdfast_libs_types::WriteEpoch(1);
+    let extent = crate::support::node::Extent { tail: 0, epoch, state: ExtentState::Open, content: 1, digest: None };
     for node in &cell.nodes {
         node.obey(900);
+        node.place(node.disks()[0], later, extent.clone());
     }
     start_on_nothing(&mut cell).await;
     let status = rebuild(&cell).await;
     assert_eq!(status.state, RebuildState::Done, "{status:?}");
     assert_eq!(blocks(&cell).await, before);
-    in_service(&cell).await;
+    assert!(in_service(&cell).await.volume.generation() > 700, "ids may be drawn twice");
     assert!(cell.catalog().await.table.term().await.unwrap().0 > 900);
+}
+
+#[tokio::test]
+async fn a_rebuild_waits_for_a_slow_keyring_and_does_without_one_that_is_damaged() {
+    let mut cell = Cell::start(timing(), 1).await;
+    cell.index().await.put_key(&KEY, b"wrapped").await.unwrap();
+    cell.written(2).await;
+    cell.lose_catalog();
+    start_on_nothing(&mut cell).await;
+    for (code, ended, keys) in [("stalled", RebuildState::Stopped, 0), ("damaged", RebuildState::Done, 1)] {
+        cell.nodes[0].refuse(Call::Keyring, cell.nodes[0].disks()[0], code);
+        let status = rebuild(&cell).await;
+        assert_eq!((status.state, status.keys), (ended, keys), "{status:?}");
+        assert_eq!(status.detail.contains("the keyring of node"), ended == RebuildState::Stopped, "{status:?}");
+    }
 }
 
 #[tokio::test]
@@ -278,12 +303,36 @@ async fn blocks_that_stand_in_two_volumes_are_found_in_one_of_them() {
 }
 
 #[tokio::test]
+async fn an_open_volume_is_not_cut_below_what_a_copy_that_is_put_back_knows_to_be_acknowledged() {
+    let mut cell = Cell::start(timing(), 1).await;
+    let open = cell.written(3).await;
+    let copy = cell.dir.path().join("copy");
+    copies::back_up(&cell.config, &copy).unwrap();
+    let before = blocks(&cell).await;
+    // One replica has lost its end since, and does not say so.
+    lengthen(&cell, &open, 0, 1);
+    cell.lose_catalog();
+    copies::restore(&cell.config, &copy, false).unwrap();
+    start_on_nothing(&mut cell).await;
+    let status = rebuild(&cell).await;
+    assert_eq!((status.state, status.short_of_replicas), (RebuildState::Done, 1), "{status:?}");
+    assert_eq!(blocks(&cell).await, before);
+    let row = cell.row(open.volume).await;
+    assert_eq!((row.length, row.replicas.contains(&open.replicas[0].disk)), (Some(3 * PAGE), false));
+}
+
+#[tokio::test]
 async fn a_copy_that_is_put_back_is_completed_with_what_was_written_since_it_was_made() {
     let mut cell = Cell::start(timing(), 2).await;
     let (sealed, open) = written(&cell).await;
+    let unwritten = cell.lease().await;
     let copy = cell.dir.path().join("copy");
     copies::back_up(&cell.config, &copy).unwrap();
-    // A volume goes on that the copy has as open, another one is begun, and a disk registers again.
+    // Of one volume that the copy has as open no disk has anything, another one goes on, a third is begun, and a disk registers
+    // again.
+    for disk in replicas(&unwritten) {
+        cell.node_of(disk).vanish(disk, unwritten.volume);
+    }
     lengthen(&cell, &open, 0, 5);
     lengthen(&cell, &open, 1, 5);
     lengthen(&cell, &open, 2, 5);
