@@ -128,7 +128,7 @@ impl VolumeManagerClient {
     /// `drain`, `offline`, `online`, `forget`.
     ///
     /// # Errors
-    /// `unsafe` with the reasons and numbers, `unknown_disk`, `bad_request`.
+    /// `unsafe` with the reasons and numbers, `unknown_disk`, `bad_request`, `catalog_lost`.
     pub async fn order_disk(&self, disk: DiskId, order: &str, ask: &Order) -> Result<OrderPlan, CallError> {
         self.post(&format!("/v1/disks/{disk}/{order}"), ask).await
     }
@@ -136,7 +136,7 @@ impl VolumeManagerClient {
     /// Asks for a node to be drained, cordoned or forgotten (role admin): `drain`, `cordon`, `uncordon`, `forget`.
     ///
     /// # Errors
-    /// `unsafe` with the reasons and numbers, `unknown_node`, `bad_request`.
+    /// `unsafe` with the reasons and numbers, `unknown_node`, `bad_request`, `catalog_lost`.
     pub async fn order_node(&self, node: &NodeId, order: &str, ask: &Order) -> Result<OrderPlan, CallError> {
         let name = percent(&node.0);
         self.post(&format!("/v1/nodes/{name}/{order}"), ask).await
