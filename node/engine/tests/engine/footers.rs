@@ -1,11 +1,8 @@
 //! The record table of sealed extents: what it holds, that it survives, and that a damaged one is never believed.
-#![allow(clippy::unwrap_used)]
 
-mod support;
-
+use crate::support::{Appended, Bench, aligned, volume};
 use holdfast_libs_types::WriteEpoch;
 use holdfast_node_engine::{EngineError, RecordRow};
-use support::{Appended, Bench, aligned, volume};
 
 const NEXT: WriteEpoch = WriteEpoch(2);
 

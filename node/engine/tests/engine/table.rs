@@ -1,18 +1,15 @@
 //! The extent table: what a mount takes from it when nothing, or anything, of it was harmed, and what a write that
 //! fails leaves behind.
-#![allow(clippy::unwrap_used)]
-
-mod support;
 
 use std::future::Future;
 use std::ops::Range;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
+use crate::support::{Bench, EPOCH, volume};
 use holdfast_libs_types::WriteEpoch;
 use holdfast_node_engine::simulated::{self, TableAreas};
 use holdfast_node_engine::{DiskState, DiskStatus, EngineError, ExtentInfo, ExtentState, Place};
-use support::{Bench, EPOCH, volume};
 
 const PAGE: u64 = 4096;
 

@@ -2,8 +2,8 @@
 
 use holdfast_node_engine::{EngineError, ExtentState, TrashOrder};
 
-use super::support::volume;
 use super::{Cell, FENCED, NEXT, OPEN, PAGE, PARITY, SEALED, flip_data, order_for};
+use crate::support::volume;
 
 #[test]
 fn the_mark_of_a_damaged_extent_survives_a_restart_and_a_rebuild_of_the_table() {

@@ -1,7 +1,4 @@
 //! A disk that hangs: its operations are answered in time, new ones are refused at once, and nobody else notices.
-#![allow(clippy::unwrap_used)]
-
-mod support;
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -9,11 +6,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use crate::support::{CELL, EPOCH, aligned, batch, volume};
 use holdfast_libs_sim::disk::{Request, ServiceTime, SimDisk};
 use holdfast_libs_sim::streams::{SimRng, Streams};
 use holdfast_node_engine::simulated::{self, SharedSimDisk, SimulatedDisk};
 use holdfast_node_engine::{Clock, Disk, EngineError, OpenOptions, SimulatedClock};
-use support::{CELL, EPOCH, aligned, batch, volume};
 
 const READ: Duration = Duration::from_millis(8);
 const DEADLINE: Duration = Duration::from_secs(10);

@@ -1,7 +1,4 @@
 //! Orders to remove extents: what they must name, how long trash is kept, and what is left after the erase.
-#![allow(clippy::unwrap_used)]
-
-mod support;
 
 use std::cell::RefCell;
 use std::os::unix::fs::MetadataExt;
@@ -9,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::support::{CELL, EPOCH, aligned, batch, block_on, directory, drive, make_disk, open, volume};
 use holdfast_libs_sim::disk::{Crash, SimDisk};
 use holdfast_libs_sim::streams::{SimRng, Streams};
 use holdfast_libs_types::VolumeId;
@@ -16,7 +14,6 @@ use holdfast_node_engine::simulated::{self, SharedSimDisk, SimulatedDisk};
 use holdfast_node_engine::{
     Disk, EngineError, Erased, ExtentInfo, ExtentState, IoMode, OpenOptions, SimulatedClock, TrashOrder,
 };
-use support::{CELL, EPOCH, aligned, batch, block_on, directory, drive, make_disk, open, volume};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);

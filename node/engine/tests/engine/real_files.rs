@@ -1,16 +1,13 @@
 //! The engine on real files: O_DIRECT, io_uring and the thread fallback, in the build's own directory.
-#![allow(clippy::unwrap_used)]
-
-mod support;
 
 use std::os::unix::fs::FileExt;
 
+use crate::support::{CELL, EPOCH, aligned, batch, block_on, directory, make_disk, open, options, volume};
 use holdfast_libs_types::{CellId, WriteEpoch};
 use holdfast_node_engine::{
     Disk, DiskState, EngineError, ExtentState, FormatError, FormatOptions, Incarnation, IoMode, IoPath, OpenError,
     OpenOptions, format,
 };
-use support::{CELL, EPOCH, aligned, batch, block_on, directory, make_disk, open, options, volume};
 
 const SIZE: u64 = 32 << 20;
 const SLOT: u64 = 1 << 20;

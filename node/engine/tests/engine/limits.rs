@@ -1,14 +1,11 @@
 //! Bounds and refusals: full queues, full disks, full volumes, failing writes, stale orders, callers that go away.
-#![allow(clippy::unwrap_used)]
-
-mod support;
 
 use std::task::{Context, Poll, Waker};
 
+use crate::support::{Bench, EPOCH, aligned, batch, drive, volume};
 use holdfast_libs_sim::disk::Faults;
 use holdfast_libs_types::WriteEpoch;
 use holdfast_node_engine::{DiskState, EngineError, ExtentState, simulated};
-use support::{Bench, EPOCH, aligned, batch, drive, volume};
 
 fn poll_once<T>(future: &mut std::pin::Pin<Box<dyn Future<Output = T>>>) -> Poll<T> {
     future.as_mut().poll(&mut Context::from_waker(Waker::noop()))

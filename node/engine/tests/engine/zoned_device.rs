@@ -1,16 +1,13 @@
 //! The engine on a real zoned block device, all of which it erases. Runs where `HOLDFAST_ZONED_DEVICE` names one (in
 //! the virtual machine of `docs/hardware.md`, "Zoned disks"), and does nothing elsewhere.
-#![allow(clippy::unwrap_used)]
-
-mod support;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::support::{CELL, EPOCH, aligned, batch, block_on, volume};
 use holdfast_node_engine::{
     Candidate, Consent, Disk, EngineError, ExtentState, FormatOptions, FoundDisk, IoMode, OpenOptions, TrashOrder,
 };
-use support::{CELL, EPOCH, aligned, batch, block_on, volume};
 
 const SLOT_BYTES: u64 = 16 << 20;
 const BATCH_PAYLOAD_BYTES: usize = 1_000_000;

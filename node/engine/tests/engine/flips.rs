@@ -13,13 +13,9 @@
 //! where they arrive.
 //!
 //! `HOLDFAST_SEED=n` takes other bits, `HOLDFAST_FLIPS=count` more.
-#![allow(clippy::unwrap_used)]
 
-#[path = "flips/image.rs"]
 mod image;
-#[path = "flips/journal.rs"]
 mod journal;
-mod support;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -30,9 +26,9 @@ use holdfast_libs_sim::streams::Streams;
 use holdfast_node_engine::simulated::{SharedSimDisk, SimulatedDisk};
 use holdfast_node_engine::{EngineError, ExtentInfo, ExtentState, Finding, Place};
 
+use crate::support::{Appended, drive, mounted, volume};
 use image::{Area, Image, Region, TRASHED};
 use journal::Journal;
-use support::{Appended, drive, mounted, volume};
 
 /// How a flip came to light.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

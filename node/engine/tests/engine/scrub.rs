@@ -1,22 +1,19 @@
 //! The scrub: damage of every kind is found and named, copies of metadata are mended, and a sound disk is left alone
 //! whatever goes on beside it.
-#![allow(clippy::unwrap_used)]
 
 mod marks;
-#[path = "../support/mod.rs"]
-mod support;
 
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use crate::support::{Appended, Bench, EPOCH, aligned, batch, volume};
 use holdfast_libs_sim::disk::Faults;
 use holdfast_libs_types::{VolumeId, WriteEpoch};
 use holdfast_node_engine::simulated::{self, TableAreas};
 use holdfast_node_engine::{Disk, EngineError, ExtentInfo, ExtentState, Finding, Place, TrashOrder};
 use sha2::Digest;
-use support::{Appended, Bench, EPOCH, aligned, batch, volume};
 
 const NEXT: WriteEpoch = WriteEpoch(2);
 const MIB: u64 = 1 << 20;

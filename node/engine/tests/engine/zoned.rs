@@ -1,21 +1,18 @@
 //! The engine on a zoned disk: where it writes, what it resets and finishes, and what becomes of zones that fail. The
 //! simulated disk answers EIO to whatever breaks the rules of zones; the crash test runs on zoned disks too.
-#![allow(clippy::unwrap_used)]
-
-mod support;
 
 use std::cell::RefCell;
 use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::support::{Bench, CELL, EPOCH, aligned, batch, mounted, volume};
 use holdfast_libs_sim::disk::{Faults, SimDisk, SimOp};
 use holdfast_libs_sim::streams::Streams;
 use holdfast_libs_sim::zones::{ZoneHealth, ZoneLayout, ZoneState};
 use holdfast_libs_types::VolumeId;
 use holdfast_node_engine::simulated::{self, SharedSimDisk};
 use holdfast_node_engine::{DiskState, EngineError, ExtentState, Place, TrashOrder};
-use support::{Bench, CELL, EPOCH, aligned, batch, mounted, volume};
 
 const ZONE: u64 = 512 << 10;
 /// Two zones are just the room of a slot.

@@ -1,17 +1,16 @@
 //! Planted damage: it is found, named, and never served.
-#![allow(clippy::unwrap_used)]
-
-mod support;
 
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::task::{Context, Waker};
 
+use crate::support::{
+    Appended, Bench, CELL, EPOCH, aligned, batch, block_on, directory, make_disk, mounted, open, volume,
+};
 use holdfast_libs_sim::disk::Faults;
 use holdfast_libs_types::WriteEpoch;
 use holdfast_node_engine::simulated;
 use holdfast_node_engine::{EngineError, ExtentInfo, ExtentState, IoMode};
-use support::{Appended, Bench, EPOCH, aligned, batch, block_on, directory, make_disk, mounted, open, volume};
 
 const NEXT: WriteEpoch = WriteEpoch(2);
 
@@ -153,7 +152,7 @@ fn what_an_earlier_life_of_the_disk_left_is_no_damage() {
                 bench.append(volume(n), &[9000]);
             }
         }
-        simulated::format(&bench.disk, support::CELL, Bench::SLOT_BYTES, &mut bench.rng);
+        simulated::format(&bench.disk, CELL, Bench::SLOT_BYTES, &mut bench.rng);
         bench.restart();
         assert_eq!(bench.run(|disk| async move { disk.extents().await }).unwrap(), []);
         // One that is empty, and one that ends inside of what stood there, or exactly at its next batch.
@@ -283,8 +282,7 @@ fn either_superblock_is_enough_and_none_is_said_to_be_none() {
     }
     disk.borrow_mut().flip_bit(30, 0);
     disk.borrow_mut().flip_bit((1 << 20) + 30, 0);
-    let error =
-        simulated::SimulatedDisk::begin_mount(&disk, support::CELL, holdfast_libs_sim::streams::SimRng::from_seed(1));
+    let error = simulated::SimulatedDisk::begin_mount(&disk, CELL, holdfast_libs_sim::streams::SimRng::from_seed(1));
     let text = error.err().unwrap().to_string();
     assert!(text.contains("checksum does not match"), "{text}");
 }
