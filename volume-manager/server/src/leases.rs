@@ -39,7 +39,7 @@ const MAX_AVOID: usize = 1000;
 const MAX_RENEWALS: usize = 1000;
 
 /// What every call of a frontend, and every order about disks and nodes, is answered while the catalog is not whole.
-pub(crate) async fn lost() -> ApiError {
+pub(crate) fn lost() -> ApiError {
     ApiError::new(StatusCode::SERVICE_UNAVAILABLE, code::CATALOG_LOST, LOST)
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::{DefaultBodyLimit, FromRequest, Request};
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use holdfast_libs_transport::auth::{Guard, require_role};
@@ -38,16 +38,10 @@ pub(crate) fn router(manager: &Arc<Manager>, tokens: &ServiceTokens) -> Router {
     let nodes = Router::new()
         .route("/v1/register", post(registration::register))
         .route("/v1/heartbeat", post(registration::heartbeat));
-    let frontends = match manager.lost {
-        None => Router::new()
-            .route("/v1/leases", post(leases::lease))
-            .route("/v1/leases/renew", post(leases::renew))
-            .route("/v1/seal", post(leases::seal)),
-        Some(_) => Router::new()
-            .route("/v1/leases", post(leases::lost))
-            .route("/v1/leases/renew", post(leases::lost))
-            .route("/v1/seal", post(leases::lost)),
-    };
+    let frontends = Router::new()
+        .route("/v1/leases", post(leases::lease))
+        .route("/v1/leases/renew", post(leases::renew))
+        .route("/v1/seal", post(leases::seal));
     let readers = Router::new().route("/v1/volumes/{volume}", get(status::volume));
     let operators = Router::new()
         .route("/v1/status", get(status::status))
@@ -57,26 +51,23 @@ pub(crate) fn router(manager: &Arc<Manager>, tokens: &ServiceTokens) -> Router {
         .route("/v1/repair", get(repair::status::get).post(repair::operator::order))
         .route("/v1/catalog/rebuild", get(rebuild::status).post(rebuild::begin))
         .route("/v1/durability", post(durability::on_paper));
+    let orders = Router::new()
+        .route("/v1/disks/{disk}/{order}", post(operate::order_disk))
+        .route("/v1/nodes/{node}/{order}", post(operate::order_node))
+        .route("/v1/rebalance", get(operate::rebalance))
+        .route("/v1/rebalance/{order}", post(operate::order_rebalance));
     // To a catalog that does not know the volumes every disk looks empty.
-    let orders = match manager.lost {
-        None => Router::new()
-            .route("/v1/disks/{disk}/{order}", post(operate::order_disk))
-            .route("/v1/nodes/{node}/{order}", post(operate::order_node))
-            .route("/v1/rebalance", get(operate::rebalance))
-            .route("/v1/rebalance/{order}", post(operate::order_rebalance)),
-        Some(_) => Router::new()
-            .route("/v1/disks/{disk}/{order}", post(leases::lost))
-            .route("/v1/nodes/{node}/{order}", post(leases::lost))
-            .route("/v1/rebalance", get(leases::lost))
-            .route("/v1/rebalance/{order}", post(leases::lost)),
+    let whole = |routes: Router<Arc<Manager>>| match manager.lost {
+        None => routes,
+        Some(_) => routes.route_layer(from_fn(async |_: Request, _: Next| leases::lost())),
     };
     let everyone = Router::new().route("/metrics", get(metrics::metrics));
     Router::new()
         .merge(guarded(nodes, &[Role::Node]))
-        .merge(guarded(frontends, &[Role::Frontend]))
+        .merge(guarded(whole(frontends), &[Role::Frontend]))
         .merge(guarded(readers, &[Role::Frontend, Role::Admin]))
         .merge(guarded(operators, &[Role::Admin]))
-        .merge(guarded(orders, &[Role::Admin]))
+        .merge(guarded(whole(orders), &[Role::Admin]))
         .merge(guarded(everyone, &Role::ALL))
         .route("/healthz", get(|| async { "ok" }))
         .route("/readyz", get(|| async { "ok" }))

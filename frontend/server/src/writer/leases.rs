@@ -138,6 +138,7 @@ async fn keep_asking(volume_manager: &VolumeManagerClient, ask: &SealAsk) {
 pub(crate) fn lease_failure(error: &CallError) -> (PutFailure, bool) {
     match error.code() {
         Some(code::CELL_FULL) => (PutFailure::CellFull(error.to_string()), false),
-        _ => (PutFailure::Unavailable(format!("no volume to write to: {error}")), true),
+        // It stays lost until an operator has it rebuilt.
+        code => (PutFailure::Unavailable(format!("no volume to write to: {error}")), code != Some(code::CATALOG_LOST)),
     }
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::cluster::{self, Cluster, Options, block, eventually};
 use bytes::Bytes;
+use holdfast_frontend_client::code;
 use holdfast_libs_presign::{Grant, Method, Subject};
 use holdfast_libs_types::BlockHash;
 use holdfast_volume_manager_catalog::VolumeState;
@@ -77,7 +78,8 @@ async fn writes_go_on_when_another_volume_manager_takes_over() {
     read_all(&cluster, &blocks).await;
 }
 
-async fn rebuilt(cluster: &Cluster) -> RebuildStatus {
+/// Waits until the volume manager knows that its catalog is lost.
+async fn loss_is_told(cluster: &Cluster) {
     eventually("all nodes are there, and the loss is told", async || {
         let status = cluster.cell_status().await?;
         let up = status.nodes.iter().filter(|node| node.state == "up").count();
@@ -85,6 +87,10 @@ async fn rebuilt(cluster: &Cluster) -> RebuildStatus {
         (up == cluster.nodes.len() && told && status.health == "critical").then_some(())
     })
     .await;
+}
+
+async fn rebuilt(cluster: &Cluster) -> RebuildStatus {
+    loss_is_told(cluster).await;
     cluster.operator().rebuild().await.unwrap();
     eventually("the rebuild has ended", async || {
         let status = cluster.operator().rebuild_status().await.ok()?;
@@ -116,4 +122,17 @@ async fn every_block_is_read_again_after_the_catalog_was_lost_and_rebuilt() {
     let generations: std::collections::BTreeSet<u32> =
         cluster.volumes().await.iter().map(|volume| volume.volume.generation()).collect();
     assert!(generations.len() >= 2, "{generations:?}");
+}
+
+#[tokio::test]
+async fn a_put_does_not_wait_for_a_lost_catalog_and_is_told_what_to_do() {
+    let mut cluster = Cluster::start().await;
+    cluster.put(&block(1, 5000)).await.unwrap();
+    cluster.lose_catalog();
+    loss_is_told(&cluster).await;
+    cluster.start_frontend();
+    let refused = cluster.put(&block(2, 5000)).await.unwrap_err();
+    assert_eq!(refused.code(), Some(code::UNAVAILABLE));
+    assert!(refused.to_string().contains("holdfast admin catalog rebuild"), "{refused}");
+    assert_eq!(cluster.counter("failed_leases").await, 1, "the first refusal is the answer");
 }
