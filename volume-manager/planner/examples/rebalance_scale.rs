@@ -5,7 +5,7 @@
 use std::time::Instant;
 
 use holdfast_libs_types::{DiskId, NodeId, VolumeId};
-use holdfast_volume_manager_planner::{Inventory, InventoryDisk, RebalancePolicy, plan_rebalance};
+use holdfast_volume_manager_planner::{Barred, Inventory, InventoryDisk, RebalancePolicy, plan_rebalance};
 
 const ZONES: usize = 5;
 const DISKS_OF_A_NODE: usize = 100;
@@ -23,7 +23,7 @@ fn main() {
     );
     let started = Instant::now();
     let places = table.iter().map(|(volume, disks)| (*volume, &disks[..]));
-    let plan = plan_rebalance(&inventory, places, &RebalancePolicy::default());
+    let plan = plan_rebalance(&inventory, places, &Barred::new(), &RebalancePolicy::default());
     println!(
         "planned in {:.2} s; {} MiB at most, the volumes included",
         started.elapsed().as_secs_f64(),

@@ -23,7 +23,7 @@ pub use durability::{Durability, DurabilityError, DurabilityInputs, durability};
 pub use health::{HealthCounts, can_lose, health_counts};
 pub use inventory::{Inventory, InventoryDisk};
 pub use placement::{COPIES, Distinct, PlacementError, choose_disks, choose_move_disk, choose_repair_disk};
-pub use rebalance::{DiskFill, Move, MoveReason, RebalancePlan, RebalancePolicy, plan_rebalance};
+pub use rebalance::{Barred, DiskFill, Move, MoveReason, RebalancePlan, RebalancePolicy, plan_rebalance};
 pub use rebuild::{Found, FoundExtent, Recovery, highest_epoch, recover};
 pub use repair::{RepairAction, RepairPlan, VolumeReplicas, plan_repairs};
 pub use seal::{DigestAnswer, LengthDecision, SealDecision, Vote, decide_length, decide_seal};

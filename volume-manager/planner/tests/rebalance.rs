@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use holdfast_libs_types::{DiskId, NodeId, VolumeId};
 use holdfast_volume_manager_planner::{
-    COPIES, Distinct, Inventory, InventoryDisk, MoveReason, RebalancePlan, RebalancePolicy, Spread, choose_disks,
-    plan_rebalance,
+    Barred, COPIES, Distinct, Inventory, InventoryDisk, MoveReason, RebalancePlan, RebalancePolicy, Spread,
+    choose_disks, plan_rebalance,
 };
 use proptest::prelude::{ProptestConfig, Strategy, prop, prop_assert, prop_assert_eq, proptest};
 
@@ -49,7 +49,7 @@ fn fill(inventory: &mut Inventory, count: u32) -> Volumes {
 
 fn plan(inventory: &Inventory, volumes: &Volumes) -> RebalancePlan {
     let places = volumes.iter().map(|(volume, disks)| (*volume, &disks[..]));
-    plan_rebalance(inventory, places, &RebalancePolicy::default())
+    plan_rebalance(inventory, places, &Barred::new(), &RebalancePolicy::default())
 }
 
 /// Does what a plan says; panics where it says what cannot be.
@@ -202,10 +202,31 @@ fn a_plan_has_at_most_so_many_moves_and_is_the_same_each_time() {
     inventory.disks.extend((20..23).map(|at| disk(at, at as usize % 3, 5, 100)));
     let policy = RebalancePolicy { most: 7, ..RebalancePolicy::default() };
     let places = || volumes.iter().map(|(volume, disks)| (*volume, &disks[..]));
-    let short = plan_rebalance(&inventory, places(), &policy);
+    let short = plan_rebalance(&inventory, places(), &Barred::new(), &policy);
     assert_eq!(short.moves.len(), 7);
     assert!(short.left_over > 0);
-    assert_eq!(plan_rebalance(&inventory, places(), &policy), short);
+    assert_eq!(plan_rebalance(&inventory, places(), &Barred::new(), &policy), short);
+}
+
+#[test]
+fn nothing_goes_where_its_volume_is_barred_and_what_finds_no_other_place_is_left_over() {
+    let mut inventory = Inventory { disks: (0..9).map(|at| disk(at, at as usize % 3, at as usize / 3, 100)).collect() };
+    let volumes = fill(&mut inventory, 60);
+    inventory.disks.push(disk(20, 0, 5, 100));
+    let new = inventory.disks[9].disk;
+    let to_new = |barred: &Barred| {
+        let places = volumes.iter().map(|(volume, disks)| (*volume, &disks[..]));
+        let plan = plan_rebalance(&inventory, places, barred, &RebalancePolicy::default());
+        (plan.moves.iter().filter(|step| step.to == new).map(|step| step.volume).collect::<Vec<_>>(), plan.left_over)
+    };
+    let (free, left_over) = to_new(&Barred::new());
+    assert!(free.len() > 4 && left_over == 0, "{free:?}");
+    let barred: Barred = free.iter().map(|volume| (*volume, vec![new])).collect();
+    let (others, _) = to_new(&barred);
+    assert!(!others.is_empty() && others.iter().all(|volume| !barred.contains_key(volume)), "{others:?}");
+    let barred: Barred = volumes.keys().map(|volume| (*volume, vec![new])).collect();
+    let (none, left_over) = to_new(&barred);
+    assert!(none.is_empty() && left_over > 0, "{none:?}, {left_over}");
 }
 
 /// A tree of up to 1,000 disks of several sizes.

@@ -117,9 +117,7 @@ async fn audit_disk(
 ) -> Result<(), CatalogError> {
     let disk = view.disk.info.disk;
     let mut held: BTreeMap<VolumeId, &ExtentInfo> = extents.iter().map(|extent| (extent.volume, extent)).collect();
-    let is_spoiled = |volume: &VolumeId| {
-        held.get(volume).is_some_and(|at| matches!(at.state, ExtentState::Damaged | ExtentState::Trashed))
-    };
+    let is_spoiled = |volume: &VolumeId| held.get(volume).is_some_and(|at| is_spoiled(at));
     let holding = volumes.iter().filter(|volume| volume.state == VolumeState::Sealed && !discard::is_hollow(volume));
     let spoiled: HashSet<VolumeId> = holding.map(|volume| volume.volume).filter(is_spoiled).collect();
     {
@@ -159,6 +157,11 @@ async fn audit_disk(
     // An unfinished copy is of no volume yet, and what is in the trash of none any more.
     held.retain(|_, extent| !matches!(extent.state, ExtentState::Copying | ExtentState::Trashed));
     note_strangers(manager, disk, held.into_keys().collect()).await
+}
+
+/// Whether a disk takes no copy of a volume because of what it holds of it.
+pub(crate) fn is_spoiled(extent: &ExtentInfo) -> bool {
+    matches!(extent.state, ExtentState::Damaged | ExtentState::Trashed)
 }
 
 /// Counts extents of volumes that the catalog does not know. They are left as they are.

@@ -23,6 +23,7 @@ use holdfast_volume_manager_planner::COPIES;
 
 use crate::inventory::{DiskView, Snapshot};
 use crate::manager::{Claim, Manager, within};
+use crate::repair;
 
 const ASK_LIMIT: Duration = Duration::from_secs(5);
 
@@ -91,6 +92,8 @@ async fn discard_claimed(
     match within(TRASH_LIMIT, &view.address, manager.node(&view.address).trash(&request)).await {
         Ok(_) => {
             manager.metrics.trashed.inc();
+            // Its disk takes no copy of the volume while it is there.
+            repair::spoil(manager, id, disk);
             let (order, state) = (request.order, extent.state);
             tracing::info!(volume = %id, %disk, slot, order, ?state, "extent ordered into the trash");
         }

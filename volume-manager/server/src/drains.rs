@@ -10,7 +10,7 @@ use holdfast_volume_manager_planner::{COPIES, Inventory, MoveReason, choose_move
 use crate::discard::is_hollow;
 use crate::inventory::{DiskView, Snapshot};
 use crate::manager::Manager;
-use crate::moves::{Step, is_movable};
+use crate::moves::{Progress, Step, is_movable};
 use crate::repair;
 
 /// Volumes of a disk for which a place is looked for, to tell whether there is one.
@@ -77,7 +77,7 @@ fn waits(
                     None => continue,
                 }
             }
-            VolumeState::Sealed => unwhole(snapshot, volume, disk),
+            VolumeState::Sealed => unwhole(snapshot, volume, Some(disk)),
             state => format!("it is {state}: it moves once it is sealed"),
         };
         *reasons.entry(why).or_default() += 1;
@@ -86,11 +86,16 @@ fn waits(
     if !left.is_empty() && manager.wishes.pause(manager.now_ms()).is_some() {
         paused.push("an operator has paused repair, and copies with it".to_owned());
     }
-    let say = |(why, count): (String, u64)| match count {
+    paused.into_iter().chain(reasons.into_iter().map(of_volumes)).collect()
+}
+
+/// A reason, and for how many volumes; 0 when it is for none in particular.
+fn of_volumes((why, count): (String, u64)) -> String {
+    match count {
+        0 => why,
         1 => format!("1 volume: {why}"),
         _ => format!("{count} volumes: {why}"),
-    };
-    paused.into_iter().chain(reasons.into_iter().map(say)).collect()
+    }
 }
 
 fn no_place(manager: &Manager, inventory: &Inventory, volume: &Volume, disk: DiskId) -> Option<String> {
@@ -99,14 +104,14 @@ fn no_place(manager: &Manager, inventory: &Inventory, volume: &Volume, disk: Dis
     choose_move_disk(inventory, volume.volume, &others, &avoid).err().map(|error| error.to_string())
 }
 
-/// Why none of a sealed volume's replicas is moved.
-fn unwhole(snapshot: &Snapshot, volume: &Volume, disk: DiskId) -> String {
+/// Why none of a sealed volume's replicas is moved; `disk` is the one it is asked for.
+pub(crate) fn unwhole(snapshot: &Snapshot, volume: &Volume, disk: Option<DiskId>) -> String {
     let away = volume.replicas.iter().filter_map(|other| snapshot.disk(*other)).find(|view| !view.is_well());
     match away {
         Some(view) if view.offline.is_some() => {
             format!("its replica on disk {} is offline by an operator's order", view.disk.info.disk)
         }
-        Some(view) if view.disk.info.disk == disk => {
+        Some(view) if Some(view.disk.info.disk) == disk => {
             format!("the disk itself is {}: the volume is repaired from its other replicas", view.standing.name())
         }
         Some(view) => {
@@ -119,29 +124,44 @@ fn unwhole(snapshot: &Snapshot, volume: &Volume, disk: DiskId) -> String {
 /// The rebalance under way.
 pub(crate) fn rebalance_row(manager: &Manager, snapshot: &Snapshot) -> Option<RebalanceRow> {
     let begun = snapshot.intents.rebalance?;
-    let (queue, running) = manager.moves.steps();
-    let fills =
-        |steps: &[Step]| steps.iter().filter(|step| step.reason == MoveReason::Fill).copied().collect::<Vec<_>>();
-    let (waiting, moving) = (fills(&queue), fills(&running));
-    let left_bytes = waiting.iter().chain(&moving).map(|step| step.bytes).sum();
-    let mut waits = Vec::new();
-    if moving.is_empty() && !waiting.is_empty() {
-        waits.push(match (manager.wishes.pause(manager.now_ms()), manager.progress().repair_waits) {
-            (Some(_), _) => "an operator has paused repair, and copies with it".to_owned(),
-            (None, true) => "repairs come first".to_owned(),
-            (None, false) => "other copies are under way".to_owned(),
-        });
-    }
+    let progress = manager.moves.progress(begun.since_ms);
+    let all = || progress.waiting.iter().chain(&progress.moving).chain(progress.undone.iter().map(|(step, _)| step));
+    let (left, left_bytes) = match progress.is_counted {
+        true => (all().count() as u64, all().map(|step| step.bytes).sum()),
+        false => (begun.moves, begun.bytes),
+    };
     Some(RebalanceRow {
         since_ms: begun.since_ms,
         moves: begun.moves,
         bytes: begun.bytes,
-        left: (waiting.len() + moving.len()) as u64,
+        left,
         left_bytes,
-        moving: moving.len() as u64,
-        waits,
+        moving: progress.moving.len() as u64,
+        waits: rebalance_waits(manager, &progress),
         eta_s: eta_s(manager, left_bytes),
     })
+}
+
+/// What keeps a rebalance from going on; nothing while it moves.
+fn rebalance_waits(manager: &Manager, progress: &Progress) -> Vec<String> {
+    if !progress.moving.is_empty() {
+        return Vec::new();
+    }
+    let paused = manager.wishes.pause(manager.now_ms()).map(|_| "an operator has paused repair, and copies with it");
+    if !progress.is_counted {
+        return paused.into_iter().chain(["what is to move is being counted"]).map(str::to_owned).collect();
+    }
+    let mut waits: Vec<String> = Vec::new();
+    if !progress.waiting.is_empty() {
+        let others = if manager.progress().repair_waits { "repairs come first" } else { "other copies are under way" };
+        waits.push(paused.unwrap_or(others).to_owned());
+    }
+    let mut reasons: BTreeMap<String, u64> = progress.held_back.clone();
+    for (_, why) in &progress.undone {
+        *reasons.entry(format!("{why}; it is tried again")).or_default() += 1;
+    }
+    waits.extend(reasons.into_iter().map(of_volumes));
+    waits
 }
 
 /// Drains and the rebalance in the list of work.

@@ -8,36 +8,35 @@
 //!   target holds an extent that is on no list, after the second the old disk does: the audit finds either.
 //! - Only volumes all of whose replicas are in service are moved. So a zone that vanishes makes nothing move.
 //! - Repair comes first: no move begins while a repair waits for its turn.
+//! - A plan names no place that a move would not take, and a rebalance ends with the plan that has nothing to move for it and
+//!   knows of nothing that only waits.
+
+mod plan;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use holdfast_libs_types::{DiskId, VolumeId};
-use holdfast_volume_manager_catalog::{CatalogError, Volume, VolumeState};
-use holdfast_volume_manager_planner::{
-    COPIES, Inventory, MoveReason, RebalancePolicy, RepairAction, Spread, choose_move_disk, plan_rebalance,
-};
+use holdfast_volume_manager_catalog::{CatalogError, Volume};
+use holdfast_volume_manager_planner::{Inventory, MoveReason, RepairAction, choose_move_disk};
 use tokio::time::Instant;
 
 use crate::discard::{discard_moved, is_hollow};
+use crate::intents::Intents;
 use crate::inventory::{DiskView, Snapshot};
 use crate::manager::Manager;
 use crate::repair::{self, Failure};
+
+pub(crate) use plan::{Plan, is_movable, plan_aside};
 
 /// After a plan of which nothing could be done, when nothing changed that it was made from: first this, then twice that, and so
 /// on.
 const IDLE: Duration = Duration::from_secs(1);
 const IDLE_MAX: Duration = Duration::from_secs(60);
 
-/// A plan for fewer volumes takes no longer than a few milliseconds.
-const MOST_PLANNED_INLINE: usize = 10_000;
-
 /// Steps that are looked at for one whose turn it is.
 const LOOKAHEAD: usize = 1000;
-
-/// Disks are as good as level, however much they hold, while nobody asked for a rebalance.
-const NO_FILL: f64 = 1e9;
 
 /// One replica to move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +51,8 @@ pub(crate) struct Step {
 }
 
 /// What the steps were planned from, besides the volumes. Another one asks for another plan.
-type Basis = (bool, Vec<(DiskId, bool, bool)>);
+/// First when the rebalance under way was asked for, Unix milliseconds.
+type Basis = (Option<u64>, Vec<(DiskId, bool, bool)>);
 
 /// What is to move, and what moves.
 #[derive(Debug, Default)]
@@ -70,6 +70,23 @@ struct State {
     idle_plans: u32,
     /// Something was moved since the last plan.
     has_moved: bool,
+    /// What the last plan says a rebalance waits for, by why, with how many volumes.
+    held_back: BTreeMap<String, u64>,
+    /// Steps for a rebalance that came to nothing and are tried again, and why.
+    undone: BTreeMap<VolumeId, (Step, String)>,
+}
+
+/// How far the moves for a rebalance are.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    /// What is left was counted, for this rebalance.
+    pub is_counted: bool,
+    pub waiting: Vec<Step>,
+    pub moving: Vec<Step>,
+    /// Those that came to nothing and are tried again, and why.
+    pub undone: Vec<(Step, String)>,
+    /// What else it waits for, with how many volumes.
+    pub held_back: BTreeMap<String, u64>,
 }
 
 impl State {
@@ -93,6 +110,24 @@ impl Moves {
     pub fn steps(&self) -> (Vec<Step>, Vec<Step>) {
         let state = self.state();
         (state.queue.iter().copied().collect(), state.running.values().copied().collect())
+    }
+
+    /// How far the rebalance is that was asked for then, Unix milliseconds.
+    pub fn progress(&self, since_ms: u64) -> Progress {
+        let state = self.state();
+        if state.basis.as_ref().is_none_or(|(asked, _)| *asked != Some(since_ms)) {
+            return Progress::default();
+        }
+        let of = |step: &&Step| step.reason == MoveReason::Fill;
+        let waiting: Vec<Step> = state.queue.iter().filter(of).copied().collect();
+        let moving: Vec<Step> = state.running.values().filter(of).copied().collect();
+        Progress {
+            is_counted: state.is_busy() && !state.is_planning || state.next_plan.is_some(),
+            waiting,
+            moving,
+            undone: state.undone.values().cloned().collect(),
+            held_back: state.held_back.clone(),
+        }
     }
 
     /// The next step whose disk takes one more copy. `copies` are those to each disk that are no moves.
@@ -123,10 +158,14 @@ impl Moves {
     fn ended(&self, step: &Step, outcome: Outcome) -> bool {
         let mut state = self.state();
         state.running.remove(&step.volume);
+        state.undone.remove(&step.volume);
         match outcome {
             Outcome::Busy => state.queue.push_back(*step),
             Outcome::Moved => (state.has_moved, state.idle_plans) = (true, 0),
-            Outcome::Not => {}
+            Outcome::Not(why) if step.reason == MoveReason::Fill => {
+                state.undone.insert(step.volume, (*step, why));
+            }
+            Outcome::Not(_) => {}
         }
         if state.is_busy() {
             return false;
@@ -152,13 +191,14 @@ impl Moves {
 
 /// Plans moves when there may be something to move, and takes out of the queue what nobody wants any more.
 pub(crate) fn start(manager: &Arc<Manager>, snapshot: &Arc<Snapshot>, sealed: Vec<Volume>) {
-    let rebalance = snapshot.intents.rebalance.is_some();
+    let rebalance = snapshot.intents.rebalance.map(|asked| asked.since_ms);
     let place = |view: &DiskView| (view.disk.info.disk, view.takes_new(), view.leaving);
     let basis: Basis = (rebalance, snapshot.disks.iter().map(place).collect());
     {
         let mut state = manager.moves.state();
         if state.basis.as_ref() != Some(&basis) {
             state.queue.clear();
+            state.undone.clear();
             (state.next_plan, state.idle_plans) = (None, 0);
         }
         if state.is_busy() || state.next_plan.is_some_and(|at| Instant::now() < at) {
@@ -169,27 +209,44 @@ pub(crate) fn start(manager: &Arc<Manager>, snapshot: &Arc<Snapshot>, sealed: Ve
             audit_those_back(manager, snapshot, before);
         }
     }
-    let inventory = targets(manager, snapshot);
+    let (inventory, unaudited) = audited(manager, snapshot);
+    let (barred, failed) = repair::barred(manager);
     let (manager, snapshot) = (Arc::clone(manager), Arc::clone(snapshot));
     manager.tasks.clone().spawn(async move {
-        let plan = plan_aside(inventory, &snapshot, sealed, rebalance).await;
-        {
+        let mut plan = plan_aside(inventory, &snapshot, sealed, barred, rebalance.is_some()).await;
+        plan.held_back_by.extend(unaudited);
+        let is_level = {
             let mut state = manager.moves.state();
             (state.is_planning, state.basis, state.next_plan) = (false, Some(basis), None);
             state.queue = plan.steps.iter().copied().collect();
+            // What is planned again, or may go nowhere for the better, waits for nothing.
+            let planned: HashSet<VolumeId> = plan.steps.iter().map(|step| step.volume).collect();
+            state.undone.retain(|volume, _| failed.contains(volume) && !planned.contains(volume));
+            state.held_back = std::mem::take(&mut plan.held_back_by);
             if state.queue.is_empty() {
                 state.rest();
             }
-        }
-        let is_level = !plan.steps.iter().any(|step| step.reason == MoveReason::Fill) && plan.held_back == 0;
-        if rebalance && is_level {
+            let is_none = !plan.steps.iter().any(|step| step.reason == MoveReason::Fill);
+            is_none && state.held_back.is_empty() && state.undone.is_empty()
+        };
+        if let Some(since_ms) = rebalance.filter(|_| is_level) {
             tracing::info!(left_over = plan.left_over, "rebalance done");
-            if let Err(error) = manager.set_rebalance(None).await {
+            if let Err(error) = end_rebalance(&manager, since_ms).await {
                 tracing::error!(%error, "the end of the rebalance is not written");
             }
         }
         pump(&manager);
     });
+}
+
+/// Takes the wish for a rebalance back, unless it is another one by now.
+async fn end_rebalance(manager: &Manager, since_ms: u64) -> Result<(), CatalogError> {
+    let _turn = manager.ordering.lock().await;
+    let intents = Intents::read(&manager.catalog.table.settings().await?);
+    match intents.rebalance.is_some_and(|asked| asked.since_ms == since_ms) {
+        true => manager.set_rebalance(None).await,
+        false => Ok(()),
+    }
 }
 
 /// Has nodes audited whose disks are back in service: they may still hold what a move would bring.
@@ -202,95 +259,21 @@ fn audit_those_back(manager: &Manager, snapshot: &Snapshot, before: &[(DiskId, b
     }
 }
 
+/// [`targets`], and what a rebalance waits for because of the nodes that are left out.
+fn audited(manager: &Manager, snapshot: &Snapshot) -> (Inventory, BTreeMap<String, u64>) {
+    let (all, audited) = (snapshot.for_moves(), targets(manager, snapshot));
+    let mut left_out: BTreeMap<String, u64> = BTreeMap::new();
+    for (disk, _) in all.disks.iter().zip(&audited.disks).filter(|(disk, audited)| disk.eligible && !audited.eligible) {
+        let why = format!("what node {} holds is being compared with the catalog", disk.node);
+        left_out.insert(why, 0);
+    }
+    (audited, left_out)
+}
+
 /// Where replicas may go. A node that has just registered is left out until its audit is over: it may still hold what a copy
 /// would bring.
 fn targets(manager: &Manager, snapshot: &Snapshot) -> Inventory {
     repair::without_unaudited(manager, snapshot.for_moves())
-}
-
-/// What there is to move.
-#[derive(Debug, Default)]
-pub(crate) struct Plan {
-    pub steps: Vec<Step>,
-    /// Volumes that are not whole at the moment, so that none of their replicas moves.
-    pub held_back: u64,
-    /// Replicas that should move and found no place.
-    pub left_over: u64,
-    /// What each disk holds, will hold, and its share.
-    pub disks: Vec<holdfast_volume_manager_planner::DiskFill>,
-}
-
-/// Whether all replicas of a volume are there and in service.
-pub(crate) fn is_movable(snapshot: &Snapshot, volume: &Volume) -> bool {
-    let is_well = |disk: &DiskId| snapshot.disk(*disk).is_some_and(DiskView::is_well);
-    volume.state == VolumeState::Sealed && volume.replicas.len() >= COPIES && volume.replicas.iter().all(is_well)
-}
-
-/// As [`plan`], on a thread of its own when there is much to go through.
-pub(crate) async fn plan_aside(
-    inventory: Inventory,
-    snapshot: &Arc<Snapshot>,
-    sealed: Vec<Volume>,
-    rebalance: bool,
-) -> Plan {
-    if sealed.len() < MOST_PLANNED_INLINE {
-        return plan(&inventory, snapshot, &sealed, rebalance);
-    }
-    let snapshot = Arc::clone(snapshot);
-    match tokio::task::spawn_blocking(move || plan(&inventory, &snapshot, &sealed, rebalance)).await {
-        Ok(plan) => plan,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            // The runtime ends. Nothing was planned, which is not to say that there is nothing to move.
-            Err(_) => Plan { held_back: 1, ..Plan::default() },
-        },
-    }
-}
-
-/// Plans the moves of sealed volumes, which come in the order of their ids.
-pub(crate) fn plan(inventory: &Inventory, snapshot: &Snapshot, sealed: &[Volume], rebalance: bool) -> Plan {
-    let mut plan = Plan::default();
-    let holding = sealed.iter().filter(|volume| !is_hollow(volume));
-    let (movable, held_back): (Vec<&Volume>, Vec<&Volume>) = holding.partition(|volume| is_movable(snapshot, volume));
-    plan.held_back = held_back.len() as u64;
-    let leaving: HashSet<DiskId> = inventory.disks.iter().filter(|disk| disk.leaving).map(|disk| disk.disk).collect();
-    let best = Spread::best(inventory.disks.iter().filter(|disk| disk.eligible));
-    let is_crowded = |volume: &&Volume| snapshot.spread(&volume.replicas) < best;
-    if !rebalance && leaving.is_empty() && !movable.iter().any(is_crowded) {
-        return plan;
-    }
-    let policy = match rebalance {
-        true => RebalancePolicy::default(),
-        false => RebalancePolicy { band: NO_FILL, ..RebalancePolicy::default() },
-    };
-    let volumes = movable.iter().map(|volume| (volume.volume, &volume.replicas[..]));
-    let planned = plan_rebalance(inventory, volumes, &policy);
-    let bytes: HashMap<VolumeId, u64> =
-        movable.iter().map(|volume| (volume.volume, volume.length.unwrap_or(0))).collect();
-    let bytes_of = |volume: &VolumeId| bytes.get(volume).copied().unwrap_or(0);
-    let moved: HashSet<VolumeId> = planned.moves.iter().map(|step| step.volume).collect();
-    plan.steps.extend(planned.moves.iter().map(|step| Step {
-        volume: step.volume,
-        from: step.from,
-        to: Some(step.to),
-        reason: step.reason,
-        bytes: bytes_of(&step.volume),
-    }));
-    // What the plan by shares leaves on a disk that is drained is looked at one by one.
-    for volume in movable.iter().filter(|volume| !moved.contains(&volume.volume)) {
-        if let Some(from) = volume.replicas.iter().find(|disk| leaving.contains(disk)) {
-            let bytes = bytes_of(&volume.volume);
-            plan.steps.push(Step { volume: volume.volume, from: *from, to: None, reason: MoveReason::Drain, bytes });
-        }
-    }
-    let order = |step: &Step| match step.reason {
-        MoveReason::Spread => 0,
-        MoveReason::Drain => 1,
-        MoveReason::Fill => 2,
-    };
-    plan.steps.sort_by_key(order);
-    (plan.left_over, plan.disks) = (planned.left_over, planned.disks);
-    plan
 }
 
 /// Begins as many moves as may run beside the repairs.
@@ -309,7 +292,7 @@ pub(crate) fn pump(manager: &Arc<Manager>) {
             drop(place);
             let outcome = outcome.unwrap_or_else(|error| {
                 tracing::error!(volume = %step.volume, %error, "move");
-                Outcome::Not
+                Outcome::Not(error.to_string())
             });
             let again = outcome == Outcome::Busy;
             if manager.moves.ended(&step, outcome) {
@@ -335,11 +318,11 @@ fn may_begin(manager: &Manager) -> bool {
 }
 
 /// What became of a step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Outcome {
     Moved,
-    /// It is not wanted any more, or there is no place for it now.
-    Not,
+    /// Why it stays where it is: it is not wanted any more, or there is no place for it now.
+    Not(String),
     /// The node takes no copy at the moment.
     Busy,
 }
@@ -347,10 +330,13 @@ enum Outcome {
 /// Moves one replica, if that is still right.
 async fn take(manager: &Arc<Manager>, step: &Step) -> Result<Outcome, CatalogError> {
     let detail = format!("moving from disk {} ({})", step.from, reason(step.reason));
-    let Some(claim) = manager.claim(step.volume, "move", &detail) else { return Ok(Outcome::Not) };
+    let not = |why: &str| Ok(Outcome::Not(why.to_owned()));
+    let Some(claim) = manager.claim(step.volume, "move", &detail) else { return not("its volume is being worked on") };
     let snapshot = manager.snapshot().await?;
-    let Some(volume) = manager.catalog.table.volume(step.volume).await? else { return Ok(Outcome::Not) };
-    let Some(target) = target(manager, &snapshot, &volume, step) else { return Ok(Outcome::Not) };
+    let Some(volume) = manager.catalog.table.volume(step.volume).await? else { return not("its volume is gone") };
+    let Some(target) = target(manager, &snapshot, &volume, step) else {
+        return not("it need not move any more, or the disk that it was to go to has no place for it now");
+    };
     if !manager.moves.aim(step, target, per_disk(manager)) {
         return Ok(Outcome::Busy);
     }
@@ -371,11 +357,15 @@ async fn take(manager: &Arc<Manager>, step: &Step) -> Result<Outcome, CatalogErr
             tracing::info!(volume = %step.volume, %from, to = %target, why, "replica moved");
         }
         Err(Failure::Busy) => return Ok(Outcome::Busy),
+        Err(Failure::Occupied(why)) => {
+            tracing::info!(volume = %step.volume, to = %target, why, "the disk takes no copy of the volume");
+            return Ok(Outcome::Not(format!("disk {target} takes no copy: {why}")));
+        }
         Err(Failure::Failed(why)) => {
             manager.metrics.failed_moves.inc();
             tracing::warn!(volume = %step.volume, from = %step.from, to = %target, why, "move failed");
             repair::avoid(manager, step.volume, target);
-            return Ok(Outcome::Not);
+            return Ok(Outcome::Not(format!("the copy to disk {target} failed: {why}")));
         }
     }
     drop(copying);

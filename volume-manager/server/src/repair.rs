@@ -6,7 +6,7 @@
 pub(crate) mod operator;
 pub(crate) mod status;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +14,9 @@ use holdfast_libs_transport::CallError;
 use holdfast_libs_types::{DiskId, VolumeId};
 use holdfast_node_client::{CancelCopy, CopyRequest, Sealed, Source, code};
 use holdfast_volume_manager_catalog::Volume;
-use holdfast_volume_manager_planner::{COPIES, Inventory, PlacementError, RepairAction, VolumeReplicas, plan_repairs};
+use holdfast_volume_manager_planner::{
+    Barred, COPIES, Inventory, PlacementError, RepairAction, VolumeReplicas, plan_repairs,
+};
 use tokio::time::Instant;
 
 use crate::audit;
@@ -195,6 +197,26 @@ pub(crate) fn avoided(manager: &Manager, volume: VolumeId) -> Vec<DiskId> {
     failed.map(|((_, disk), _)| *disk).chain(spoiled.map(|(disk, _)| *disk)).collect()
 }
 
+/// The same for all volumes, and the volumes of which a disk failed a copy of late.
+pub(crate) fn barred(manager: &Manager) -> (Barred, HashSet<VolumeId>) {
+    let now = Instant::now();
+    let progress = manager.progress();
+    let late = progress.failed_copies.iter().filter(|(_, until)| **until > now);
+    let failed: Vec<(VolumeId, DiskId)> = late.map(|(pair, _)| *pair).collect();
+    let spoiled = progress.spoiled.iter().flat_map(|(disk, volumes)| volumes.iter().map(|volume| (*volume, *disk)));
+    let mut barred = Barred::new();
+    for (volume, disk) in failed.iter().copied().chain(spoiled) {
+        barred.entry(volume).or_default().push(disk);
+    }
+    (barred, failed.into_iter().map(|(volume, _)| volume).collect())
+}
+
+/// Leaves a disk out for copies of a volume until it is compared with the table the next time: it holds what is none of its
+/// replicas.
+pub(crate) fn spoil(manager: &Manager, volume: VolumeId, disk: DiskId) {
+    manager.progress().spoiled.entry(disk).or_default().insert(volume);
+}
+
 /// Leaves a disk out for copies of a volume for a while.
 pub(crate) fn avoid(manager: &Manager, volume: VolumeId, disk: DiskId) {
     manager.progress().failed_copies.insert((volume, disk), Instant::now() + AVOID);
@@ -260,7 +282,7 @@ async fn copy(manager: &Manager, snapshot: &Snapshot, volume: &Volume, action: &
         }
         // The node makes as many copies as it may, or this one already, or gave it up: the same disk again, a little later.
         Err(Failure::Busy) => false,
-        Err(Failure::Failed(why)) => {
+        Err(Failure::Failed(why) | Failure::Occupied(why)) => {
             manager.metrics.failed_repairs.inc();
             tracing::warn!(volume = %volume.volume, disk = %action.target, why, "repair failed");
             avoid(manager, volume.volume, action.target);
@@ -273,6 +295,8 @@ async fn copy(manager: &Manager, snapshot: &Snapshot, volume: &Volume, action: &
 pub(crate) enum Failure {
     /// The node takes no copy at the moment.
     Busy,
+    /// The disk holds what is no replica of the volume, and takes no copy while that is there; in words.
+    Occupied(String),
     /// In words.
     Failed(String),
 }
@@ -336,11 +360,25 @@ pub(crate) async fn try_copy(
         Err(CallError::Timeout { .. }) => return Err(Failure::Busy),
         // It still holds an extent of the volume, from before; that may be all it takes.
         Err(CallError::Api(error)) if error.code == code::ALREADY_EXISTS => {
-            audit::verify(manager, volume, target).await.map_err(Failure::Failed)?;
+            if let Err(why) = audit::verify(manager, volume, target).await {
+                return Err(occupied(manager, volume, target).await.unwrap_or(Failure::Failed(why)));
+            }
         }
         Err(error) => return Err(Failure::Failed(error.to_string())),
     }
     let table = &manager.catalog.table;
     let committed = table.set_replicas(manager.term, volume.volume, &volume.replicas, &action.replicas).await;
     committed.map_err(|error| Failure::Failed(error.to_string()))
+}
+
+/// Whether a disk has something of a volume that stays for a while and is no replica. If so no copy is asked of it again before
+/// the disk is compared with the table the next time.
+async fn occupied(manager: &Manager, volume: &Volume, target: &DiskView) -> Option<Failure> {
+    let (disk, address) = (target.disk.info.disk, &target.address);
+    let there = within(ANSWER_LIMIT, address, manager.node(address).extent(disk, volume.volume)).await.ok()?;
+    if !audit::is_spoiled(&there) {
+        return None;
+    }
+    spoil(manager, volume.volume, disk);
+    Some(Failure::Occupied(format!("its extent of the volume there is {:?}", there.state)))
 }

@@ -89,14 +89,18 @@ pub struct RebalancePlan {
     pub left_over: u64,
 }
 
+/// Disks that take no copy of a volume now, though others of its kind do.
+pub type Barred = HashMap<VolumeId, Vec<DiskId>>;
+
 /// Plans moves for `volumes`, which come in the order of their ids, each with the disks of its replicas. They are gone
-/// through two or three times.
+/// through two or three times. No replica goes where its volume is `barred`.
 pub fn plan_rebalance<'a>(
     inventory: &Inventory,
     volumes: impl Iterator<Item = (VolumeId, &'a [DiskId])> + Clone,
+    barred: &Barred,
     policy: &RebalancePolicy,
 ) -> RebalancePlan {
-    let mut planner = Planner::new(inventory, policy);
+    let mut planner = Planner::new(inventory, barred, policy);
     for (volume, replicas) in volumes.clone() {
         planner.count(volume, replicas);
     }
@@ -140,6 +144,7 @@ impl Zone {
 struct Planner<'i> {
     policy: RebalancePolicy,
     disks: &'i [InventoryDisk],
+    barred: &'i Barred,
     by_id: HashMap<DiskId, usize>,
     domains: Vec<Domains>,
     /// The zone of each disk, and its number there.
@@ -161,7 +166,7 @@ struct Planner<'i> {
 }
 
 impl<'i> Planner<'i> {
-    fn new(inventory: &'i Inventory, policy: &RebalancePolicy) -> Self {
+    fn new(inventory: &'i Inventory, barred: &'i Barred, policy: &RebalancePolicy) -> Self {
         let disks = &inventory.disks[..];
         let mut numbers = HashMap::new();
         let mut zones: Vec<Zone> = Vec::new();
@@ -181,6 +186,7 @@ impl<'i> Planner<'i> {
         Self {
             policy: *policy,
             disks,
+            barred,
             by_id: disks.iter().enumerate().map(|(at, disk)| (disk.disk, at)).collect(),
             domains: number_domains(disks),
             places,
@@ -200,6 +206,10 @@ impl<'i> Planner<'i> {
     /// The disks of a volume's replicas, as far as they are known.
     fn known(&self, replicas: &[DiskId]) -> Vec<usize> {
         replicas.iter().filter_map(|disk| self.by_id.get(disk).copied()).collect()
+    }
+
+    fn is_barred(&self, volume: VolumeId, disk: usize) -> bool {
+        self.barred.get(&volume).is_some_and(|barred| barred.contains(&self.disks[disk].disk))
     }
 
     fn spread(&self, disks: &[usize]) -> Spread {
@@ -235,6 +245,9 @@ impl<'i> Planner<'i> {
                     let Some(number) = self.zones[zone].room.draw(draws.next()) else { break };
                     let to = self.zones[zone].disks[number];
                     let then = self.spread(&with(known, place, to));
+                    if self.is_barred(volume, to) {
+                        continue;
+                    }
                     if !known.contains(&to) && then > found.map_or(now, |(best, ..)| best) {
                         found = Some((then, *from, to));
                     }
@@ -331,7 +344,7 @@ impl<'i> Planner<'i> {
             if self.gives[from] == 0 || self.plan.moves.len() >= self.policy.most {
                 continue;
             }
-            let Some(to) = self.target(&known, place, &mut draws) else { continue };
+            let Some(to) = self.target(volume, &known, place, &mut draws) else { continue };
             self.take(volume, from, to);
             return;
         }
@@ -353,7 +366,9 @@ impl<'i> Planner<'i> {
         let fullest = movable.max_by(|a, b| fullness(known[*a]).total_cmp(&fullness(known[*b])));
         let Some(place) = fullest else { return };
         let now = self.spread(&known);
-        if let Some(to) = self.target_in(zone, &known, place, now, &mut Draws::of(volume)) {
+        let mut draws = Draws::of(volume);
+        let fits = |to: usize| self.fits(volume, &known, place, to, now);
+        if let Some(to) = self.target_in(zone, &fits, &mut draws) {
             self.take(volume, known[place], to);
         }
     }
@@ -374,8 +389,9 @@ impl<'i> Planner<'i> {
     }
 
     /// A disk that takes the replica at `place`: in another zone while this one is to give some away.
-    fn target(&self, known: &[usize], place: usize, draws: &mut Draws) -> Option<usize> {
+    fn target(&self, volume: VolumeId, known: &[usize], place: usize, draws: &mut Draws) -> Option<usize> {
         let now = self.spread(known);
+        let fits = |to: usize| self.fits(volume, known, place, to, now);
         let home = self.places[known[place]].0;
         let mut zones: Vec<(usize, u64)> = Vec::new();
         if self.zones[home].outward > 0 {
@@ -386,20 +402,24 @@ impl<'i> Planner<'i> {
             let lots = Lots::new(&zones.iter().map(|(_, room)| *room).collect::<Vec<_>>());
             let drawn = lots.draw(draws.next())?;
             let (zone, _) = zones.swap_remove(drawn);
-            if let Some(to) = self.target_in(zone, known, place, now, draws) {
+            if let Some(to) = self.target_in(zone, &fits, draws) {
                 return Some(to);
             }
         }
-        (self.zones[home].inner > 0).then(|| self.target_in(home, known, place, now, draws)).flatten()
+        (self.zones[home].inner > 0).then(|| self.target_in(home, &fits, draws)).flatten()
     }
 
-    fn target_in(&self, zone: usize, known: &[usize], place: usize, now: Spread, draws: &mut Draws) -> Option<usize> {
+    fn target_in(&self, zone: usize, fits: &impl Fn(usize) -> bool, draws: &mut Draws) -> Option<usize> {
         let zone = &self.zones[zone];
         (0..DRAWS).find_map(|_| {
             let to = zone.disks[zone.takes.draw(draws.next())?];
-            let fits = !known.contains(&to) && self.spread(&with(known, place, to)) >= now;
-            fits.then_some(to)
+            fits(to).then_some(to)
         })
+    }
+
+    /// Whether the replica at `place` may go to a disk, where its volume stands as far apart as it does `now`.
+    fn fits(&self, volume: VolumeId, known: &[usize], place: usize, to: usize, now: Spread) -> bool {
+        !known.contains(&to) && !self.is_barred(volume, to) && self.spread(&with(known, place, to)) >= now
     }
 
     fn sort_moves(&mut self) {

@@ -8,7 +8,7 @@ use axum::extract::{Path, State};
 use holdfast_libs_transport::ApiError;
 use holdfast_libs_types::{DiskId, NodeId};
 use holdfast_volume_manager_catalog::{CatalogError, VolumeState};
-use holdfast_volume_manager_client::{DiskShare, MoveGroup, RebalanceAnswer};
+use holdfast_volume_manager_client::{DiskShare, MoveGroup, OrderPlan, RebalanceAnswer, RebalanceRow};
 use holdfast_volume_manager_planner::MoveReason;
 
 use super::{Case, count};
@@ -18,6 +18,7 @@ use crate::intents::Rebalance;
 use crate::inventory::Snapshot;
 use crate::manager::Manager;
 use crate::moves::{self, Plan, Step};
+use crate::repair;
 
 /// `GET /v1/rebalance`
 pub(crate) async fn rebalance(State(manager): State<Arc<Manager>>) -> Result<Json<RebalanceAnswer>, ApiError> {
@@ -37,8 +38,8 @@ pub(crate) async fn order_rebalance(
         "apply" => {
             let since_ms = manager.now_ms();
             let (moves, bytes) = (fills.len() as u64, fills.iter().map(|step| step.bytes).sum());
-            let begun = snapshot.intents.rebalance;
-            (moves > 0).then(|| begun.unwrap_or(Rebalance { since_ms, moves, bytes }))
+            // One that is under way ends by itself, also when all that it has left waits now.
+            snapshot.intents.rebalance.or((moves > 0).then_some(Rebalance { since_ms, moves, bytes }))
         }
         "cancel" => None,
         _ => return Err(ApiError::bad_request(format!("{order:?} is none of apply, cancel"))),
@@ -47,15 +48,30 @@ pub(crate) async fn order_rebalance(
     tracing::info!(order, moves = fills.len(), "an operator's order about the rebalance");
     let mut answered = planned;
     answered.plan.applied = true;
+    if order == "cancel" {
+        answered.plan =
+            OrderPlan { applied: true, plan: vec![ended(answered.under_way.as_ref())], ..OrderPlan::default() };
+    }
     let snapshot = manager.snapshot().await.map_err(|error| answer(&error))?;
     answered.under_way = drains::rebalance_row(&manager, &snapshot);
     Ok(Json(answered))
 }
 
+/// What a cancellation ends.
+fn ended(row: Option<&RebalanceRow>) -> String {
+    let Some(row) = row else { return "no rebalance was under way: nothing changes".to_owned() };
+    let moving = match row.moving {
+        0 => String::new(),
+        moving => format!("; {} being copied, and arrive all the same", are(moving, "replica")),
+    };
+    format!("the rebalance of {} has ended with {} of them left{moving}", count(row.moves, "move"), row.left)
+}
+
 /// The plan as of now, and its moves for the shares.
 async fn look(manager: &Manager, snapshot: &Arc<Snapshot>) -> Result<(RebalanceAnswer, Vec<Step>), CatalogError> {
     let sealed = manager.catalog.table.volumes_in(&[VolumeState::Sealed]).await?;
-    let plan = moves::plan_aside(snapshot.for_moves(), snapshot, sealed, true).await;
+    let (barred, _) = repair::barred(manager);
+    let plan = moves::plan_aside(snapshot.for_moves(), snapshot, sealed, barred, true).await;
     let mut case = Case::default();
     let of = |reason| plan.steps.iter().filter(move |step| step.reason == reason);
     for (reason, why) in [

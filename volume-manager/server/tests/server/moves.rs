@@ -157,11 +157,67 @@ async fn a_rebalance_that_is_cancelled_moves_no_more_than_what_was_under_way() {
     eventually("copies are under way", async || (copied(&cell) - copies == at_once).then_some(())).await;
     let row = status(&cell).await.rebalance.unwrap();
     assert!(row.moving == at_once as u64 && row.left > row.moving, "{row:?}");
-    assert!(admin.order_rebalance("cancel").await.unwrap().under_way.is_none());
+    let cancelled = admin.order_rebalance("cancel").await.unwrap();
+    let said = format!("the rebalance of {} moves has ended with {} of them left", row.moves, row.left);
+    assert!(cancelled.under_way.is_none() && cancelled.plan.plan[0].starts_with(&said), "{cancelled:?}");
+    let again = admin.order_rebalance("cancel").await.unwrap();
+    assert_eq!(again.plan.plan, ["no rebalance was under way: nothing changes"]);
     cell.nodes[6].unhang();
     eventually("all is tidy", async || tidy(&cell, &volumes, 3).await).await;
     audits_go_on(&cell).await;
     assert_eq!(copied(&cell) - copies, at_once);
+}
+
+#[tokio::test]
+async fn a_rebalance_ends_when_the_disk_it_would_fill_has_all_its_volumes_in_the_trash() {
+    // Also where no audit has seen that before the moves are tried.
+    for audit_ms in [200, 60_000] {
+        let mut cell = Cell::start_pairs(Timing { audit_ms, ..timing() }, 3, 1).await;
+        let volumes = cell.sealed_volumes(12).await;
+        level(&cell).await;
+        cell.add_node(7, 1, 1).await;
+        let (new, admin) = (cell.nodes[6].disks()[0], cell.admin());
+        eventually("it is audited", async || (cell.nodes[6].asked(Call::Extents) > 0).then_some(())).await;
+        for volume in &volumes {
+            let source = volume.replicas[0];
+            let extent = cell.node_of(source).find(source, volume.volume).unwrap();
+            cell.nodes[6].place(new, volume.volume, Extent { state: ExtentState::Trashed, ..extent });
+        }
+        admin.order_rebalance("apply").await.unwrap();
+        eventually("the rebalance ends", async || status(&cell).await.rebalance.is_none().then_some(())).await;
+        let plan = eventually("nothing is planned", async || {
+            let plan = admin.rebalance().await.unwrap().plan;
+            (plan.numbers["fill_moves"] == 0).then_some(plan)
+        })
+        .await;
+        assert!(plan.numbers["left_over"] > 0, "{plan:?}");
+        assert!(plan.warnings.iter().any(|said| said.contains("find no place now")), "{plan:?}");
+        for volume in &volumes {
+            assert!(cell.row(volume.volume).await.replicas.len() == 3);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_rebalance_that_cannot_go_on_is_under_way_and_says_why_and_how_much_is_left_from_the_first_moment() {
+    let mut cell = Cell::start_pairs(audited(), 3, 1).await;
+    cell.sealed_volumes(12).await;
+    level(&cell).await;
+    cell.add_node(7, 1, 1).await;
+    let (new, admin) = (cell.nodes[6].disks()[0], cell.admin());
+    cell.nodes[6].refuse(Call::Copy, new, "disk_failed");
+    let begun = admin.order_rebalance("apply").await.unwrap().under_way.unwrap();
+    assert!(begun.moves > 0 && begun.left == begun.moves && begun.left_bytes == begun.bytes, "{begun:?}");
+    let why = format!("the copy to disk {new} failed: ");
+    eventually("it says why", async || {
+        let row = status(&cell).await.rebalance.unwrap();
+        (row.left > 0 && row.waits.iter().any(|said| said.contains(&why))).then_some(())
+    })
+    .await;
+    let asked = cell.nodes[6].copies_to(new);
+    audits_go_on(&cell).await;
+    let row = status(&cell).await.rebalance.unwrap();
+    assert!(row.left > 0 && !row.waits.is_empty(), "it is still under way after {asked} copies: {row:?}");
 }
 
 #[tokio::test]

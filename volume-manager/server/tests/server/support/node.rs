@@ -414,7 +414,7 @@ async fn seal(State(inner): State<Shared>, Json(order): Json<SealRequest>) -> Re
     match extent.state {
         ExtentState::Sealed if extent.tail != order.length => return Err(refusal(code::SEALED_OTHERWISE)),
         ExtentState::Damaged => return Err(refusal(code::DAMAGED)),
-        ExtentState::Copying => return Err(refusal(code::WRONG_STATE)),
+        ExtentState::Copying | ExtentState::Trashed => return Err(refusal(code::WRONG_STATE)),
         _ if order.length > extent.tail => return Err(refusal(code::TOO_SHORT)),
         _ if order.epoch < extent.epoch => return Err(refusal(code::FENCED)),
         _ => {}

@@ -1,0 +1,113 @@
+//! What is to move, from the table and the disks as they are.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use holdfast_libs_types::{DiskId, VolumeId};
+use holdfast_volume_manager_catalog::{Volume, VolumeState};
+use holdfast_volume_manager_planner::{Barred, COPIES, Inventory, MoveReason, RebalancePolicy, Spread, plan_rebalance};
+
+use super::Step;
+use crate::discard::is_hollow;
+use crate::drains::unwhole;
+use crate::inventory::{DiskView, Snapshot};
+
+/// A plan for fewer volumes takes no longer than a few milliseconds.
+const MOST_PLANNED_INLINE: usize = 10_000;
+
+/// Disks are as good as level, however much they hold, while nobody asked for a rebalance.
+const NO_FILL: f64 = 1e9;
+
+/// What there is to move.
+#[derive(Debug, Default)]
+pub(crate) struct Plan {
+    pub steps: Vec<Step>,
+    /// Volumes that are not whole at the moment, so that none of their replicas moves.
+    pub held_back: u64,
+    /// The same by why, and what else keeps replicas from moving for now.
+    pub held_back_by: BTreeMap<String, u64>,
+    /// Replicas that should move and found no place.
+    pub left_over: u64,
+    /// What each disk holds, will hold, and its share.
+    pub disks: Vec<holdfast_volume_manager_planner::DiskFill>,
+}
+
+/// Whether all replicas of a volume are there and in service.
+pub(crate) fn is_movable(snapshot: &Snapshot, volume: &Volume) -> bool {
+    let is_well = |disk: &DiskId| snapshot.disk(*disk).is_some_and(DiskView::is_well);
+    volume.state == VolumeState::Sealed && volume.replicas.len() >= COPIES && volume.replicas.iter().all(is_well)
+}
+
+/// As [`plan`], on a thread of its own when there is much to go through.
+pub(crate) async fn plan_aside(
+    inventory: Inventory,
+    snapshot: &Arc<Snapshot>,
+    sealed: Vec<Volume>,
+    barred: Barred,
+    rebalance: bool,
+) -> Plan {
+    if sealed.len() < MOST_PLANNED_INLINE {
+        return plan(&inventory, snapshot, &sealed, &barred, rebalance);
+    }
+    let snapshot = Arc::clone(snapshot);
+    match tokio::task::spawn_blocking(move || plan(&inventory, &snapshot, &sealed, &barred, rebalance)).await {
+        Ok(plan) => plan,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime ends. Nothing was planned, which is not to say that there is nothing to move.
+            Err(_) => {
+                let held_back_by = BTreeMap::from([("the volume manager ends".to_owned(), 1)]);
+                Plan { held_back: 1, held_back_by, ..Plan::default() }
+            }
+        },
+    }
+}
+
+/// Plans the moves of sealed volumes, which come in the order of their ids.
+fn plan(inventory: &Inventory, snapshot: &Snapshot, sealed: &[Volume], barred: &Barred, rebalance: bool) -> Plan {
+    let mut plan = Plan::default();
+    let holding = sealed.iter().filter(|volume| !is_hollow(volume));
+    let (movable, held_back): (Vec<&Volume>, Vec<&Volume>) = holding.partition(|volume| is_movable(snapshot, volume));
+    plan.held_back = held_back.len() as u64;
+    for volume in held_back {
+        *plan.held_back_by.entry(unwhole(snapshot, volume, None)).or_default() += 1;
+    }
+    let leaving: HashSet<DiskId> = inventory.disks.iter().filter(|disk| disk.leaving).map(|disk| disk.disk).collect();
+    let best = Spread::best(inventory.disks.iter().filter(|disk| disk.eligible));
+    let is_crowded = |volume: &&Volume| snapshot.spread(&volume.replicas) < best;
+    if !rebalance && leaving.is_empty() && !movable.iter().any(is_crowded) {
+        return plan;
+    }
+    let policy = match rebalance {
+        true => RebalancePolicy::default(),
+        false => RebalancePolicy { band: NO_FILL, ..RebalancePolicy::default() },
+    };
+    let volumes = movable.iter().map(|volume| (volume.volume, &volume.replicas[..]));
+    let planned = plan_rebalance(inventory, volumes, barred, &policy);
+    let bytes: HashMap<VolumeId, u64> =
+        movable.iter().map(|volume| (volume.volume, volume.length.unwrap_or(0))).collect();
+    let bytes_of = |volume: &VolumeId| bytes.get(volume).copied().unwrap_or(0);
+    let moved: HashSet<VolumeId> = planned.moves.iter().map(|step| step.volume).collect();
+    plan.steps.extend(planned.moves.iter().map(|step| Step {
+        volume: step.volume,
+        from: step.from,
+        to: Some(step.to),
+        reason: step.reason,
+        bytes: bytes_of(&step.volume),
+    }));
+    // What the plan by shares leaves on a disk that is drained is looked at one by one.
+    for volume in movable.iter().filter(|volume| !moved.contains(&volume.volume)) {
+        if let Some(from) = volume.replicas.iter().find(|disk| leaving.contains(disk)) {
+            let bytes = bytes_of(&volume.volume);
+            plan.steps.push(Step { volume: volume.volume, from: *from, to: None, reason: MoveReason::Drain, bytes });
+        }
+    }
+    let order = |step: &Step| match step.reason {
+        MoveReason::Spread => 0,
+        MoveReason::Drain => 1,
+        MoveReason::Fill => 2,
+    };
+    plan.steps.sort_by_key(order);
+    (plan.left_over, plan.disks) = (planned.left_over, planned.disks);
+    plan
+}
