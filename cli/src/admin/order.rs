@@ -89,8 +89,14 @@ pub async fn rebalance(cell: &Cell, order: &str) -> anyhow::Result<()> {
     cell.answer(&answer, || match order {
         "plan" => planned(&answer) + "nothing was done yet: `rebalance apply` does it\n",
         "apply" => planned(&answer) + &under_way(&answer),
+        "cancel" => said(&answer),
         _ => under_way(&answer),
     })
+}
+
+/// What became of an order to cancel.
+fn said(answer: &RebalanceAnswer) -> String {
+    answer.plan.plan.iter().map(|said| format!("{}\n", show::name(said))).collect()
 }
 
 fn planned(answer: &RebalanceAnswer) -> String {

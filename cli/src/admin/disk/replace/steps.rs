@@ -138,7 +138,10 @@ impl Step {
                 keep(held)
             ),
             Self::Level => match &facts.rebalance {
-                Some(row) => format!("a rebalance of {} moves is under way: {} are left", row.moves, row.left),
+                Some(row) => {
+                    let waits: String = row.waits.iter().map(|why| format!("; it waits: {why}")).collect();
+                    format!("a rebalance of {} moves is under way: {} are left{waits}", row.moves, row.left)
+                }
                 None => format!(
                     "a rebalance is to bring the new disk the {} replicas that it lacks to its share",
                     facts.short
