@@ -83,6 +83,13 @@ pub fn duration(seconds: f64) -> String {
     }
 }
 
+/// A time in Unix milliseconds as RFC 3339 has it, in UTC.
+pub fn moment(unix_ms: u64) -> String {
+    let at = i64::try_from(unix_ms / 1000).ok().and_then(|at| time::OffsetDateTime::from_unix_timestamp(at).ok());
+    let told = at.and_then(|at| at.format(&time::format_description::well_known::Rfc3339).ok());
+    told.unwrap_or_else(|| format!("{unix_ms} ms after 1970"))
+}
+
 /// `37 %`; less than one percent is not nothing.
 pub fn percent(part: u64, whole: u64) -> String {
     match (part, whole) {

@@ -123,13 +123,23 @@ fn fill(inventory: &Inventory, node: &NodeRow) -> Fill {
 
 /// Nodes, a line each.
 pub fn table(inventory: &Inventory, nodes: &[&NodeRow]) -> Table {
-    let mut table = Table::new(["NODE", "ZONE", "RACK", "STATE", "HEARD", "DISKS", "USED", "ADDRESS"]);
+    let mut table = Table::new(["NODE", "ZONE", "RACK", "STATE", "HEARD", "DISKS", "USED", "ASKED", "ADDRESS"]);
     for node in nodes {
         let heard =
             node.last_heartbeat_ms.map_or("never".to_owned(), |ms| format!("{} ago", show::duration(ms as f64 / 1e3)));
         let fill = fill(inventory, node);
+        // A node is asked once for all of its disks.
+        let left: Option<u64> =
+            inventory.disks.iter().filter(|disk| disk.node == node.node).map(|disk| disk.drain_left).sum();
+        let told = |word: &String| match (word.as_str(), left) {
+            ("draining", Some(0)) => "drained".to_owned(),
+            ("draining", Some(left)) => format!("draining, {left} left"),
+            _ => word.clone(),
+        };
+        let asked: Vec<String> = node.asked.iter().map(told).collect();
         let rack = if node.rack.is_empty() { "-" } else { &node.rack };
-        table.row([&node.node.0, &node.zone, rack, &node.state, &heard, &fill.health(), &fill.shown(), &node.address]);
+        let (health, used, asked) = (fill.health(), fill.shown(), asked.join(", "));
+        table.row([&node.node.0, &node.zone, rack, &node.state, &heard, &health, &used, &asked, &node.address]);
     }
     table
 }

@@ -90,6 +90,7 @@ fn screen(status: &CellStatus) -> String {
     let healthy = status.disks.iter().filter(|disk| disk.state == "healthy").count();
     out.push_str(&line("nodes", &format!("{}, in {} zones", count(status.nodes.len(), up, "up"), zones.len())));
     out.push_str(&line("disks", &count(status.disks.len(), healthy, "healthy")));
+    asked(status).iter().for_each(|told| out.push_str(&line("asked", told)));
     if status.work_summary.is_empty() {
         out.push_str(&line("work", "none"));
     }
@@ -101,6 +102,29 @@ fn screen(status: &CellStatus) -> String {
         .filter(|table| !table.is_empty())
         .for_each(|table| out.push_str(&format!("\n{table}")));
     out
+}
+
+/// What an operator asked for that holds on, also once it is done: disks and nodes that take no new data, and a rebalance.
+fn asked(status: &CellStatus) -> Vec<String> {
+    let drains = status.drains.iter().map(|row| match row.left {
+        0 => format!("disk {} of node {} is drained: it takes no new data", row.disk, row.node),
+        left => {
+            format!("disk {} of node {} is being drained: {left} volumes are still to leave it", row.disk, row.node)
+        }
+    });
+    let offline = status.disks.iter().filter(|row| row.asked.iter().any(|word| word == "offline"));
+    let offline = offline.map(|row| {
+        let until = row.offline_until_ms.map(|until| format!(" until {}", show::moment(until))).unwrap_or_default();
+        format!("disk {} of node {} is offline by order{until}", row.disk, row.node)
+    });
+    let cordoned = status.nodes.iter().filter(|row| row.asked.iter().any(|word| word == "cordoned"));
+    let cordoned = cordoned.map(|row| format!("node {} is cordoned: it takes no new data", row.node));
+    let rebalance = status.rebalance.iter().flat_map(|row| &row.waits).map(|why| format!("the rebalance waits: {why}"));
+    let mut all: Vec<String> = drains.chain(offline).chain(cordoned).chain(rebalance).collect();
+    let more = all.len().saturating_sub(MOST_ROWS);
+    all.truncate(MOST_ROWS);
+    all.extend((more > 0).then(|| format!("and {more} more (--json has them all)")));
+    all
 }
 
 /// `repair: 2 running, 118 waiting, 7.2 GiB left at 85.0 MiB/s, about 1 min 27 s`.

@@ -61,6 +61,15 @@ pub struct DiskDetail {
     pub volume_bytes: u64,
     /// The incarnation that was accepted last.
     pub incarnation: u64,
+    /// What an operator asked for: `offline`, `draining`, and `cordoned` where that was asked for its node.
+    #[serde(default)]
+    pub asked: Vec<String>,
+    /// When it counts again as it is, if it is offline for a time: Unix milliseconds.
+    #[serde(default)]
+    pub offline_until_ms: Option<u64>,
+    /// Of a disk that is being drained: volumes that still have a replica there; at 0 it is drained.
+    #[serde(default)]
+    pub drain_left: Option<u64>,
 }
 
 /// Asks for volumes, `POST /v1/volumes/find`. What is left out lets all of them through.

@@ -8,17 +8,18 @@ use axum::Json;
 use axum::extract::State;
 use holdfast_libs_transport::ApiError;
 use holdfast_libs_types::{DiskId, VolumeId};
-use holdfast_volume_manager_catalog::Volume;
+use holdfast_volume_manager_catalog::{CatalogError, Volume};
 use holdfast_volume_manager_client::{
     DiskDetail, Inventory, MAX_PAGE_VOLUMES, ReplicaDetail, VolumeDetail, VolumePage, VolumeQuery,
 };
 use holdfast_volume_manager_planner::{COPIES, InventoryDisk, can_lose};
 
+use crate::discard::is_hollow;
 use crate::error::answer;
 use crate::inventory::{DiskView, Snapshot};
 use crate::manager::{Manager, Progress};
 use crate::routes::Message;
-use crate::status::{holds_something, node_row, row_reason};
+use crate::status::{holds_something, node_row, row_reason, words};
 
 /// Volumes read from the catalog at once.
 pub(crate) const PAGE: usize = 500;
@@ -35,7 +36,10 @@ pub(crate) async fn inventory(State(manager): State<Arc<Manager>>) -> Result<Jso
     let planner = snapshot.planner();
     let unknown = manager.progress().strangers.clone();
     let detail = |(view, disk)| disk_detail(view, disk, &unknown);
-    let disks = snapshot.disks.iter().zip(&planner.disks).map(detail).collect();
+    let mut disks: Vec<DiskDetail> = snapshot.disks.iter().zip(&planner.disks).map(detail).collect();
+    for (row, _) in disks.iter_mut().zip(&snapshot.disks).filter(|(_, view)| view.leaving) {
+        row.drain_left = Some(drain_left(&manager, row.disk).await.map_err(|error| answer(&error))?);
+    }
     Ok(Json(Inventory { cell: manager.config.cell, nodes: snapshot.nodes.iter().map(node_row).collect(), disks }))
 }
 
@@ -60,6 +64,22 @@ fn disk_detail(view: &DiskView, planner: &InventoryDisk, unknown: &HashMap<DiskI
         slot_bytes: info.slot_bytes,
         volume_bytes: info.volume_bytes,
         incarnation: view.disk.incarnation,
+        asked: words(&[(view.offline.is_some(), "offline"), (view.leaving, "draining"), (view.cordoned, "cordoned")]),
+        offline_until_ms: view.offline.and_then(|offline| offline.until_ms),
+        drain_left: None,
+    }
+}
+
+/// Volumes that still have a replica on a disk: no more than it has slots.
+async fn drain_left(manager: &Manager, disk: DiskId) -> Result<u64, CatalogError> {
+    let (mut left, mut after) = (0, None);
+    loop {
+        let page = manager.catalog.table.volumes_after(after, Some(disk), PAGE).await?;
+        left += page.iter().filter(|volume| !is_hollow(volume)).count() as u64;
+        match page.last() {
+            Some(last) if page.len() == PAGE => after = Some(last.volume),
+            _ => return Ok(left),
+        }
     }
 }
 

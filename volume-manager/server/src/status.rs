@@ -262,7 +262,7 @@ pub(crate) fn node_row(view: &crate::inventory::NodeView) -> NodeRow {
     }
 }
 
-fn words(words: &[(bool, &str)]) -> Vec<String> {
+pub(crate) fn words(words: &[(bool, &str)]) -> Vec<String> {
     words.iter().filter(|(holds, _)| *holds).map(|(_, word)| (*word).to_owned()).collect()
 }
 

@@ -18,7 +18,7 @@ use super::{names, on, order};
 use crate::arguments::FormatDisk;
 use crate::disk;
 use crate::outcome::usage;
-use crate::show::Table;
+use crate::show::{Table, moment};
 
 #[derive(Subcommand)]
 pub enum DiskCommand {
@@ -189,6 +189,19 @@ async fn tree(cell: Cell, filter: &DiskPlaces) -> anyhow::Result<()> {
     })
 }
 
+/// What an operator asked for a disk, and how far that is.
+pub fn asked(disk: &DiskDetail) -> Vec<String> {
+    let until = || disk.offline_until_ms.map(|until| format!(" until {}", moment(until))).unwrap_or_default();
+    let told = |word: &String| match (word.as_str(), disk.drain_left) {
+        ("draining", Some(0)) => "drained: takes no new data".to_owned(),
+        ("draining", Some(left)) => format!("draining: {left} volumes are still to leave it"),
+        ("offline", _) => format!("offline by order{}", until()),
+        ("cordoned", _) => "its node is cordoned: takes no new data".to_owned(),
+        _ => word.clone(),
+    };
+    disk.asked.iter().map(told).collect()
+}
+
 /// Disks, a line each; ids as short as they can be told apart.
 pub fn table(inventory: &Inventory, disks: &[&DiskDetail]) -> Table {
     let digits = names::short(inventory);
@@ -196,7 +209,7 @@ pub fn table(inventory: &Inventory, disks: &[&DiskDetail]) -> Table {
     for disk in disks {
         let id = disk.disk.to_string();
         let damaged = (disk.damaged_extents > 0).then(|| format!("damaged extents: {}", disk.damaged_extents));
-        let notes: Vec<String> = disk.reason.clone().into_iter().chain(damaged).collect();
+        let notes: Vec<String> = asked(disk).into_iter().chain(disk.reason.clone()).chain(damaged).collect();
         table.row([
             &id[..digits],
             &disk.node.0,

@@ -7,6 +7,7 @@ use holdfast_volume_manager_client::{DiskDetail, VolumeQuery};
 use serde::Serialize;
 use serde_json::json;
 
+use super::asked;
 use crate::admin::cell::Cell;
 use crate::admin::names;
 use crate::admin::tree::Fill;
@@ -90,6 +91,7 @@ fn facts(disk: &DiskDetail, held: &Held) -> String {
     out.push_str(&line("place", &format!("{}:{} (zone {}{rack})", disk.node, disk.path, disk.zone)));
     let counts = if disk.in_service { "" } else { ": what it holds does not count" };
     out.push_str(&line("state", &format!("{}{counts}", disk.state)));
+    asked(disk).iter().for_each(|told| out.push_str(&line("asked", told)));
     if let Some(reason) = &disk.reason {
         out.push_str(&line("why", reason));
     }

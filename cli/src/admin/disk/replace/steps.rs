@@ -184,6 +184,9 @@ mod tests {
             slot_bytes: 1,
             volume_bytes: 1,
             incarnation: 1,
+            asked: Vec::new(),
+            offline_until_ms: None,
+            drain_left: None,
         }
     }
 
