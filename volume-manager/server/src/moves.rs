@@ -68,8 +68,8 @@ struct State {
     next_plan: Option<Instant>,
     /// Plans in a row of which nothing could be done.
     idle_plans: u32,
-    /// Something was moved since the last plan.
-    has_moved: bool,
+    /// Something was moved since the last plan, or a disk turned out to take no copy of a volume: the next plan is another one.
+    is_outdated: bool,
     /// What the last plan says a rebalance waits for, by why, with how many volumes.
     held_back: BTreeMap<String, u64>,
     /// Steps for a rebalance that came to nothing and are tried again, and why.
@@ -154,23 +154,25 @@ impl Moves {
         has_turn
     }
 
-    /// Whether that was the last one of a plan that was worth it, so that there may be more.
+    /// Whether that was the last one of a plan after which another one is worth it at once.
     fn ended(&self, step: &Step, outcome: Outcome) -> bool {
         let mut state = self.state();
         state.running.remove(&step.volume);
         state.undone.remove(&step.volume);
+        // No plan names that disk for the volume again while that is so: there are only so many such pairs to be learned.
+        state.is_outdated |= matches!(outcome, Outcome::Barred(_));
         match outcome {
             Outcome::Busy => state.queue.push_back(*step),
-            Outcome::Moved => (state.has_moved, state.idle_plans) = (true, 0),
-            Outcome::Not(why) if step.reason == MoveReason::Fill => {
+            Outcome::Moved => (state.is_outdated, state.idle_plans) = (true, 0),
+            Outcome::Not(why) | Outcome::Barred(why) if step.reason == MoveReason::Fill => {
                 state.undone.insert(step.volume, (*step, why));
             }
-            Outcome::Not(_) => {}
+            Outcome::Not(_) | Outcome::Barred(_) => {}
         }
         if state.is_busy() {
             return false;
         }
-        if !std::mem::take(&mut state.has_moved) {
+        if !std::mem::take(&mut state.is_outdated) {
             state.rest();
             return false;
         }
@@ -323,6 +325,8 @@ enum Outcome {
     Moved,
     /// Why it stays where it is: it is not wanted any more, or there is no place for it now.
     Not(String),
+    /// The same because of what its disk holds, which the next plan heeds.
+    Barred(String),
     /// The node takes no copy at the moment.
     Busy,
 }
@@ -359,7 +363,7 @@ async fn take(manager: &Arc<Manager>, step: &Step) -> Result<Outcome, CatalogErr
         Err(Failure::Busy) => return Ok(Outcome::Busy),
         Err(Failure::Occupied(why)) => {
             tracing::info!(volume = %step.volume, to = %target, why, "the disk takes no copy of the volume");
-            return Ok(Outcome::Not(format!("disk {target} takes no copy: {why}")));
+            return Ok(Outcome::Barred(format!("disk {target} takes no copy: {why}")));
         }
         Err(Failure::Failed(why)) => {
             manager.metrics.failed_moves.inc();
