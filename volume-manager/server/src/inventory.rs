@@ -185,11 +185,7 @@ impl Manager {
                 zone,
                 rack,
                 address,
-                standing: if offline.is_some() && !liveness.is_refused(id) {
-                    expected_back(standing)
-                } else {
-                    standing
-                },
+                standing: if offline.is_some() { expected_back(standing) } else { standing },
                 free_slots,
                 damaged_extents,
                 failing,
@@ -211,13 +207,16 @@ impl Manager {
     }
 }
 
-/// A disk that is offline by an operator's order is away because of that, however long it takes: it is not given up.
+/// A disk that is offline by an operator's order is away because of that, however long it takes: it is not given up. Whatever its
+/// node says of it meanwhile comes from its being pulled: that it failed, takes no writes, or is not the disk that it was.
 fn expected_back(standing: Standing) -> Standing {
     let waits = |reason: &str| Away { reason: format!("offline by an operator's order: {reason}"), lost_in: None };
     match standing {
         Standing::Suspect(away) => Standing::Suspect(waits(&away.reason)),
+        // It can still be read.
+        Standing::ReadOnly(why) => Standing::Suspect(waits(&why)),
         Standing::Down(away) => Standing::Down(waits(&away.reason)),
         Standing::Lost(why) | Standing::Failed(why) => Standing::Down(waits(&why)),
-        Standing::Healthy | Standing::ReadOnly(_) => standing,
+        Standing::Healthy => Standing::Healthy,
     }
 }

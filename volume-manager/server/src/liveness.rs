@@ -203,11 +203,6 @@ impl Liveness {
         }
     }
 
-    /// Whether what shows this disk's id is not the disk that the catalog knows.
-    pub fn is_refused(&self, disk: DiskId) -> bool {
-        self.disks.get(&disk).is_some_and(|known| known.refused.is_some())
-    }
-
     /// Forgets a disk that is off the inventory.
     pub fn forget_disk(&mut self, disk: DiskId) {
         self.disks.remove(&disk);

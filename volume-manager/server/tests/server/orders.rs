@@ -1,7 +1,7 @@
 //! An operator's orders: each tried where it is not safe, and refused with the numbers; and what they do where it is.
 
 use crate::support::{Call, Cell, eventually, timing};
-use holdfast_libs_transport::CallError;
+use holdfast_libs_transport::{CallError, Role};
 use holdfast_libs_types::{DiskId, NodeId};
 use holdfast_volume_manager_client::{CellStatus, Order, OrderPlan};
 use holdfast_volume_manager_server::Timing;
@@ -177,6 +177,42 @@ async fn a_disk_that_is_offline_takes_nothing_new_and_is_not_repaired_until_it_i
     assert_eq!(copied(), 0);
     let plan = cell.admin().order_disk(disk, "online", &APPLY).await.unwrap();
     assert!(plan.plan.iter().any(|said| said.contains("its volumes are repaired")), "{plan:?}");
+    eventually("it is repaired", async || (!cell.row(volume.volume).await.replicas.contains(&disk)).then_some(()))
+        .await;
+}
+
+#[tokio::test]
+async fn an_offline_disk_is_not_repaired_whatever_its_node_says_of_it_until_its_time_is_over() {
+    let cell = Cell::start_pairs(Timing { audit_ms: 200, ..timing() }, 3, 1).await;
+    let volume = cell.sealed_volumes(1).await.remove(0);
+    let disk = volume.replicas[0];
+    let node = cell.node_of(disk);
+    let admin = cell.admin();
+    assert!(admin.order_disk(disk, "offline", &Order { for_s: Some(3600), ..APPLY }).await.unwrap().applied);
+    let audited = async || {
+        let asked = || cell.nodes.iter().map(|node| node.asked(Call::Extents)).sum::<usize>();
+        let before = asked();
+        eventually("audits go on", async || (asked() > before + 12).then_some(())).await;
+    };
+    // As a disk that is pulled: writes fail, then its node cannot write a new incarnation, then it is another disk's copy.
+    let pulled = "writing the superblock: Input/output error";
+    let reports = [("read_only", 11, 0, "suspect"), ("healthy", 0, 0, "down"), ("healthy", 13, 12, "down")];
+    for (state, nonce, previous_nonce, standing) in reports {
+        node.report(disk, |report| {
+            (report.state, report.reason) = (state.to_owned(), Some(pulled.to_owned()));
+            (report.nonce, report.previous_nonce) = (nonce, previous_nonce);
+        });
+        if state == "healthy" {
+            cell.client(Role::Node).register(&node.registration()).await.unwrap();
+        }
+        disk_is(&cell, disk, standing).await;
+        audited().await;
+        let row = status(&cell).await.disks.into_iter().find(|row| row.disk == disk).unwrap();
+        assert!(row.state == standing && row.reason.unwrap().starts_with("offline by an operator's order"), "{state}");
+        assert_eq!(cell.nodes.iter().map(|node| node.asked(Call::Copy)).sum::<usize>(), 0, "{state}");
+        assert_eq!(cell.row(volume.volume).await.replicas, volume.replicas, "{state}");
+    }
+    assert!(admin.order_disk(disk, "offline", &Order { for_s: Some(1), ..APPLY }).await.unwrap().applied);
     eventually("it is repaired", async || (!cell.row(volume.volume).await.replicas.contains(&disk)).then_some(()))
         .await;
 }
