@@ -124,6 +124,7 @@ fn under_way(answer: &RebalanceAnswer) -> String {
     );
     out.push_str(&match row.eta_s {
         Some(left) => format!("done in about {} at the pace of the moves so far\n", show::duration(left as f64)),
+        None if row.moving == 0 && !row.waits.is_empty() => "it stands, so nothing tells when it is done\n".to_owned(),
         None => "when it is done is not known yet: nothing was moved since the volume manager began\n".to_owned(),
     });
     row.waits.iter().for_each(|why| out.push_str(&format!("waits: {}\n", show::name(why))));

@@ -76,7 +76,11 @@ fn screen(status: &RepairStatus) -> String {
             let reason = pause.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
             format!("paused by {} for {} s{reason}", pause.by, pause.since_s_ago)
         }
-        None if status.to_repair.is_empty() => "nothing to repair".to_owned(),
+        None if status.to_repair.is_empty() && status.waiting.is_empty() => "nothing to repair".to_owned(),
+        None if status.under_way.is_empty() => {
+            let volumes: u64 = status.waiting.iter().map(|wait| wait.volumes).sum();
+            format!("nothing is copied now: {volumes} volumes lack a replica and wait, see below")
+        }
         None => format!("{} copies under way", status.under_way.len()),
     };
     line("repair", state);
@@ -89,7 +93,8 @@ fn screen(status: &RepairStatus) -> String {
         line(&what, format!("{} volumes, {} to copy", found.volumes, show::bytes(found.bytes)));
     }
     if let Some(rate) = status.bytes_per_s {
-        let eta = status.eta_s.map(|eta| format!(", done in {eta} s at that rate")).unwrap_or_default();
+        let but = if status.waiting.is_empty() { "" } else { ", but for what waits for more than its turn" };
+        let eta = status.eta_s.map(|eta| format!(", done in {eta} s at that rate{but}")).unwrap_or_default();
         line("rate", format!("{}/s{eta}", show::bytes(rate)));
     }
     for warning in &status.warnings {
@@ -153,5 +158,28 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line:?} in\n{text}");
         }
+    }
+
+    #[test]
+    fn volumes_that_wait_for_a_disk_are_told_though_nothing_is_to_be_copied_yet() {
+        let wait = |why: &str, volumes| RepairWait { why: why.to_owned(), volumes, bytes: 1 << 30 };
+        let mut status = RepairStatus {
+            paused: None,
+            max_client_impact: Some(50),
+            to_repair: BTreeMap::new(),
+            bytes_left: 0,
+            bytes_per_s: None,
+            eta_s: None,
+            under_way: Vec::new(),
+            waiting: vec![wait("disk a, which may come back", 4), wait("disk b, which is offline", 3)],
+            disks: Vec::new(),
+            warnings: Vec::new(),
+        };
+        let text = screen(&status);
+        assert!(
+            text.contains("nothing is copied now: 7 volumes lack a replica and wait") && text.contains("disk b, which")
+        );
+        status.waiting.clear();
+        assert!(screen(&status).contains("nothing to repair"));
     }
 }

@@ -138,7 +138,8 @@ fn summary(work: &WorkSummary) -> String {
     }
     match work.eta_s {
         Some(eta) => text.push_str(&format!(", about {}", show::duration(eta))),
-        None if work.bytes_left.is_some() => text.push_str(", no rate is known yet"),
+        None if work.bytes_left.is_some() && work.bytes_s.is_none() => text.push_str(", no rate is known yet"),
+        None if work.bytes_left.is_some() && work.running == 0 => text.push_str(", standing now"),
         None => {}
     }
     text
@@ -184,5 +185,7 @@ mod tests {
         assert!(summary(&work).ends_with("10.0 GiB left, no rate is known yet"));
         (work.bytes_s, work.eta_s) = (Some(85.0 * 1048576.0), Some(120.4));
         assert!(summary(&work).ends_with("10.0 GiB left at 85.0 MiB/s, about 2 min 0 s"), "{}", summary(&work));
+        (work.running, work.eta_s) = (0, None);
+        assert!(summary(&work).ends_with("10.0 GiB left at 85.0 MiB/s, standing now"), "{}", summary(&work));
     }
 }

@@ -524,7 +524,7 @@ pub struct RepairStatus {
     pub bytes_left: u64,
     /// Bytes a second of late, over all copies.
     pub bytes_per_s: Option<u64>,
-    /// Seconds until all is copied at that rate.
+    /// Seconds until all that can be copied now is copied at that rate; absent while no copy is under way.
     pub eta_s: Option<u64>,
     /// Copies under way.
     pub under_way: Vec<RepairCopy>,

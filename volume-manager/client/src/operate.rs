@@ -72,7 +72,7 @@ pub struct DrainRow {
     pub moving: u64,
     /// What it waits for, one sentence each; empty while it goes on.
     pub waits: Vec<String>,
-    /// When it is done at the pace so far, seconds; absent while that is not known.
+    /// When it is done at the pace so far, seconds; absent while that is not known, and while it stands.
     pub eta_s: Option<u64>,
 }
 
@@ -93,7 +93,7 @@ pub struct RebalanceRow {
     pub moving: u64,
     /// What it waits for; empty while it goes on.
     pub waits: Vec<String>,
-    /// When it is done at the pace so far, seconds; absent while that is not known.
+    /// When it is done at the pace so far, seconds; absent while that is not known, and while it stands.
     pub eta_s: Option<u64>,
 }
 

@@ -183,6 +183,6 @@ pub struct WorkSummary {
     pub bytes_left: Option<u64>,
     /// Bytes a second, as measured.
     pub bytes_s: Option<f64>,
-    /// Seconds until it is done at that rate.
+    /// Seconds until it is done at that rate; absent while nothing is copied for it.
     pub eta_s: Option<f64>,
 }

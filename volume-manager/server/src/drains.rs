@@ -24,10 +24,15 @@ pub(crate) fn drain_rows(manager: &Manager, snapshot: &Snapshot, volumes: &[Volu
     let mut rows: Vec<DrainRow> =
         leaving.map(|view| row(manager, snapshot, &inventory, volumes, view, &running)).collect();
     let all: u64 = rows.iter().map(|row| row.left_bytes).sum();
-    for row in rows.iter_mut().filter(|row| row.left > 0) {
+    for row in rows.iter_mut().filter(|row| row.left > 0 && goes_on(row.moving, &row.waits)) {
         row.eta_s = eta_s(manager, all);
     }
     rows
+}
+
+/// Whether there is an end that a rate tells: of what stands there is none.
+fn goes_on(moving: u64, waits: &[String]) -> bool {
+    moving > 0 || waits.is_empty()
 }
 
 fn row(
@@ -82,11 +87,14 @@ fn waits(
         };
         *reasons.entry(why).or_default() += 1;
     }
-    let mut paused = Vec::new();
+    let mut all = Vec::new();
     if !left.is_empty() && manager.wishes.pause(manager.now_ms()).is_some() {
-        paused.push("an operator has paused repair, and copies with it".to_owned());
+        all.push("an operator has paused repair, and copies with it".to_owned());
+    } else if !left.is_empty() && manager.progress().repair_waits {
+        all.push("repairs come first".to_owned());
     }
-    paused.into_iter().chain(reasons.into_iter().map(of_volumes)).collect()
+    all.extend(reasons.into_iter().map(of_volumes));
+    all
 }
 
 /// A reason, and for how many volumes; 0 when it is for none in particular.
@@ -130,15 +138,16 @@ pub(crate) fn rebalance_row(manager: &Manager, snapshot: &Snapshot) -> Option<Re
         true => (all().count() as u64, all().map(|step| step.bytes).sum()),
         false => (begun.moves, begun.bytes),
     };
+    let (moving, waits) = (progress.moving.len() as u64, rebalance_waits(manager, &progress));
     Some(RebalanceRow {
         since_ms: begun.since_ms,
         moves: begun.moves,
         bytes: begun.bytes,
         left,
         left_bytes,
-        moving: progress.moving.len() as u64,
-        waits: rebalance_waits(manager, &progress),
-        eta_s: eta_s(manager, left_bytes),
+        moving,
+        eta_s: goes_on(moving, &waits).then(|| eta_s(manager, left_bytes)).flatten(),
+        waits,
     })
 }
 
@@ -165,23 +174,28 @@ fn rebalance_waits(manager: &Manager, progress: &Progress) -> Vec<String> {
 }
 
 /// Drains and the rebalance in the list of work.
-pub(crate) fn work(manager: &Manager, snapshot: &Snapshot, on_leaving: &[Volume]) -> Vec<WorkSummary> {
+pub(crate) fn work(
+    manager: &Manager,
+    drains: &[DrainRow],
+    rebalance: Option<&RebalanceRow>,
+    on_leaving: &[Volume],
+) -> Vec<WorkSummary> {
     let (_, running) = manager.moves.steps();
     let drained = running.iter().filter(|step| step.reason == MoveReason::Drain).count() as u64;
     let left = on_leaving.iter().filter(|volume| !is_hollow(volume)).count() as u64;
     let left_bytes = on_leaving.iter().filter_map(|volume| volume.length).sum();
-    let summary = |kind: &str, running: u64, left: u64, bytes: u64| WorkSummary {
+    let summary = |kind: &str, running: u64, left: u64, bytes: u64, eta_s: Option<u64>| WorkSummary {
         kind: kind.to_owned(),
         running,
         waiting: left.saturating_sub(running),
         bytes_left: Some(bytes),
         bytes_s: manager.move_rate.bytes_s(),
-        eta_s: eta_s(manager, bytes).map(|seconds| seconds as f64),
+        eta_s: eta_s.map(|seconds| seconds as f64),
     };
-    let drains = (left > 0).then(|| summary("drain", drained, left, left_bytes));
-    let row = rebalance_row(manager, snapshot);
-    let rebalance = row.map(|row| summary("rebalance", row.moving, row.left, row.left_bytes));
-    drains.into_iter().chain(rebalance).collect()
+    let drain_eta_s = drains.iter().filter_map(|row| row.eta_s).max();
+    let drain = (left > 0).then(|| summary("drain", drained, left, left_bytes, drain_eta_s));
+    let rebalance = rebalance.map(|row| summary("rebalance", row.moving, row.left, row.left_bytes, row.eta_s));
+    drain.into_iter().chain(rebalance).collect()
 }
 
 /// At the pace of the moves since the start.

@@ -29,8 +29,9 @@ pub(crate) async fn status(State(manager): State<Arc<Manager>>) -> Result<Json<C
     let harmed = harmed(&manager, &snapshot);
     let (mut health, mut reasons) = health(&snapshot, counts, &work, (damaged, harmed), paused(&manager));
     work.truncate(MAX_ROWS);
-    work_summary.extend(drains::work(&manager, &snapshot, &counted.on_leaving));
     let drains = drains::drain_rows(&manager, &snapshot, &counted.on_leaving);
+    let rebalance = drains::rebalance_row(&manager, &snapshot);
+    work_summary.extend(drains::work(&manager, &drains, rebalance.as_ref(), &counted.on_leaving));
     add(&mut reasons, asked(&manager, &snapshot, counted.crowded, &drains).into_iter());
     if health == "ok" && !reasons.is_empty() {
         health = "degraded";
@@ -50,7 +51,7 @@ pub(crate) async fn status(State(manager): State<Arc<Manager>>) -> Result<Json<C
         disks: disk_rows(&snapshot, &counted.on_disk),
         crowded: counted.crowded,
         drains,
-        rebalance: drains::rebalance_row(&manager, &snapshot),
+        rebalance,
         work,
         work_summary,
         capacity: summary::capacity(&snapshot),

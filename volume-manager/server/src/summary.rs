@@ -101,7 +101,10 @@ pub(crate) fn work(manager: &Manager, counted: &Counted, work: &[Work]) -> Vec<W
         repair.waiting = counted.lacking.saturating_sub(repair.running);
         repair.bytes_left = Some(counted.lacking_bytes);
         repair.bytes_s = manager.repair_rate.bytes_s();
-        repair.eta_s = repair.bytes_s.filter(|rate| *rate > 0.0).map(|rate| counted.lacking_bytes as f64 / rate);
+        // What stands has no end that a rate tells.
+        let goes_on = manager.repair_rate.is_under_way();
+        repair.eta_s =
+            repair.bytes_s.filter(|rate| *rate > 0.0 && goes_on).map(|rate| counted.lacking_bytes as f64 / rate);
     }
     kinds.into_iter().map(|(kind, summary)| WorkSummary { kind: kind.to_owned(), ..summary }).collect()
 }

@@ -3,7 +3,7 @@
 use crate::support::{Call, Cell, eventually, timing};
 use holdfast_libs_transport::{CallError, Role};
 use holdfast_libs_types::{DiskId, NodeId};
-use holdfast_volume_manager_client::{CellStatus, Order, OrderPlan};
+use holdfast_volume_manager_client::{CellStatus, Order, OrderPlan, RepairOrder};
 use holdfast_volume_manager_server::Timing;
 
 const APPLY: Order = Order { apply: true, for_s: None, less_spread: false };
@@ -128,6 +128,37 @@ async fn a_drain_that_cannot_go_on_says_what_it_waits_for() {
 }
 
 #[tokio::test]
+async fn a_drain_and_a_rebalance_that_stand_are_not_told_when_they_are_done() {
+    let mut cell = Cell::start_pairs(Timing { audit_ms: 200, ..timing() }, 3, 1).await;
+    let volumes = cell.sealed_volumes(12).await;
+    let (admin, disk) = (cell.admin(), volumes[0].replicas[0]);
+    assert!(admin.order_disk(disk, "drain", &APPLY).await.unwrap().applied);
+    eventually("it is empty", async || status(&cell).await.drains.iter().any(|row| row.left == 0).then_some(())).await;
+    assert!(admin.order_disk(disk, "online", &APPLY).await.unwrap().applied);
+    let eta = |status: &CellStatus, kind: &str| {
+        let work = status.work_summary.iter().find(|work| work.kind == kind).unwrap().clone();
+        assert!(work.bytes_s.is_some() && work.running == 0 && work.waiting > 0, "{work:?}");
+        work.eta_s
+    };
+    let pause = RepairOrder { action: Some("pause".to_owned()), by: "ann".to_owned(), ..RepairOrder::default() };
+    admin.order_repair(&pause).await.unwrap();
+    cell.add_node(7, 1, 1).await;
+    let begun = admin.order_rebalance("apply").await.unwrap().under_way.unwrap();
+    let standing = eventually("it stands", async || {
+        let status = status(&cell).await;
+        let waits = &status.rebalance.as_ref()?.waits;
+        waits.iter().any(|why| why.contains("an operator has paused repair")).then_some(status)
+    })
+    .await;
+    assert!(begun.eta_s.is_none() && standing.rebalance.as_ref().unwrap().eta_s.is_none(), "{standing:?}");
+    assert_eq!(eta(&standing, "rebalance"), None);
+    assert!(admin.order_disk(volumes[0].replicas[1], "drain", &APPLY).await.unwrap().applied);
+    let standing = status(&cell).await;
+    assert!(standing.drains[0].left > 0 && standing.drains[0].eta_s.is_none(), "{standing:?}");
+    assert_eq!(eta(&standing, "drain"), None);
+}
+
+#[tokio::test]
 async fn a_disk_with_a_last_readable_replica_is_not_taken_offline() {
     let cell = Cell::start(timing(), 1).await;
     let volume = cell.sealed_volumes(1).await.remove(0);
@@ -212,6 +243,10 @@ async fn an_offline_disk_is_not_repaired_whatever_its_node_says_of_it_until_its_
         assert_eq!(cell.nodes.iter().map(|node| node.asked(Call::Copy)).sum::<usize>(), 0, "{state}");
         assert_eq!(cell.row(volume.volume).await.replicas, volume.replicas, "{state}");
     }
+    let repair = admin.repair().await.unwrap();
+    let why = format!("disk {disk} of node {}, which is offline by an operator's order", node.name);
+    let waits: Vec<(&str, u64)> = repair.waiting.iter().map(|wait| (wait.why.as_str(), wait.volumes)).collect();
+    assert!(repair.to_repair.is_empty() && waits == [(why.as_str(), 1)], "{repair:?}");
     assert!(admin.order_disk(disk, "offline", &Order { for_s: Some(1), ..APPLY }).await.unwrap().applied);
     eventually("it is repaired", async || (!cell.row(volume.volume).await.replicas.contains(&disk)).then_some(()))
         .await;

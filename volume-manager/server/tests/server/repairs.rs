@@ -203,6 +203,27 @@ async fn with_no_other_disk_than_the_damaged_one_the_repair_waits_and_says_why()
 }
 
 #[tokio::test]
+async fn what_has_no_place_to_be_repaired_to_is_told_why_and_not_when_it_is_done() {
+    let cell = Cell::start(timing(), 2).await;
+    let volume = sealed(&cell).await;
+    let (first, admin) = (volume.replicas[0], cell.admin());
+    fail(&cell, first);
+    eventually("it is repaired", async || (!cell.row(volume.volume).await.replicas.contains(&first)).then_some(()))
+        .await;
+    let second = cell.node_of(first).disks().into_iter().find(|disk| *disk != first).unwrap();
+    fail(&cell, second);
+    let repair = eventually("it stands", async || {
+        let repair = admin.repair().await.unwrap();
+        repair.waiting.iter().any(|wait| wait.why.contains("no disk in service")).then_some(repair)
+    })
+    .await;
+    assert!(repair.bytes_per_s.is_some() && repair.eta_s.is_none() && repair.bytes_left > 0, "{repair:?}");
+    let work = admin.status().await.unwrap().work_summary;
+    let work = work.iter().find(|work| work.kind == "repair").unwrap();
+    assert!(work.bytes_s.is_some() && work.eta_s.is_none() && work.waiting == 1, "{work:?}");
+}
+
+#[tokio::test]
 async fn a_disk_that_its_node_suspects_is_shown_as_degraded_and_stays_healthy() {
     let cell = Cell::start(timing(), 1).await;
     let disk = cell.nodes[1].disks()[0];
