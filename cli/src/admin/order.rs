@@ -103,7 +103,11 @@ fn planned(answer: &RebalanceAnswer) -> String {
     let mut out = lines(&answer.plan);
     let mut table = Table::new(["DISK", "NODE", "HAS", "AFTER", "SHARE"]);
     for disk in &answer.disks {
-        let cells = [disk.disk.to_string(), disk.has.to_string(), disk.after.to_string(), format!("{:.1}", disk.share)];
+        let share = match &disk.left_out {
+            Some(why) => format!("left out: {why}"),
+            None => format!("{:.1}", disk.share),
+        };
+        let cells = [disk.disk.to_string(), disk.has.to_string(), disk.after.to_string(), share];
         table.row([&cells[0], &disk.node.0, &cells[1], &cells[2], &cells[3]]);
     }
     if !table.is_empty() {

@@ -108,8 +108,11 @@ pub struct DiskShare {
     pub has: u64,
     /// Replicas on it once all moves are done.
     pub after: u64,
-    /// Its share.
+    /// Its share; 0 of one that is drained or left out.
     pub share: f64,
+    /// Why it takes no part: nothing goes there, and what it holds stays there.
+    #[serde(default)]
+    pub left_out: Option<String>,
 }
 
 /// The answer about rebalances.
@@ -119,7 +122,7 @@ pub struct RebalanceAnswer {
     pub under_way: Option<RebalanceRow>,
     /// What one would do from now.
     pub plan: OrderPlan,
-    /// Every disk that takes part.
+    /// Every disk that is not lost.
     pub disks: Vec<DiskShare>,
 }
 

@@ -23,7 +23,7 @@ fn main() {
     );
     let started = Instant::now();
     let places = table.iter().map(|(volume, disks)| (*volume, &disks[..]));
-    let plan = plan_rebalance(&inventory, places, &Barred::new(), &RebalancePolicy::default());
+    let plan = plan_rebalance(&inventory, places, std::iter::empty(), &Barred::new(), &RebalancePolicy::default());
     println!(
         "planned in {:.2} s; {} MiB at most, the volumes included",
         started.elapsed().as_secs_f64(),

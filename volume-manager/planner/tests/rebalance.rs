@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, HashMap};
+use std::iter::empty;
 
 use holdfast_libs_types::{DiskId, NodeId, VolumeId};
 use holdfast_volume_manager_planner::{
@@ -49,7 +50,7 @@ fn fill(inventory: &mut Inventory, count: u32) -> Volumes {
 
 fn plan(inventory: &Inventory, volumes: &Volumes) -> RebalancePlan {
     let places = volumes.iter().map(|(volume, disks)| (*volume, &disks[..]));
-    plan_rebalance(inventory, places, &Barred::new(), &RebalancePolicy::default())
+    plan_rebalance(inventory, places, empty(), &Barred::new(), &RebalancePolicy::default())
 }
 
 /// Does what a plan says; panics where it says what cannot be.
@@ -202,10 +203,10 @@ fn a_plan_has_at_most_so_many_moves_and_is_the_same_each_time() {
     inventory.disks.extend((20..23).map(|at| disk(at, at as usize % 3, 5, 100)));
     let policy = RebalancePolicy { most: 7, ..RebalancePolicy::default() };
     let places = || volumes.iter().map(|(volume, disks)| (*volume, &disks[..]));
-    let short = plan_rebalance(&inventory, places(), &Barred::new(), &policy);
+    let short = plan_rebalance(&inventory, places(), empty(), &Barred::new(), &policy);
     assert_eq!(short.moves.len(), 7);
     assert!(short.left_over > 0);
-    assert_eq!(plan_rebalance(&inventory, places(), &Barred::new(), &policy), short);
+    assert_eq!(plan_rebalance(&inventory, places(), empty(), &Barred::new(), &policy), short);
 }
 
 #[test]
@@ -216,7 +217,7 @@ fn nothing_goes_where_its_volume_is_barred_and_what_finds_no_other_place_is_left
     let new = inventory.disks[9].disk;
     let to_new = |barred: &Barred| {
         let places = volumes.iter().map(|(volume, disks)| (*volume, &disks[..]));
-        let plan = plan_rebalance(&inventory, places, barred, &RebalancePolicy::default());
+        let plan = plan_rebalance(&inventory, places, empty(), barred, &RebalancePolicy::default());
         (plan.moves.iter().filter(|step| step.to == new).map(|step| step.volume).collect::<Vec<_>>(), plan.left_over)
     };
     let (free, left_over) = to_new(&Barred::new());
@@ -227,6 +228,21 @@ fn nothing_goes_where_its_volume_is_barred_and_what_finds_no_other_place_is_left
     let barred: Barred = volumes.keys().map(|volume| (*volume, vec![new])).collect();
     let (none, left_over) = to_new(&barred);
     assert!(none.is_empty() && left_over > 0, "{none:?}, {left_over}");
+}
+
+#[test]
+fn volumes_that_cannot_move_count_on_their_disks_so_that_nothing_is_brought_there_for_their_sake() {
+    let mut inventory = Inventory { disks: (0..9).map(|at| disk(at, at as usize % 3, at as usize / 3, 100)).collect() };
+    let mut volumes = fill(&mut inventory, 60);
+    settle(&mut inventory, &mut volumes);
+    let full = inventory.disks[0].disk;
+    let (still, movable): (Vec<_>, Vec<_>) = volumes.iter().partition(|(_, disks)| disks.contains(&full));
+    let places = movable.iter().map(|(volume, disks)| (**volume, &disks[..]));
+    let held = still.iter().map(|(_, disks)| &disks[..]);
+    let found = plan_rebalance(&inventory, places, held, &Barred::new(), &RebalancePolicy::default());
+    assert_eq!(found.moves, []);
+    let row = found.disks.iter().find(|row| row.disk == full).unwrap();
+    assert!(row.has == still.len() as u64 && row.after == row.has && row.share > 0.0, "{row:?}");
 }
 
 /// A tree of up to 1,000 disks of several sizes.
@@ -260,6 +276,25 @@ proptest! {
         assert_level(&inventory, &volumes, |_| false);
         // Nothing is left to do, and again the same.
         prop_assert!(plan(&inventory, &volumes).moves.is_empty());
+    }
+
+    #[test]
+    fn plans_come_to_an_end_also_while_some_volumes_cannot_move(tree in trees(), part in 10..60u64, every in 2..6usize) {
+        let mut inventory = tree;
+        let room: u64 = best_room(&inventory);
+        let all = fill(&mut inventory, (room * part / 100) as u32);
+        let (still, movable): (Vec<_>, Vec<_>) = all.into_iter().enumerate().partition(|(at, _)| at % every == 0);
+        let mut movable: Volumes = movable.into_iter().map(|(_, volume)| volume).collect();
+        for round in 0.. {
+            let places = movable.iter().map(|(volume, disks)| (*volume, &disks[..]));
+            let held = still.iter().map(|(_, (_, disks))| &disks[..]);
+            let plan = plan_rebalance(&inventory, places, held, &Barred::new(), &RebalancePolicy::default());
+            if plan.moves.is_empty() {
+                break;
+            }
+            prop_assert!(round < 20, "still moving after 20 plans: {} moves", plan.moves.len());
+            apply(&mut inventory, &mut movable, &plan);
+        }
     }
 }
 

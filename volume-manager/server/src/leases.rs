@@ -19,9 +19,10 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::error::answer;
-use crate::inventory::DISTINCT;
+use crate::inventory::{DISTINCT, Snapshot};
 use crate::keyring;
 use crate::manager::{self, Manager, within};
+use crate::room;
 use crate::routes::Message;
 
 /// How often other disks are tried before the frontend is told to come again.
@@ -96,7 +97,8 @@ async fn place(manager: &Manager, holder: InstanceId, avoid: &[DiskId]) -> Resul
     let snapshot = manager.snapshot().await.map_err(|error| answer(&error))?;
     let random = manager.surroundings.ids.draw().map_err(|error| ApiError::internal(error.to_string()))?;
     let volume = VolumeId::from_parts(manager.generation, random);
-    let disks = choose_disks(&snapshot.planner(), volume, avoid, COPIES, DISTINCT).map_err(|error| refused(&error))?;
+    let disks = choose_disks(&snapshot.planner(), volume, avoid, COPIES, DISTINCT)
+        .map_err(|error| refused(manager, &snapshot, &error))?;
     let replicas = disks.iter().filter_map(|disk| snapshot.replica(*disk)).collect();
     let sizes = disks.iter().filter_map(|disk| snapshot.disk(*disk)).map(|view| view.disk.info.volume_bytes);
     let mut liveness = manager.liveness();
@@ -114,12 +116,12 @@ async fn place(manager: &Manager, holder: InstanceId, avoid: &[DiskId]) -> Resul
     Ok((new, replicas))
 }
 
-fn refused(error: &PlacementError) -> ApiError {
+fn refused(manager: &Manager, snapshot: &Snapshot, error: &PlacementError) -> ApiError {
     let (status, code) = match error {
         PlacementError::Full { .. } => (StatusCode::INSUFFICIENT_STORAGE, code::CELL_FULL),
         PlacementError::TooFewDomains { .. } => (StatusCode::SERVICE_UNAVAILABLE, code::TOO_FEW_DOMAINS),
     };
-    ApiError::new(status, code, error.to_string())
+    ApiError::new(status, code, room::explained(manager, snapshot, error))
 }
 
 /// Step 2: an extent on each disk. Answers those that failed.

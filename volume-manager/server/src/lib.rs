@@ -43,6 +43,7 @@ mod reconcile;
 mod registration;
 mod repair;
 mod repair_rate;
+mod room;
 mod routes;
 mod seal;
 mod status;

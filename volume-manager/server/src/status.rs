@@ -18,7 +18,7 @@ use crate::error::answer;
 use crate::inventory::{DISTINCT, DiskView, Snapshot};
 use crate::liveness::{NodeStanding, Standing, in_words};
 use crate::manager::Manager;
-use crate::summary;
+use crate::{room, summary};
 
 pub(crate) async fn status(State(manager): State<Arc<Manager>>) -> Result<Json<CellStatus>, ApiError> {
     let snapshot = manager.snapshot().await.map_err(|error| answer(&error))?;
@@ -27,7 +27,7 @@ pub(crate) async fn status(State(manager): State<Arc<Manager>>) -> Result<Json<C
     let (mut work, damaged) = work(&manager);
     let mut work_summary = summary::work(&manager, &counted, &work);
     let harmed = harmed(&manager, &snapshot);
-    let (mut health, mut reasons) = health(&snapshot, counts, &work, (damaged, harmed), paused(&manager));
+    let (mut health, mut reasons) = health(&snapshot, counts, &work, (damaged, harmed), stops(&manager, &snapshot));
     work.truncate(MAX_ROWS);
     let drains = drains::drain_rows(&manager, &snapshot, &counted.on_leaving);
     let rebalance = drains::rebalance_row(&manager, &snapshot);
@@ -157,13 +157,13 @@ fn asked(manager: &Manager, snapshot: &Snapshot, crowded: u64, drains: &[DrainRo
 }
 
 /// `ok`, `degraded` or `critical`, and why. `damaged` replicas are the last of their volumes; `harmed` disks are told in
-/// words too.
+/// words too, as is what `stops`.
 fn health(
     snapshot: &Snapshot,
     counts: &HealthCounts,
     work: &[Work],
     (damaged, harmed): (Vec<String>, Vec<String>),
-    paused: Option<String>,
+    stops: Vec<String>,
 ) -> (&'static str, Vec<String>) {
     let [none_or_one, short, _] = counts.can_lose;
     let (unreadable, last) = (counts.unreadable, none_or_one.saturating_sub(counts.unreadable));
@@ -199,11 +199,7 @@ fn health(
         bad.map(move |disk| format!("node {node} cannot use {}: {}", disk.path, disk.reason))
     });
     add(&mut reasons, unusable);
-    reasons.extend(paused);
-    // Placement depends on the volume's id only in its choice, never in whether there is one.
-    if let Err(error) = choose_disks(&snapshot.planner(), VolumeId::default(), &[], COPIES, DISTINCT) {
-        reasons.push(format!("no new volume can be made, so writes stop: {error}"));
-    }
+    reasons.extend(stops);
     let waiting = work.iter().filter(|work| work.detail.starts_with("waits"));
     add(&mut reasons, waiting.map(|work| format!("volume {}: {} {}", work.volume, work.kind, work.detail)));
     let health = match (critical, reasons.is_empty()) {
@@ -212,6 +208,16 @@ fn health(
         (false, false) => "degraded",
     };
     (health, reasons)
+}
+
+/// What stops writes, or repair.
+fn stops(manager: &Manager, snapshot: &Snapshot) -> Vec<String> {
+    // Placement depends on the volume's id only in its choice, never in whether there is one.
+    let chosen = choose_disks(&snapshot.planner(), VolumeId::default(), &[], COPIES, DISTINCT);
+    let full = chosen.err().map(|error| {
+        format!("no new volume can be made, so writes stop: {}", room::explained(manager, snapshot, &error))
+    });
+    paused(manager).into_iter().chain(full).collect()
 }
 
 /// By whom repair is paused. A volume that lacks a replica stays as it is then.

@@ -81,7 +81,7 @@ pub struct DiskFill {
 pub struct RebalancePlan {
     /// The moves, in the order of the volumes' ids.
     pub moves: Vec<Move>,
-    /// Every disk that takes part.
+    /// Every disk. One that neither takes new extents nor leaves has no share, and keeps what it holds.
     pub disks: Vec<DiskFill>,
     /// Volumes that stand closer together than the cell allows and found no better place now.
     pub crowded: u64,
@@ -93,16 +93,22 @@ pub struct RebalancePlan {
 pub type Barred = HashMap<VolumeId, Vec<DiskId>>;
 
 /// Plans moves for `volumes`, which come in the order of their ids, each with the disks of its replicas. They are gone
-/// through two or three times. No replica goes where its volume is `barred`.
+/// through two or three times. No replica goes where its volume is `barred`. Replicas of `still`, those of volumes that cannot
+/// move now, count where they are.
 pub fn plan_rebalance<'a>(
     inventory: &Inventory,
     volumes: impl Iterator<Item = (VolumeId, &'a [DiskId])> + Clone,
+    still: impl Iterator<Item = &'a [DiskId]>,
     barred: &Barred,
     policy: &RebalancePolicy,
 ) -> RebalancePlan {
     let mut planner = Planner::new(inventory, barred, policy);
+    for replicas in still {
+        planner.count(replicas);
+    }
     for (volume, replicas) in volumes.clone() {
-        planner.count(volume, replicas);
+        planner.count(replicas);
+        planner.set_apart(volume, replicas);
     }
     planner.set_flows();
     for (volume, replicas) in volumes.clone() {
@@ -216,14 +222,17 @@ impl<'i> Planner<'i> {
         spread_of(disks.iter().map(|at| self.domains[*at]))
     }
 
-    /// Counts a volume, and moves a replica of it when it stands too close together.
-    fn count(&mut self, volume: VolumeId, replicas: &[DiskId]) {
-        let known = self.known(replicas);
+    fn count(&mut self, replicas: &[DiskId]) {
         self.volumes += 1;
-        for at in &known {
-            self.before[*at] += 1;
-            self.has[*at] += 1;
+        for at in self.known(replicas) {
+            self.before[at] += 1;
+            self.has[at] += 1;
         }
+    }
+
+    /// Moves a replica of a volume when it stands too close together.
+    fn set_apart(&mut self, volume: VolumeId, replicas: &[DiskId]) {
+        let known = self.known(replicas);
         if known.len() < COPIES || self.spread(&known) >= self.best {
             return;
         }

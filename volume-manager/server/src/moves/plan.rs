@@ -69,7 +69,7 @@ fn plan(inventory: &Inventory, snapshot: &Snapshot, sealed: &[Volume], barred: &
     let holding = sealed.iter().filter(|volume| !is_hollow(volume));
     let (movable, held_back): (Vec<&Volume>, Vec<&Volume>) = holding.partition(|volume| is_movable(snapshot, volume));
     plan.held_back = held_back.len() as u64;
-    for volume in held_back {
+    for volume in &held_back {
         *plan.held_back_by.entry(unwhole(snapshot, volume, None)).or_default() += 1;
     }
     let leaving: HashSet<DiskId> = inventory.disks.iter().filter(|disk| disk.leaving).map(|disk| disk.disk).collect();
@@ -83,7 +83,8 @@ fn plan(inventory: &Inventory, snapshot: &Snapshot, sealed: &[Volume], barred: &
         false => RebalancePolicy { band: NO_FILL, ..RebalancePolicy::default() },
     };
     let volumes = movable.iter().map(|volume| (volume.volume, &volume.replicas[..]));
-    let planned = plan_rebalance(inventory, volumes, barred, &policy);
+    let still = held_back.iter().map(|volume| &volume.replicas[..]);
+    let planned = plan_rebalance(inventory, volumes, still, barred, &policy);
     let bytes: HashMap<VolumeId, u64> =
         movable.iter().map(|volume| (volume.volume, volume.length.unwrap_or(0))).collect();
     let bytes_of = |volume: &VolumeId| bytes.get(volume).copied().unwrap_or(0);

@@ -9,6 +9,8 @@ use holdfast_volume_manager_planner::{COPIES, Inventory, InventoryDisk, Spread, 
 
 use super::{Case, Tally, count, on_disk};
 use crate::inventory::Snapshot;
+use crate::manager::Manager;
+use crate::room;
 
 /// Replicas placed one by one for a plan, with so many disks looked at for each; of more, only the sums are compared.
 const MOST_PLACED: usize = 20_000;
@@ -17,7 +19,7 @@ const MOST_LOOKED_AT: usize = 20_000_000;
 /// Looks at a drain of all these disks at once.
 pub(super) fn drain(
     case: &mut Case,
-    snapshot: &Snapshot,
+    (manager, snapshot): (&Manager, &Snapshot),
     volumes: &[Volume],
     disks: &HashSet<DiskId>,
     less_spread: bool,
@@ -44,12 +46,13 @@ pub(super) fn drain(
     domains(case, snapshot, &inventory, &held, less_spread);
     if have < need {
         case.refuse(format!(
-            "{} must find a place, and the other disks in service have {} above the reserve that repair needs",
+            "{} must find a place, and the other disks in service have {} above the reserve that repair needs{}",
             count(need, "replica"),
-            count(have, "free slot")
+            count(have, "free slot"),
+            room::reasons(manager, snapshot)
         ));
     } else {
-        places(case, inventory, &held);
+        places(case, inventory, &held, &room::reasons(manager, snapshot));
     }
     case.say(match need {
         0 => "nothing has to move".to_owned(),
@@ -97,7 +100,7 @@ fn domains(case: &mut Case, snapshot: &Snapshot, inventory: &Inventory, held: &[
 }
 
 /// Places the replicas one by one, as the moves will.
-fn places(case: &mut Case, mut inventory: Inventory, held: &[(DiskId, &Volume)]) {
+fn places(case: &mut Case, mut inventory: Inventory, held: &[(DiskId, &Volume)], reasons: &str) {
     let most = MOST_PLACED.min(MOST_LOOKED_AT / inventory.disks.len().max(1));
     let mut groups: BTreeMap<(DiskId, NodeId), (String, u64, u64)> = BTreeMap::new();
     let mut failed = Tally::default();
@@ -119,7 +122,8 @@ fn places(case: &mut Case, mut inventory: Inventory, held: &[(DiskId, &Volume)])
     }
     case.number("replicas_without_place", failed.0.values().sum());
     for (why, replicas) in failed.0 {
-        case.refuse(format!("{} of {} would find no place: {why}", replicas, count(held.len() as u64, "replica")));
+        let all = count(held.len() as u64, "replica");
+        case.refuse(format!("{replicas} of {all} would find no place: {why}{reasons}"));
     }
     case.plan.moves = groups
         .into_iter()

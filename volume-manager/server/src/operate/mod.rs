@@ -66,7 +66,7 @@ fn on_disk(volumes: &[Volume], disk: DiskId) -> impl Iterator<Item = &Volume> {
 }
 
 /// `1 volume`, `2 volumes`.
-fn count(number: u64, what: &str) -> String {
+pub(crate) fn count(number: u64, what: &str) -> String {
     if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
 }
 

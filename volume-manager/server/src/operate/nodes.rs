@@ -17,6 +17,7 @@ use crate::intents::{DiskIntent, Drain, NodeIntent};
 use crate::inventory::{DISTINCT, NodeView, Snapshot};
 use crate::liveness::NodeStanding;
 use crate::manager::Manager;
+use crate::room;
 use crate::routes::Message;
 
 /// `POST /v1/nodes/N/ORDER`
@@ -44,12 +45,12 @@ pub(crate) async fn order_node(
                     case.refuse(why);
                 }
             }
-            drain::drain(&mut case, &snapshot, &volumes, &disks, ask.less_spread);
+            drain::drain(&mut case, (&*manager, &snapshot), &volumes, &disks, ask.less_spread);
             let drain = intent.drain.unwrap_or(Drain { since_ms: now_ms, replicas: held });
             ("draining", NodeIntent { drain: Some(drain), ..intent })
         }
         "cordon" => {
-            cordon(&mut case, &snapshot, &node, held);
+            cordon(&mut case, (&*manager, &snapshot), &node, held);
             ("cordoning", NodeIntent { cordoned_ms: intent.cordoned_ms.or(Some(now_ms)), ..intent })
         }
         "uncordon" => {
@@ -97,11 +98,12 @@ async fn forget_all(manager: &Arc<Manager>, node: &NodeId, disks: &HashSet<DiskI
     Ok(())
 }
 
-fn cordon(case: &mut Case, snapshot: &Snapshot, node: &NodeId, held: u64) {
+fn cordon(case: &mut Case, (manager, snapshot): (&Manager, &Snapshot), node: &NodeId, held: u64) {
     let mut without = snapshot.planner();
     without.disks.retain(|disk| disk.node != *node);
     if let Err(error) = choose_disks(&without, VolumeId::default(), &[], COPIES, DISTINCT) {
-        case.warn(format!("no new volume can be made without it, so writes stop: {error}"));
+        let why = room::explained(manager, snapshot, &error);
+        case.warn(format!("no new volume can be made without it, so writes stop: {why}"));
     }
     case.number("replicas", held);
     case.say(format!("nothing new goes to node {node}; its {} stay and are read", count(held, "replica")));

@@ -1,6 +1,6 @@
 //! Rebalances: the plan, the order, and how far the one under way is.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
@@ -9,7 +9,7 @@ use holdfast_libs_transport::ApiError;
 use holdfast_libs_types::{DiskId, NodeId};
 use holdfast_volume_manager_catalog::{CatalogError, VolumeState};
 use holdfast_volume_manager_client::{DiskShare, MoveGroup, OrderPlan, RebalanceAnswer, RebalanceRow};
-use holdfast_volume_manager_planner::MoveReason;
+use holdfast_volume_manager_planner::{DiskFill, MoveReason};
 
 use super::{Case, count};
 use crate::drains;
@@ -18,7 +18,7 @@ use crate::intents::Rebalance;
 use crate::inventory::Snapshot;
 use crate::manager::Manager;
 use crate::moves::{self, Plan, Step};
-use crate::repair;
+use crate::{repair, room};
 
 /// `GET /v1/rebalance`
 pub(crate) async fn rebalance(State(manager): State<Arc<Manager>>) -> Result<Json<RebalanceAnswer>, ApiError> {
@@ -97,17 +97,32 @@ async fn look(manager: &Manager, snapshot: &Arc<Snapshot>) -> Result<(RebalanceA
     if plan.left_over > 0 {
         case.warn(format!("{} should move and find no place now", count(plan.left_over, "replica")));
     }
-    case.plan.moves = groups(snapshot, &plan);
     let fills: Vec<Step> = of(MoveReason::Fill).copied().collect();
-    let nodes: HashMap<DiskId, &NodeId> =
-        snapshot.disks.iter().map(|view| (view.disk.info.disk, &view.disk.info.node)).collect();
-    let share = |fill: &holdfast_volume_manager_planner::DiskFill| {
-        let node = (*nodes.get(&fill.disk)?).clone();
-        Some(DiskShare { disk: fill.disk, node, has: fill.has, after: fill.after, share: fill.share })
-    };
-    let disks = plan.disks.iter().filter_map(share).collect();
+    let disks: Vec<DiskShare> = plan.disks.iter().filter_map(|fill| share(snapshot, fill)).collect();
+    left_out(&mut case, snapshot, &disks);
+    case.plan.moves = groups(snapshot, &plan);
     let under_way = drains::rebalance_row(manager, snapshot);
     Ok((RebalanceAnswer { under_way, plan: case.plan, disks }, fills))
+}
+
+/// A disk's line of the plan. One that is drained takes part: what it holds goes elsewhere.
+fn share(snapshot: &Snapshot, fill: &DiskFill) -> Option<DiskShare> {
+    let view = snapshot.disk(fill.disk)?;
+    let left_out = view.out_of_use().filter(|_| !view.leaving).map(str::to_owned);
+    let node = view.disk.info.node.clone();
+    Some(DiskShare { disk: fill.disk, node, has: fill.has, after: fill.after, share: fill.share, left_out })
+}
+
+/// Says which disks take no part.
+fn left_out(case: &mut Case, snapshot: &Snapshot, disks: &[DiskShare]) {
+    let rows: Vec<&DiskShare> = disks.iter().filter(|row| row.left_out.is_some()).collect();
+    case.number("disks_left_out", rows.len() as u64);
+    if rows.is_empty() {
+        return;
+    }
+    let held = count(rows.iter().map(|row| row.has).sum(), "replica");
+    let why = room::out_of_use(rows.iter().filter_map(|row| snapshot.disk(row.disk)));
+    case.warn(format!("{} left out, and the {held} there stay: {}", are(rows.len() as u64, "disk"), why.join(", ")));
 }
 
 fn are(number: u64, what: &str) -> String {

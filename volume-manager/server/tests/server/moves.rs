@@ -144,6 +144,32 @@ async fn a_new_node_draws_its_share_and_nothing_else_moves() {
 }
 
 #[tokio::test]
+async fn a_disk_that_takes_nothing_new_is_left_out_of_the_plan_and_what_it_holds_counts_where_it_is() {
+    let cell = Cell::start_pairs(audited(), 3, 1).await;
+    let volumes = cell.sealed_volumes(24).await;
+    level(&cell).await;
+    let (admin, disk) = (cell.admin(), volumes[0].replicas[0]);
+    assert!(admin.order_disk(disk, "offline", &APPLY).await.unwrap().applied);
+    let cordoned = cell.nodes.iter().find(|node| node.zone != cell.zone_of(disk)).unwrap();
+    assert!(admin.order_node(&cordoned.name, "cordon", &APPLY).await.unwrap().applied);
+    let answer = admin.rebalance().await.unwrap();
+    let status = status(&cell).await;
+    let held = |disk: DiskId| status.disks.iter().find(|row| row.disk == disk).unwrap().volumes;
+    for row in &answer.disks {
+        assert_eq!(row.has, held(row.disk), "{row:?}");
+    }
+    let left_out = |disk: DiskId| answer.disks.iter().find(|row| row.disk == disk).unwrap().left_out.as_deref();
+    assert_eq!(left_out(disk), Some("offline by an operator's order"));
+    assert_eq!(left_out(cordoned.disks()[0]), Some("on a cordoned node"));
+    assert_eq!((answer.disks.len(), answer.plan.numbers["disks_left_out"]), (6, 2));
+    let said = format!("2 disks are left out, and the {} replicas there stay", held(disk) + held(cordoned.disks()[0]));
+    let said = answer.plan.warnings.iter().find(|warning| warning.starts_with(&said));
+    let said = said.unwrap_or_else(|| panic!("{:?}", answer.plan.warnings));
+    assert!(said.contains(&format!("1 offline by an operator's order ({disk})")), "{said}");
+    assert!(said.contains(&format!("1 on a cordoned node ({})", cordoned.name)), "{said}");
+}
+
+#[tokio::test]
 async fn a_rebalance_that_is_cancelled_moves_no_more_than_what_was_under_way() {
     let mut cell = Cell::start_pairs(audited(), 3, 1).await;
     let volumes = cell.sealed_volumes(18).await;

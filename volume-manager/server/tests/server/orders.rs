@@ -1,9 +1,11 @@
 //! An operator's orders: each tried where it is not safe, and refused with the numbers; and what they do where it is.
 
-use crate::support::{Call, Cell, eventually, timing};
+use crate::support::node::Extent;
+use crate::support::{Call, Cell, FRONTEND, eventually, timing};
 use holdfast_libs_transport::{CallError, Role};
-use holdfast_libs_types::{DiskId, NodeId};
-use holdfast_volume_manager_client::{CellStatus, Order, OrderPlan, RepairOrder};
+use holdfast_libs_types::{DiskId, NodeId, VolumeId};
+use holdfast_node_client::ExtentState;
+use holdfast_volume_manager_client::{CellStatus, LeaseRequest, Order, OrderPlan, RepairOrder};
 use holdfast_volume_manager_server::Timing;
 
 const APPLY: Order = Order { apply: true, for_s: None, less_spread: false };
@@ -67,6 +69,48 @@ async fn a_drain_is_refused_when_the_other_disks_have_too_few_slots_above_the_re
     let need = format!("{held} replica");
     assert!(there == 0 && why.contains(&need) && why.contains("0 free slots above the reserve"), "{why}");
     assert!(status(&cell).await.drains.is_empty());
+}
+
+#[tokio::test]
+async fn where_there_is_no_room_the_disks_out_of_use_and_the_slots_of_the_trash_are_told_with_numbers() {
+    let cell = Cell::start_pairs(Timing { audit_ms: 200, ..timing() }, 3, 2).await;
+    let volume = cell.sealed_volumes(1).await.remove(0);
+    let admin = cell.admin();
+    let disk = |node: usize, at: usize| cell.nodes[node].disks()[at];
+    assert!(admin.order_node(&cell.nodes[1].name, "cordon", &APPLY).await.unwrap().applied);
+    assert!(admin.order_disk(disk(2, 1), "offline", &APPLY).await.unwrap().applied);
+    assert!(admin.order_disk(disk(4, 0), "drain", &APPLY).await.unwrap().applied);
+    gone(&cell, disk(4, 1));
+    disk_is(&cell, disk(4, 1), "down").await;
+    let copy = cell.node_of(volume.replicas[0]).find(volume.replicas[0], volume.volume).unwrap();
+    for number in 0..3 {
+        let trashed = Extent { state: ExtentState::Trashed, ..copy.clone() };
+        cell.nodes[0].place(disk(0, 0), VolumeId([number + 1; 16]), trashed);
+    }
+    for node in [0, 3, 5] {
+        cell.nodes[node].disks().iter().for_each(|disk| cell.nodes[node].report(*disk, |report| report.free_slots = 5));
+    }
+    cell.nodes[2].report(disk(2, 0), |report| report.free_slots = 5);
+    let expected = [
+        "the cell is full: ".to_owned(),
+        format!("of 12 disks some take nothing new: 1 down ({})", disk(4, 1)),
+        format!("1 drained by an operator's order ({})", disk(4, 0)),
+        format!("1 offline by an operator's order ({})", disk(2, 1)),
+        format!("2 on a cordoned node ({})", cell.nodes[1].name),
+        "the trash holds 3 slots on 1 disk until its retention is over".to_owned(),
+    ];
+    let told = |text: &str| expected.iter().all(|said| text.contains(said));
+    eventually("a lease is refused with the reasons", async || {
+        let lease = LeaseRequest { frontend: FRONTEND, avoid: Vec::new() };
+        let refused = cell.frontend().lease(&lease).await.err()?;
+        (refused.code() == Some("cell_full") && told(&refused.to_string())).then_some(())
+    })
+    .await;
+    let said = status(&cell).await.reasons;
+    assert!(said.iter().any(|said| said.starts_with("no new volume can be made") && told(said)), "{said:?}");
+    let full = volume.replicas.iter().find(|disk| !cell.nodes[4].disks().contains(disk)).unwrap();
+    let (why, _) = refusal(admin.order_disk(*full, "drain", &APPLY).await, "slots_there");
+    assert!(expected[1..].iter().all(|said| why.contains(said)), "{why}");
 }
 
 #[tokio::test]
