@@ -9,7 +9,7 @@ use holdfast_volume_manager_planner::{Absences, Distinct, Inventory, InventoryDi
 use tokio::time::Instant;
 
 use crate::intents::{Intents, NodeIntent, Offline};
-use crate::liveness::{Away, NodeStanding, Standing};
+use crate::liveness::{Away, Heard, NodeStanding, Standing};
 use crate::manager::{Manager, Progress};
 
 /// Where there are too few zones volumes take the best spread there is; [`crate::moves`] sets them apart again.
@@ -199,7 +199,7 @@ impl Manager {
             let standing = liveness.node_standing(&node.node, now, &self.config.timing);
             let silence = liveness.silence(&node.node, now).as_millis();
             let silence_ms = u64::try_from(silence).unwrap_or(u64::MAX);
-            let unusable = liveness.node(&node.node).map(|heard| heard.unusable.clone()).unwrap_or_default();
+            let unusable = liveness.node(&node.node).map(Heard::out_of_use).unwrap_or_default();
             let intent = snapshot.intents.node(&node.node);
             snapshot.nodes.push(NodeView { node, standing, intent, silence_ms, unusable });
         }

@@ -30,6 +30,15 @@ pub(crate) struct Heard {
     pub at: Instant,
     /// What it was given as disks and cannot use.
     pub unusable: Vec<UnusableDisk>,
+    /// Disks it registered that are in use at another node: copies of those, which say nothing about them.
+    pub copies: Vec<(DiskId, UnusableDisk)>,
+}
+
+impl Heard {
+    /// All that it has and cannot use.
+    pub fn out_of_use(&self) -> Vec<UnusableDisk> {
+        self.unusable.iter().chain(self.copies.iter().map(|(_, copy)| copy)).cloned().collect()
+    }
 }
 
 /// A disk as it was reported last.
@@ -352,7 +361,14 @@ mod tests {
     }
 
     fn heard(at: Instant) -> Heard {
-        Heard { instance: InstanceId([1; 16]), address: String::new(), registered: at, at, unusable: Vec::new() }
+        Heard {
+            instance: InstanceId([1; 16]),
+            address: String::new(),
+            registered: at,
+            at,
+            unusable: Vec::new(),
+            copies: Vec::new(),
+        }
     }
 
     impl Liveness {

@@ -150,13 +150,19 @@ async fn judge(
 }
 
 /// Notes who was heard, and of which disks. A refused disk of this very node's is not the one the catalog knows, so that one
-/// is not here: it counts as failed. A refused disk that is another node's says nothing about that node's.
+/// is not here: it counts as failed. A refused disk that is another node's says nothing about that node's; it is told as one
+/// that this node cannot use.
 fn note(manager: &Manager, request: &Register, judged: &[RegisteredDisk], owners: &HashMap<DiskId, NodeId>) {
     let mine = |judged: &RegisteredDisk| {
         judged.accepted || owners.get(&judged.disk).is_none_or(|owner| *owner == request.node)
     };
     let reports: Vec<DiskReport> =
         request.disks.iter().zip(judged).filter(|(_, judged)| mine(judged)).map(|(report, _)| report.clone()).collect();
+    let copy = |(report, judged): (&DiskReport, &RegisteredDisk)| {
+        let reason = judged.reason.clone().filter(|_| !mine(judged))?;
+        let (path, cause) = (report.path.clone(), "duplicate".to_owned());
+        Some((report.disk, UnusableDisk { path, cause, reason }))
+    };
     let now = Instant::now();
     let heard = Heard {
         instance: request.instance,
@@ -164,6 +170,7 @@ fn note(manager: &Manager, request: &Register, judged: &[RegisteredDisk], owners
         registered: now,
         at: now,
         unusable: bounded(&request.unusable),
+        copies: request.disks.iter().zip(judged).filter_map(copy).collect(),
     };
     let mut liveness = manager.liveness();
     liveness.hear(&request.node, heard, &reports);
@@ -233,7 +240,9 @@ pub(crate) async fn heartbeat(
         let Some(known) = liveness.node(&request.node).filter(|known| known.instance == request.instance) else {
             return Ok(Json(HeartbeatAnswer { register: true, term, background: None }));
         };
-        let heard = Heard { at: Instant::now(), unusable: bounded(&request.unusable), ..known.clone() };
+        let mut heard = Heard { at: Instant::now(), unusable: bounded(&request.unusable), ..known.clone() };
+        let is_there = |disk: DiskId| request.disks.iter().any(|report| report.disk == disk && report.state != "gone");
+        heard.copies.retain(|(disk, _)| is_there(*disk));
         let reports: Vec<DiskReport> = liveness.own(&request.node, &request.disks).cloned().collect();
         let state = |report: &DiskReport| (report.state.clone(), report.reason.clone());
         let turned = |report: &&DiskReport| liveness.report(report.disk).map(state) != Some(state(report));

@@ -6,7 +6,7 @@ use crate::support::{self, Call, Cell, FRONTEND, eventually, timing};
 use holdfast_libs_transport::{CallError, Role};
 use holdfast_libs_types::{DiskId, InstanceId, KeyId, VolumeId};
 use holdfast_volume_manager_catalog::{Volume, VolumeState};
-use holdfast_volume_manager_client::{LeaseRequest, Register, UnusableDisk};
+use holdfast_volume_manager_client::{Heartbeat, LeaseRequest, Register, UnusableDisk};
 use serde_json::{Value, json};
 
 async fn sealed(cell: &Cell) -> Volume {
@@ -43,6 +43,28 @@ async fn a_faithful_clone_is_refused_while_the_disk_is_in_use_and_is_the_disk_on
     let reason = judged.reason.unwrap();
     assert!(!judged.accepted && reason.contains("in use at node node-1"), "{reason}");
     assert_eq!(disk_state(&cell, disk).await.0, "healthy");
+    let told = async || {
+        let status = cell.admin().status().await.unwrap();
+        let told = format!("node node-9 cannot use {}: disk {disk} is in use at node node-1", clone.disks[0].path);
+        let (row, told) = (
+            status.nodes.iter().any(|row| row.node.0 == "node-9" && row.unusable.len() == 1),
+            status.reasons.iter().any(|reason| reason.starts_with(&told)),
+        );
+        assert_eq!(row, told, "{:?}", status.reasons);
+        (told, status.health)
+    };
+    assert_eq!(told().await, (true, "degraded".to_owned()));
+    let mut heartbeat = Heartbeat {
+        node: clone.node.clone(),
+        instance: clone.instance,
+        disks: clone.disks.clone(),
+        unusable: Vec::new(),
+    };
+    client.heartbeat(&heartbeat).await.unwrap();
+    assert!(told().await.0, "it is still there");
+    heartbeat.disks.clear();
+    client.heartbeat(&heartbeat).await.unwrap();
+    assert!(!told().await.0, "it was taken out");
 
     owner.silence(true);
     eventually("the disk has moved", async || client.register(&clone).await.unwrap().disks[0].accepted.then_some(()))
