@@ -27,8 +27,8 @@ pub enum CatalogCommand {
     /// first. While it runs nothing is leased, so writes stop; blocks that the catalog knows are read. Nothing is removed from
     /// any disk. When it stops before its end, run it again.
     #[command(
-        after_help = "Exit codes: 0 every volume was taken in, 1 some could not be (the report is printed all the same) or it \
-                            stopped, 2 usage, 3 unreachable."
+        after_help = "Exit codes: 0 every volume was taken in, 1 some could not be, or nodes or disks that the catalog knows were \
+                            not read (the report is printed all the same), or it stopped, 2 usage, 3 unreachable."
     )]
     Rebuild(RebuildOptions),
     /// Copy the catalog into a new folder, also while the cell is in use; run it on the volume manager's machine
@@ -156,7 +156,8 @@ async fn rebuild(cell: Cell, only_status: bool) -> anyhow::Result<()> {
     bar.finish_and_clear();
     cell.answer(&status, || report(&status))?;
     match (status.state, status.not_recovered_total) {
-        (RebuildState::Done, 0) => Ok(()),
+        (RebuildState::Done, 0) if status.not_reached.is_empty() => Ok(()),
+        (RebuildState::Done, 0) => bail!("{}", unread(&status)),
         (RebuildState::Done, left) => {
             bail!("{left} volumes could not be recovered now; they stay on their disks as they are")
         }
@@ -196,9 +197,50 @@ fn report(status: &RebuildStatus) -> String {
     if let Some(lost) = &status.lost {
         rows.push(("catalog", format!("not whole: {lost}")));
     }
+    let not_reached: u64 = status.not_reached.iter().map(|unread| unread.disks.len() as u64).sum();
+    if !status.not_reached.is_empty() {
+        rows.push(("NOT READ", format!("{not_reached} disks that the catalog knows")));
+    }
     let mut out: String = rows.iter().map(|(name, value)| format!("{name:<15} {value}\n")).collect();
     for volume in &status.not_recovered {
         out.push_str(&format!("  volume {}: {}\n", volume.volume, volume.why));
     }
+    for unread in &status.not_reached {
+        let disks: Vec<String> = unread.disks.iter().map(ToString::to_string).collect();
+        out.push_str(&format!("  node {}: {} (disks: {})\n", unread.node, show::name(&unread.why), disks.join(", ")));
+    }
     out
+}
+
+/// What to do about nodes and disks that were not read.
+fn unread(status: &RebuildStatus) -> String {
+    let mut nodes: Vec<&str> = status.not_reached.iter().map(|unread| unread.node.0.as_str()).collect();
+    nodes.dedup();
+    format!(
+        "disks of {} were not read: what only they have is not in the catalog. Start them and run this again; those that are gone \
+         for good go off the inventory with `disk forget` or `node forget`",
+        nodes.join(", ")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_libs_types::{DiskId, NodeId};
+    use holdfast_volume_manager_client::{NotReached, RebuildState, RebuildStatus};
+
+    use super::{report, unread};
+
+    #[test]
+    fn nodes_that_were_not_read_are_named_with_their_disks_and_what_to_do() {
+        let disk = DiskId([7; 16]);
+        let away =
+            NotReached { node: NodeId("node-5".to_owned()), disks: vec![disk], why: "the node is down".to_owned() };
+        let status = RebuildStatus { state: RebuildState::Done, not_reached: vec![away], ..RebuildStatus::default() };
+        let text = report(&status);
+        assert!(text.contains("NOT READ        1 disks that the catalog knows\n"), "{text}");
+        assert!(text.contains(&format!("  node node-5: the node is down (disks: {disk})\n")), "{text}");
+        let said = unread(&status);
+        assert!(said.contains("disks of node-5 were not read") && said.contains("run this again"), "{said}");
+        assert!(!report(&RebuildStatus::default()).contains("NOT READ"));
+    }
 }

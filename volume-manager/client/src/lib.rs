@@ -22,4 +22,4 @@ pub use reading::{
     Capacity, DiskDetail, Inventory, MAX_PAGE_VOLUMES, ReplicaDetail, VolumeDetail, VolumePage, VolumeQuery,
     WorkSummary,
 };
-pub use rebuild::{NotRecovered, RebuildState, RebuildStatus};
+pub use rebuild::{NotReached, NotRecovered, RebuildState, RebuildStatus};

@@ -1,6 +1,6 @@
 //! Messages about the catalog's rebuild from the disks, all JSON.
 
-use holdfast_libs_types::VolumeId;
+use holdfast_libs_types::{DiskId, NodeId, VolumeId};
 use serde::{Deserialize, Serialize};
 
 /// How far a rebuild is.
@@ -12,7 +12,8 @@ pub enum RebuildState {
     None,
     /// Under way.
     Running,
-    /// Everything that is on the disks is in the catalog, but for `not_recovered`; the cell is in service.
+    /// Everything that is on the disks is in the catalog, but for `not_recovered` and what only those have that were `not_reached`;
+    /// the cell is in service.
     Done,
     /// It stopped before its end, for the reason given. The catalog counts as lost still; begin it again.
     Stopped,
@@ -55,6 +56,21 @@ pub struct RebuildStatus {
     pub not_recovered_total: u64,
     /// The first of them, and why.
     pub not_recovered: Vec<NotRecovered>,
+    /// Nodes and disks that the catalog knew before and that were not read. What only they have is not in the catalog: another
+    /// rebuild takes it in when they are back.
+    #[serde(default)]
+    pub not_reached: Vec<NotReached>,
+}
+
+/// A node that was not up, or a disk of one that was up and cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotReached {
+    /// The node.
+    pub node: NodeId,
+    /// The disks that were not read for that.
+    pub disks: Vec<DiskId>,
+    /// How it is.
+    pub why: String,
 }
 
 /// A volume that could not be taken in.

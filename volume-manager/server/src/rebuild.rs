@@ -27,7 +27,7 @@ use holdfast_libs_transport::ApiError;
 use holdfast_libs_types::{NodeId, VolumeId};
 use holdfast_node_client::{ExtentInfo, ExtentState, code};
 use holdfast_volume_manager_catalog::{CatalogError, Term, Volume, VolumeState};
-use holdfast_volume_manager_client::RebuildStatus;
+use holdfast_volume_manager_client::{NotReached, RebuildStatus};
 use holdfast_volume_manager_planner::{Found, FoundExtent};
 
 use crate::error::{ServerError, answer};
@@ -130,8 +130,9 @@ async fn all(manager: &Arc<Manager>) -> Result<(), Stopped> {
     manager.rebuild.started();
     let snapshot = wait_for_nodes(manager).await?;
     raise_term(manager).await?;
-    let readable = |view: &&DiskView| matches!(view.standing, Standing::Healthy | Standing::ReadOnly(_));
-    let disks: Vec<&DiskView> = snapshot.disks.iter().filter(readable).collect();
+    let disks: Vec<&DiskView> = snapshot.disks.iter().filter(|view| is_readable(view)).collect();
+    let not_reached = not_reached(&snapshot);
+    manager.rebuild.change(|status| status.not_reached = not_reached);
     if disks.is_empty() {
         return Err(Stopped::Because("no node has registered a disk that can be read: start the nodes".to_owned()));
     }
@@ -150,6 +151,30 @@ async fn all(manager: &Arc<Manager>) -> Result<(), Stopped> {
     manager.rebuild.change(|status| status.blocks = blocks);
     table.recovered(manager.term, newest).await?;
     Ok(())
+}
+
+/// What the catalog knows of and nobody can read now. A catalog that was lost knows none that did not register.
+fn not_reached(snapshot: &Snapshot) -> Vec<NotReached> {
+    let mut found = Vec::new();
+    for view in &snapshot.nodes {
+        let node = &view.node.node;
+        let its = || snapshot.disks.iter().filter(|disk| disk.disk.info.node == *node);
+        if view.standing != NodeStanding::Up {
+            let disks = its().map(|disk| disk.disk.info.disk).collect();
+            found.push(NotReached { node: node.clone(), disks, why: format!("the node is {}", view.standing.name()) });
+            continue;
+        }
+        found.extend(its().filter(|disk| !is_readable(disk)).map(|disk| {
+            let why = disk.standing.reason().unwrap_or("no reason given");
+            let why = format!("the disk is {}: {why}", disk.standing.name());
+            NotReached { node: node.clone(), disks: vec![disk.disk.info.disk], why }
+        }));
+    }
+    found
+}
+
+fn is_readable(view: &DiskView) -> bool {
+    matches!(view.standing, Standing::Healthy | Standing::ReadOnly(_))
 }
 
 /// The disks, once every node is there that was when the rebuild was asked for.

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use crate::support::{Call, Cell, FRONTEND, PAGE, code_of, eventually, rows, timing};
+use crate::support::{Call, Cell, FRONTEND, FakeNode, PAGE, code_of, eventually, rows, timing};
 use holdfast_libs_types::{BlockHash, DiskId, KeyId, VolumeId};
 use holdfast_node_client::ExtentState;
 use holdfast_volume_manager_catalog::{IndexRow, Volume, VolumeState};
-use holdfast_volume_manager_client::{LeaseRequest, LeasedVolume, Order, RebuildState, RebuildStatus};
-use holdfast_volume_manager_server::copies;
+use holdfast_volume_manager_client::{LeaseRequest, LeasedVolume, NotReached, Order, RebuildState, RebuildStatus};
+use holdfast_volume_manager_server::{Timing, copies};
 
 const KEY: KeyId = KeyId([0x4e; 16]);
 
@@ -228,6 +228,39 @@ async fn what_cannot_be_sealed_is_told_stays_and_is_taken_in_when_it_can() {
     assert_eq!((status.state, status.not_recovered_total), (RebuildState::Done, 0), "{status:?}");
     assert_eq!(blocks(&cell).await, before);
     in_service(&cell).await;
+}
+
+#[tokio::test]
+async fn nodes_and_disks_that_the_catalog_knows_and_a_rebuild_did_not_read_are_named_until_one_reads_them() {
+    let cell = Cell::start_pairs(Timing { suspect_ms: 1000, ..timing() }, 3, 1).await;
+    written(&cell).await;
+    let (away, broken) = (&cell.nodes[1], &cell.nodes[4]);
+    let disks = [away.disks()[0], broken.disks()[0]];
+    away.silence(true);
+    broken.report(disks[1], |report| {
+        (report.state, report.reason) = ("gone".to_owned(), Some("it was pulled".to_owned()));
+    });
+    eventually("they are missed", async || {
+        let status = cell.admin().status().await.unwrap();
+        let disk = status.disks.iter().any(|row| row.disk == disks[1] && row.state == "down");
+        (disk && status.nodes.iter().any(|row| row.node == away.name && row.state == "suspect")).then_some(())
+    })
+    .await;
+    let status = rebuild(&cell).await;
+    assert_eq!((status.state, status.nodes, status.disks), (RebuildState::Done, 4, 4), "{status:?}");
+    let named = |node: &FakeNode, disk: DiskId, why: &str| NotReached {
+        node: node.name.clone(),
+        disks: vec![disk],
+        why: why.to_owned(),
+    };
+    let expected =
+        [named(away, disks[0], "the node is suspect"), named(broken, disks[1], "the disk is down: it was pulled")];
+    assert_eq!(status.not_reached, expected);
+    away.silence(false);
+    broken.report(disks[1], |report| (report.state, report.reason) = ("healthy".to_owned(), None));
+    cell.wait_for_nodes().await;
+    let status = rebuild(&cell).await;
+    assert_eq!((status.state, status.disks, status.not_reached), (RebuildState::Done, 6, Vec::new()));
 }
 
 #[tokio::test]
