@@ -176,6 +176,10 @@ async fn a_copy_that_was_changed_is_refused_and_nothing_is_written() {
         std::fs::write(&path, &bytes).unwrap();
         let refused = restored(&into, &target, false).unwrap_err().to_string();
         assert!(refused.contains(name) && refused.contains("not what its manifest says"), "{refused}");
+        assert_eq!(std::fs::read_dir(target.path()).unwrap().count(), 0, "half a copy is left");
+        let new = target.path().join("new");
+        restore(&into, &new, CELL, false, NOW_MS).unwrap_err();
+        assert!(!new.exists(), "its folder is left");
         bytes[middle] ^= 1;
         std::fs::write(&path, &bytes).unwrap();
     }

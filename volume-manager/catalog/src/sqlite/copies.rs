@@ -110,6 +110,7 @@ fn copy_out(folder: &Path, cell: CellId, into: &Path, now_ms: u64) -> Result<Bac
 /// `NotCatalog` when the copy is not what its manifest says; `ForeignCell`, `NewerSchema`, `File`, `Sql`.
 pub fn restore(from: &Path, folder: &Path, cell: CellId, replace: bool, now_ms: u64) -> Result<Restored, CatalogError> {
     let backup = manifest(from, cell)?;
+    let is_new = !folder.exists();
     fs::create_dir_all(folder).map_err(failed(folder))?;
     let there = [INDEX, TABLE].map(|name| folder.join(name)).into_iter().find(|path| path.exists());
     let (mut term, mut generation) = (Term(0), 0);
@@ -129,11 +130,14 @@ pub fn restore(from: &Path, folder: &Path, cell: CellId, replace: bool, now_ms: 
         fs::remove_dir_all(&made).map_err(failed(&made))?;
     }
     fs::create_dir(&made).map_err(failed(&made))?;
-    copy_in(from, &made, INDEX, &backup.index)?;
-    copy_in(from, &made, TABLE, &backup.table)?;
-    IndexFile::open(&made, cell, WallClock::system())?.settle()?;
-    let why = format!("restored from a copy made at {} ms since 1970", backup.made_ms);
-    TableFile::open(&made, cell, WallClock::system())?.begin_restored(term, generation, &why)?;
+    if let Err(error) = make_ready(from, &made, &backup, term, generation) {
+        // Nothing stands in its place yet, and nobody needs half a copy.
+        let _ = fs::remove_dir_all(&made);
+        if is_new {
+            let _ = fs::remove_dir(folder);
+        }
+        return Err(error);
+    }
     let replaced = there.map(|_| move_aside(folder, now_ms)).transpose()?;
     // The table last: without it there is no catalog yet.
     for name in [INDEX, TABLE] {
@@ -144,6 +148,15 @@ pub fn restore(from: &Path, folder: &Path, cell: CellId, replace: bool, now_ms: 
     flush_folder(folder)?;
     fs::remove_dir_all(&made).map_err(failed(&made))?;
     Ok(Restored { backup, replaced })
+}
+
+/// Puts a copy into the folder `made`, as the next leader is to find it.
+fn make_ready(from: &Path, made: &Path, backup: &Backup, term: Term, generation: u32) -> Result<(), CatalogError> {
+    copy_in(from, made, INDEX, &backup.index)?;
+    copy_in(from, made, TABLE, &backup.table)?;
+    IndexFile::open(made, backup.cell, WallClock::system())?.settle()?;
+    let why = format!("restored from a copy made at {} ms since 1970", backup.made_ms);
+    TableFile::open(made, backup.cell, WallClock::system())?.begin_restored(term, generation, &why)
 }
 
 fn manifest(from: &Path, cell: CellId) -> Result<Backup, CatalogError> {
