@@ -1,7 +1,9 @@
 //! TOML configuration: every key can be set as `HOLDFAST__SECTION__KEY`, secrets also by `KEY_file`, and an unknown
-//! key is an error that names the nearest known one.
+//! key is an error that names the nearest known one. A secret is given once: as itself or by its file. The environment overrides
+//! both.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
@@ -93,10 +95,24 @@ pub fn parse<T: DeserializeOwned>(
         detail: with_nearest(error.message()),
     };
     let mut table: Table = toml::from_str(text).map_err(|error| at(&error))?;
-    for (name, value) in environment {
-        if let Some(keys) = name.strip_prefix(PREFIX) {
-            set(&mut table, &keys.to_ascii_lowercase(), "__", &value).map_err(invalid)?;
+    if let Some((secret, byte)) = given_twice(text, secrets) {
+        let detail =
+            format!("`{secret}` and `{secret}_file` are both given, and only one can hold: take one of them out");
+        return Err(ConfigError::Invalid { path: path.to_owned(), place: place(text, byte), detail });
+    }
+    let overrides = environment.filter_map(|(name, value)| {
+        let keys = name.strip_prefix(PREFIX)?.to_ascii_lowercase();
+        Some((keys, value))
+    });
+    let overrides: BTreeMap<String, String> = overrides.collect();
+    for (keys, value) in &overrides {
+        if overrides.contains_key(&format!("{keys}_file")) && secrets.contains(&last(keys)) {
+            let name = format!("{PREFIX}{}", keys.to_ascii_uppercase());
+            return Err(invalid(format!(
+                "{name} and {name}_FILE are both set in the environment, and only one can hold: unset one of them"
+            )));
         }
+        override_key(&mut table, keys, value, secrets).map_err(invalid)?;
     }
     read_secrets(&mut table, secrets)?;
     Value::Table(table).try_into().map_err(|error: toml::de::Error| match wrong_in_text::<T>(text, secrets) {
@@ -104,6 +120,40 @@ pub fn parse<T: DeserializeOwned>(
         Some(placed) if placed.message() == error.message() => at(&placed),
         _ => invalid(with_nearest(error.to_string().trim_end())),
     })
+}
+
+/// The last of the keys of an override.
+fn last(keys: &str) -> &str {
+    keys.rsplit("__").next().unwrap_or(keys)
+}
+
+/// Sets a key from the environment. A secret replaces the name of its file, and the name of its file replaces a secret.
+fn override_key(table: &mut Table, keys: &str, value: &str, secrets: &[&str]) -> Result<(), String> {
+    set(table, keys, "__", value)?;
+    let key = last(keys);
+    let other = match key.strip_suffix("_file").filter(|secret| secrets.contains(secret)) {
+        Some(secret) => secret.to_owned(),
+        None if secrets.contains(&key) => format!("{key}_file"),
+        None => return Ok(()),
+    };
+    let mut sections = keys.split("__").take(keys.matches("__").count());
+    if let Some(section) = sections.try_fold(table, |table, name| table.get_mut(name)?.as_table_mut()) {
+        section.remove(&other);
+    }
+    Ok(())
+}
+
+/// A secret that stands in the text as itself and by its file, and the byte where the latter begins.
+fn given_twice<'s>(text: &str, secrets: &[&'s str]) -> Option<(&'s str, usize)> {
+    fn look<'s>(table: &DeTable<'_>, secrets: &[&'s str]) -> Option<(&'s str, usize)> {
+        let twice = |secret: &&'s str| {
+            let (file, _) = table.get_key_value(format!("{secret}_file").as_str())?;
+            table.contains_key(*secret).then_some((*secret, file.span().start))
+        };
+        let inner = || table.values().find_map(|value| look(value.get_ref().as_table()?, secrets));
+        secrets.iter().find_map(twice).or_else(inner)
+    }
+    look(DeTable::parse(text).ok()?.get_ref(), secrets)
 }
 
 /// What is wrong with the text alone, with its place.
@@ -248,6 +298,20 @@ mod tests {
         assert_eq!(place(&GOOD.replace("'a'", "1"), &[]), ":1:10");
         assert_eq!(place(&GOOD.replace("'a'", "a"), &[]), ":1:10", "no TOML");
         assert_eq!(place(GOOD, &[("HOLDFAST__LISTEN", "1")]), "", "not the file's fault");
+    }
+
+    #[test]
+    fn a_secret_that_is_given_as_itself_and_by_its_file_is_refused_with_both_keys_and_their_place() {
+        let twice = GOOD.replace("key = 'k'", "key = 'k'\nkey_file = '/dev/null'");
+        let error = load(&twice, &[]).unwrap_err().to_string();
+        assert!(error.contains(":5:1: `key` and `key_file` are both given"), "{error}");
+        let both = [("HOLDFAST__TLS__KEY", "a"), ("HOLDFAST__TLS__KEY_FILE", "/dev/null")];
+        let error = load(GOOD, &both).unwrap_err().to_string();
+        assert!(error.contains("HOLDFAST__TLS__KEY and HOLDFAST__TLS__KEY_FILE are both set"), "{error}");
+        // The environment overrides the file, whichever way either gives it.
+        let by_file = GOOD.replace("key = 'k'", "key_file = '/nowhere'");
+        assert_eq!(load(&by_file, &both[..1]).unwrap().tls.key, "a");
+        assert_eq!(load(GOOD, &both[1..]).unwrap().tls.key, "");
     }
 
     #[test]
