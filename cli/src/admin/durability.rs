@@ -16,7 +16,8 @@ pub struct DurabilityOptions {
     /// Unreadable bits for each bit read [default: 1e-15]
     #[arg(long, value_name = "RATE")]
     pub unreadable_bits: Option<f64>,
-    /// Bytes a second that each disk gives to repair [default: what the repairs since the volume manager's start reached]
+    /// Bytes a second that each disk gives to repair [default: what the repairs since the volume manager's start
+    /// reached; 20 MB while there was none]
     #[arg(long, value_name = "SIZE")]
     pub repair_rate: Option<ByteSize>,
     /// For the cell with every slot in use, instead of what it holds now

@@ -165,7 +165,7 @@ impl VolumeManagerClient {
     /// How long the cell's data lasts on paper (role admin).
     ///
     /// # Errors
-    /// `not_measured`, `bad_request`.
+    /// `bad_request`.
     pub async fn durability(&self, ask: &DurabilityAsk) -> Result<DurabilityAnswer, CallError> {
         self.post("/v1/durability", ask).await
     }

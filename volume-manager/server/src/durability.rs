@@ -10,7 +10,6 @@ use holdfast_libs_transport::ApiError;
 use holdfast_volume_manager_catalog::Volume;
 use holdfast_volume_manager_client::{DurabilityAnswer, DurabilityAsk, DurabilityInput};
 use holdfast_volume_manager_planner::{DurabilityInputs, durability};
-use http::StatusCode;
 
 use crate::error::answer;
 use crate::inventory::{DiskView, Snapshot};
@@ -24,6 +23,10 @@ const YEARLY_FAILURES: f64 = 0.02;
 /// Unreadable bits for each bit read, as the data sheets of large hard disks say.
 const UNREADABLE_BITS: f64 = 1e-15;
 
+/// Bytes a second that each disk gives to repair while none was measured: about a tenth of what a large hard disk reads in
+/// sequence.
+const REPAIR_BYTES_S: f64 = 20e6;
+
 pub(crate) async fn on_paper(
     State(manager): State<Arc<Manager>>,
     Message(ask): Message<DurabilityAsk>,
@@ -32,7 +35,7 @@ pub(crate) async fn on_paper(
     let volumes = manager.catalog.table.volumes().await.map_err(|error| answer(&error))?;
     let measured = manager.repair_rate.bytes_s();
     let mut told = Vec::new();
-    let inputs = gather(&snapshot, &volumes, &ask, manager.config.timing.lost().as_secs_f64(), measured, &mut told)?;
+    let inputs = gather(&snapshot, &volumes, &ask, manager.config.timing.lost().as_secs_f64(), measured, &mut told);
     let found = durability(&inputs).map_err(|error| ApiError::bad_request(error.to_string()))?;
     Ok(Json(DurabilityAnswer {
         inputs: told,
@@ -56,7 +59,7 @@ fn gather(
     lost_s: f64,
     measured: Option<f64>,
     told: &mut Vec<DurabilityInput>,
-) -> Result<DurabilityInputs, ApiError> {
+) -> DurabilityInputs {
     let disks: Vec<&DiskView> = snapshot.disks.iter().filter(|view| view.standing.keeps_replicas()).collect();
     let zones: HashSet<&str> = disks.iter().map(|view| view.zone.as_str()).collect();
     let volume_bytes = disks.iter().map(|view| view.disk.info.volume_bytes).min().unwrap_or(0);
@@ -78,18 +81,14 @@ fn gather(
     let rate = match (ask.repair_bytes_s, measured) {
         (Some(asked), _) => (asked, "given"),
         (None, Some(measured)) => (measured / disks.len().max(2) as f64, "measured since the volume manager started"),
-        (None, None) => {
-            let message = "no repair has run since the volume manager started, so its rate is not known; say it \
-                           (--repair-rate, bytes a second of each disk)";
-            return Err(ApiError::new(StatusCode::CONFLICT, "not_measured", message));
-        }
+        (None, None) => (REPAIR_BYTES_S, "assumed: no repair has run since the volume manager started"),
     };
     let given = |asked: Option<f64>, otherwise: f64| match asked {
         Some(asked) => (asked, "given"),
         None => (otherwise, "assumed"),
     };
     let (failures, bits) = (given(ask.yearly_failures, YEARLY_FAILURES), given(ask.unreadable_bits, UNREADABLE_BITS));
-    Ok(DurabilityInputs {
+    DurabilityInputs {
         disks: disks.len() as u64,
         zones: zones.len() as u64,
         disk_bytes: tell("data on a disk", on_a_disk, "bytes", source),
@@ -98,7 +97,7 @@ fn gather(
         notice_s: tell("failure to first copy", lost_s, "s", "configured: timing.lost_ms"),
         repair_bytes_s: tell("repair by each disk", rate.0, "bytes/s", rate.1),
         unreadable_bits: tell("unreadable bits", bits.0, "for each read", bits.1),
-    })
+    }
 }
 
 /// Of all its replicas.
