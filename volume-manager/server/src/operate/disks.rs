@@ -184,18 +184,20 @@ pub(super) fn forget(case: &mut Case, volumes: &[Volume], view: &DiskView) {
     let info = &view.disk.info;
     let held = on_disk(volumes, info.disk).count() as u64;
     case.number("replicas", held);
+    let name = format!("disk {} ({})", info.disk, info.path);
     if held > 0 {
-        case.refuse(format!("{} still name it; drain it first, or wait for their repair", count(held, "volume")));
+        let volumes = count(held, "volume");
+        case.refuse(format!("{volumes} still name {name}; drain it first, or wait for their repair"));
     }
     match &view.standing {
         Standing::Lost(_) | Standing::Failed(_) => {}
         Standing::Suspect(_) | Standing::Down(_) if view.leaving => {}
         Standing::Suspect(away) | Standing::Down(away) => {
-            case.refuse(format!("it may come back at any moment ({}), and it was not drained", away.reason));
+            case.refuse(format!("{name} may come back at any moment ({}), and it was not drained", away.reason));
         }
         Standing::Healthy | Standing::ReadOnly(_) => case.refuse(format!(
-            "node {} still has it in service at {}, and would register it again: take it out first",
-            info.node, info.path
+            "node {} still has {name} in service, and would register it again: take it out first",
+            info.node
         )),
     }
     case.say(format!("disk {} of node {} goes off the inventory", info.disk, info.node));

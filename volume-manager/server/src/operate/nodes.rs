@@ -58,11 +58,8 @@ pub(crate) async fn order_node(
             ("uncordoning", NodeIntent::default())
         }
         "forget" => {
-            for disk in &disks {
-                if let Some(view) = snapshot.disk(*disk) {
-                    forget(&mut case, &volumes, view);
-                }
-            }
+            let its = snapshot.disks.iter().filter(|view| disks.contains(&view.disk.info.disk));
+            its.for_each(|view| forget(&mut case, &volumes, view));
             case.number("replicas", held);
             forgettable(&mut case, view);
             ("forgetting", NodeIntent::default())
@@ -123,9 +120,12 @@ fn uncordon(case: &mut Case, intent: NodeIntent, held: u64) {
 
 fn forgettable(case: &mut Case, view: &NodeView) {
     match view.standing {
-        NodeStanding::Up => case.refuse("it is up, and would register again: stop it first"),
+        NodeStanding::Up => {
+            case.refuse(format!("node {} is up, and would register again: stop it first", view.node.node));
+        }
         NodeStanding::Suspect if view.intent.drain.is_none() => case.refuse(format!(
-            "it was heard {} s ago, may come back at any moment, and was not drained",
+            "node {} was heard {} s ago, may come back at any moment, and was not drained",
+            view.node.node,
             view.silence_ms / 1000
         )),
         NodeStanding::Suspect | NodeStanding::Down => {}

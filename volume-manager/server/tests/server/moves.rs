@@ -96,7 +96,10 @@ async fn a_drained_disk_gets_empty_its_open_volume_is_sealed_and_it_can_be_forgo
     eventually("all is tidy", async || tidy(&cell, &all, 3).await).await;
 
     let refused = admin.order_disk(disk, "forget", &APPLY).await.unwrap_err();
-    assert!(refused.code() == Some("unsafe") && refused.to_string().contains("still has it in service"), "{refused}");
+    assert!(
+        refused.code() == Some("unsafe") && refused.to_string().contains("in service, and would register"),
+        "{refused}"
+    );
     cell.node_of(disk).report(disk, |report| report.state = "gone".to_owned());
     eventually("it is gone", async || {
         let status = status(&cell).await;

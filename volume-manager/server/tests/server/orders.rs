@@ -303,21 +303,28 @@ async fn what_is_in_use_or_may_come_back_is_not_forgotten() {
     let admin = cell.admin();
     let disk = volume.replicas[0];
     let (why, held) = refusal(admin.order_disk(disk, "forget", &APPLY).await, "replicas");
-    assert!(held == 1 && why.contains("1 volume still name it") && why.contains("still has it in service"), "{why}");
+    assert!(
+        held == 1 && why.contains("1 volume still name disk") && why.contains("in service, and would register"),
+        "{why}"
+    );
     gone(&cell, disk);
     disk_is(&cell, disk, "down").await;
     let (why, _) = refusal(admin.order_disk(disk, "forget", &APPLY).await, "replicas");
     assert!(why.contains("may come back at any moment"), "{why}");
     let node = &cell.node_of(disk).name;
     let (why, disks) = refusal(admin.order_node(node, "forget", &APPLY).await, "disks");
-    assert!(disks == 1 && why.contains("it is up"), "{why}");
+    assert!(disks == 1 && why.contains(&format!("node {node} is up")), "{why}");
+    // The node has disks of its own to name.
+    let path = format!("/dev/{disk}");
+    assert!(why.contains(&format!("1 volume still name disk {disk} ({path})")), "{why}");
+    assert!(why.contains(&format!("disk {disk} ({path}) may come back at any moment")), "{why}");
     cell.node_of(disk).silence(true);
     eventually("the node is missed", async || {
         status(&cell).await.nodes.iter().any(|row| row.node == *node && row.state == "suspect").then_some(())
     })
     .await;
     let (why, _) = refusal(admin.order_node(node, "forget", &APPLY).await, "disks");
-    assert!(why.contains("it was heard") && why.contains("and was not drained"), "{why}");
+    assert!(why.contains("was heard") && why.contains("and was not drained"), "{why}");
     let strange = admin.order_node(&NodeId("a/b".to_owned()), "drain", &APPLY).await.unwrap_err();
     assert_eq!(strange.code(), Some("unknown_node"), "{strange}");
     let strange = admin.order_disk(DiskId([9; 16]), "drain", &APPLY).await.unwrap_err();
