@@ -1,7 +1,7 @@
 //! Replicas move when they must, and what they leave behind goes into the trash, never too early.
 
 use crate::support::node::Extent;
-use crate::support::{self, Call, Cell, eventually, timing};
+use crate::support::{self, Call, Cell, FakeNode, eventually, timing};
 use holdfast_libs_types::DiskId;
 use holdfast_node_client::ExtentState;
 use holdfast_volume_manager_catalog::Volume;
@@ -277,11 +277,14 @@ async fn volumes_of_two_zones_are_set_apart_once_there_is_a_third_without_anybod
     }
     let before = status(&cell).await;
     assert_eq!((before.health.as_str(), before.crowded), ("ok", 0), "{:?}", before.reasons);
-    let hung: Vec<_> = (5..=6).collect();
-    for number in hung {
-        cell.add_node(number, 2, 3).await;
-        cell.nodes.last().unwrap().hang(Call::Copy);
+    // Hung before they join: what they would be given moves at once.
+    for number in 5..=6 {
+        let node = FakeNode::start_in(&cell.tls, number, 2, 3).await;
+        node.hang(Call::Copy);
+        node.follow(cell.address());
+        cell.nodes.push(node);
     }
+    cell.wait_for_nodes().await;
     let marked = eventually("they are marked", async || {
         let status = status(&cell).await;
         (status.crowded > 0 && status.health == "degraded").then_some(status)
