@@ -216,11 +216,40 @@ impl HttpClient {
     /// # Errors
     /// See [`CallError`].
     pub async fn get(&self, url: &str, max_bytes: usize, deadline: Duration) -> Result<Bytes, CallError> {
-        let request = Request::builder()
-            .uri(url)
-            .body(Full::default())
-            .map_err(|error| CallError::Malformed { url: url.to_owned(), detail: error.to_string() })?;
-        self.call(request, max_bytes, deadline).await
+        self.call(get(url)?, max_bytes, deadline).await
+    }
+
+    /// GETs bytes, at most `max_bytes`, and shows them to `see` as they come, in order. After an error it has seen some of them.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn get_pieces(
+        &self,
+        url: &str,
+        max_bytes: usize,
+        deadline: Duration,
+        mut see: impl FnMut(&[u8]) + Send,
+    ) -> Result<(), CallError> {
+        let request = get(url)?;
+        let url = short_url(request.uri());
+        let broken = |detail: String| CallError::Unreachable { url: url.clone(), detail };
+        let answer = async {
+            let response = self.send(request, deadline).await?;
+            let status = response.status();
+            let mut body = Limited::new(response.into_body(), max_bytes);
+            if !status.is_success() {
+                let refusal = body.collect().await.map_err(|error| broken(error.to_string()))?;
+                return Err(ApiError::from_answer(status, &refusal.to_bytes()).into());
+            }
+            while let Some(frame) = body.frame().await {
+                if let Some(bytes) = frame.map_err(|error| broken(error.to_string()))?.data_ref() {
+                    see(bytes);
+                }
+            }
+            Ok(())
+        };
+        let late = |_| CallError::Timeout { url: url.clone(), after: deadline };
+        tokio::time::timeout(deadline, answer).await.map_err(late)?
     }
 
     /// Sends `body` with `method` as `application/octet-stream`, reads at most `max_bytes` of answer.
@@ -243,6 +272,13 @@ impl HttpClient {
             .map_err(|error| CallError::Malformed { url: url.to_owned(), detail: error.to_string() })?;
         self.call(request, max_bytes, deadline).await
     }
+}
+
+fn get(url: &str) -> Result<Request<Full<Bytes>>, CallError> {
+    Request::builder()
+        .uri(url)
+        .body(Full::default())
+        .map_err(|error| CallError::Malformed { url: url.to_owned(), detail: error.to_string() })
 }
 
 /// The URL without its query, which may hold a signature that belongs in no log.

@@ -219,10 +219,11 @@ impl NodeClient {
         offset: u64,
         length: u32,
     ) -> Result<Bytes, CallError> {
-        self.read_for_copy(disk, volume, offset, length, false).await
+        self.http.get(&self.bytes_url(disk, volume, offset, length, false), MAX_READ_BYTES, DEADLINE).await
     }
 
-    /// As [`NodeClient::read_bytes`], for a copy that may be `urgent`.
+    /// As [`NodeClient::read_bytes`], for a copy that may be `urgent`: shows the bytes to `see` as they come, in order. After an
+    /// error it has seen some of them.
     ///
     /// # Errors
     /// As [`NodeClient::read_bytes`]; after `busy` it is worth asking again.
@@ -233,10 +234,15 @@ impl NodeClient {
         offset: u64,
         length: u32,
         urgent: bool,
-    ) -> Result<Bytes, CallError> {
+        see: impl FnMut(&[u8]) + Send,
+    ) -> Result<(), CallError> {
+        let url = self.bytes_url(disk, volume, offset, length, urgent);
+        self.http.get_pieces(&url, MAX_READ_BYTES, DEADLINE, see).await
+    }
+
+    fn bytes_url(&self, disk: DiskId, volume: VolumeId, offset: u64, length: u32, urgent: bool) -> String {
         let at = format!("offset={offset}&length={length}&urgent={urgent}");
-        let url = format!("{}/v1/disks/{disk}/volumes/{volume}/bytes?{at}", self.address);
-        self.http.get(&url, MAX_READ_BYTES, DEADLINE).await
+        format!("{}/v1/disks/{disk}/volumes/{volume}/bytes?{at}", self.address)
     }
 
     /// Fences a replica and answers its tail.

@@ -203,13 +203,22 @@ impl Disk {
             .await
     }
 
-    /// Writes the next part of a copy; `offset` is where the one before ended, and it and the length are whole pages.
+    /// Writes the next part of a copy; `offset` is where the one before ended, and it and the length are whole pages. `part` is
+    /// taken when the disk admits it: after `Busy` it is still there, to be sent again.
     ///
     /// # Errors
     /// `NotTail` (it is not the next part), `NoAppends` (a part failed, or the disk was mounted anew: begin again),
     /// `WrongState`, `OutOfRange`, `InvalidArgument`, …
-    pub async fn copy_write(&self, volume: VolumeId, offset: u64, part: AlignedBuf) -> Result<(), EngineError> {
-        self.call(Lane::Data, move |engine| async move { engine.copy_write(volume, offset, part).await }).await
+    pub async fn copy_write(
+        &self,
+        volume: VolumeId,
+        offset: u64,
+        part: &mut Option<AlignedBuf>,
+    ) -> Result<(), EngineError> {
+        let permit = self.shared.admit(Lane::Data)?;
+        let part = part.take().ok_or_else(|| EngineError::InvalidArgument("there is no part to write".to_owned()))?;
+        let write = move |engine: Rc<Engine>| async move { engine.copy_write(volume, offset, part).await };
+        self.shared.call(permit, Patience::Deadline, write).await
     }
 
     /// Goes on reading a copy back that is written to its end, for about `max_bytes`, and answers how many bytes are left.
@@ -364,7 +373,7 @@ impl Disk {
         F: FnOnce(Rc<Engine>) -> Fut + Send + 'static,
         Fut: Future<Output = Result<T, EngineError>> + 'static,
     {
-        self.shared.call(lane, Patience::Deadline, operation).await
+        self.shared.call(self.shared.admit(lane)?, Patience::Deadline, operation).await
     }
 
     /// For operations that move a whole extent.
@@ -374,6 +383,6 @@ impl Disk {
         F: FnOnce(Rc<Engine>) -> Fut + Send + 'static,
         Fut: Future<Output = Result<T, EngineError>> + 'static,
     {
-        self.shared.call(Lane::Control, Patience::Progress, operation).await
+        self.shared.call(self.shared.admit(Lane::Control)?, Patience::Progress, operation).await
     }
 }

@@ -20,7 +20,7 @@ use crate::error::EngineError;
 use crate::geometry::Geometry;
 use crate::io_error::{Direction, ErrorKind, Place};
 use crate::latency::{Histogram, LatencySnapshot};
-use crate::mailbox::{Lane, Mailbox};
+use crate::mailbox::{Lane, Mailbox, Permit};
 use crate::status::{
     DiskCounters, DiskState, DiskStatus, ErrorCounts, IoErrors, IoPath, OpenOptions, ScrubStatus, Shown, SlotCounts,
 };
@@ -392,10 +392,18 @@ impl Shared {
         EngineError::Busy { disk: self.id, detail }
     }
 
+    /// The right to send an operation.
+    pub(crate) fn admit(&self, lane: Lane) -> Result<Permit, EngineError> {
+        if let Some(reason) = self.stall.reason() {
+            return Err(EngineError::Stalled { disk: self.id, detail: reason });
+        }
+        self.mailbox.admit(lane).ok_or_else(|| self.busy("its queue is full"))
+    }
+
     /// Sends an operation to the thread and awaits its answer, for as long as `patience` allows.
     pub(crate) async fn call<T, F, Fut>(
         self: &Arc<Self>,
-        lane: Lane,
+        permit: Permit,
         patience: Patience,
         operation: F,
     ) -> Result<T, EngineError>
@@ -404,10 +412,6 @@ impl Shared {
         F: FnOnce(Rc<Engine>) -> Fut + Send + 'static,
         Fut: Future<Output = Result<T, EngineError>> + 'static,
     {
-        if let Some(reason) = self.stall.reason() {
-            return Err(EngineError::Stalled { disk: self.id, detail: reason });
-        }
-        let permit = self.mailbox.admit(lane).ok_or_else(|| self.busy("its queue is full"))?;
         let (answer, answered) = oneshot::channel();
         let (shared, deadline) = (self.clone(), self.timing.operation_deadline);
         let limit = Limit { sent_at: self.timing.clock.now(), deadline, patience };

@@ -3,6 +3,8 @@
 //! Pieces are asked for some ahead and written in order; then the copy is read back from the disk, piece by piece, and its
 //! digest compared. Every piece, at the source, written, and read back, waits until the foreground of its disk bears it
 //! (`pace`). What pieces may occupy is bounded over all copies of the node ([`COPY_BYTES`]).
+//!
+//! A piece goes from the socket into one aligned buffer, which the disk then owns.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
@@ -16,7 +18,7 @@ use bytes::Bytes;
 use holdfast_libs_transport::{ApiError, CallError, HttpClient};
 use holdfast_libs_types::{DiskId, VolumeId};
 use holdfast_node_client::{CancelCopy, CopyRequest, NodeClient, Sealed, Source, code};
-use holdfast_node_engine::{Disk, EngineError, ExtentState};
+use holdfast_node_engine::{AlignedBuf, Disk, EngineError, ExtentState};
 use http::StatusCode;
 use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -32,7 +34,7 @@ use crate::routes::json;
 /// Copies that run at once on a node. Each disk takes fewer, so that one that hangs leaves places to the others.
 const MAX_COPIES: usize = 64;
 
-/// Bytes of pieces that were asked for and are not written yet, over all copies of a node.
+/// Bytes of pieces that were asked for and are not written yet, or are being read back, over all copies of a node.
 pub(crate) const COPY_BYTES: usize = 64 << 20;
 
 /// Pieces of one copy that are asked for at once.
@@ -183,7 +185,7 @@ enum CopyFailure {
 /// A piece on its way to the disk.
 struct Piece {
     offset: u64,
-    bytes: Bytes,
+    bytes: AlignedBuf,
     _room: OwnedSemaphorePermit,
 }
 
@@ -274,13 +276,18 @@ impl Copy<'_> {
         async move {
             let since = Instant::now();
             loop {
-                match node.read_for_copy(disk, volume, offset, length, urgent).await {
-                    Ok(bytes) if bytes.len() == length as usize => return Ok(Piece { offset, bytes, _room: room }),
-                    Ok(bytes) => {
-                        let reason = format!("{} bytes instead of {length} at {offset}", bytes.len());
-                        return Err(CopyFailure::Source(reason));
+                // Of no disk's pool: what it takes is bounded by its room.
+                let (mut bytes, mut fits) = (AlignedBuf::with_capacity(length as usize), true);
+                let fill = |piece: &[u8]| fits &= bytes.extend_from_slice(piece).is_ok();
+                match node.read_for_copy(disk, volume, offset, length, urgent, fill).await {
+                    Ok(()) if fits && bytes.len() == length as usize => {
+                        return Ok(Piece { offset, bytes, _room: room });
                     }
-                    Err(CallError::Api(error)) if error.code == code::BUSY && since.elapsed() < BUSY_LIMIT => {
+                    Ok(()) => {
+                        let much = if fits { format!("{} bytes", bytes.len()) } else { "more bytes".to_owned() };
+                        return Err(CopyFailure::Source(format!("{much} instead of {length} at {offset}")));
+                    }
+                    Err(CallError::Api(error)) if is_worth_waiting(&error, since) => {
                         tokio::time::sleep(BUSY_WAIT).await;
                     }
                     Err(error) => return Err(CopyFailure::Source(error.to_string())),
@@ -290,31 +297,37 @@ impl Copy<'_> {
     }
 
     async fn write(&self, piece: Piece) -> Result<(), ApiError> {
-        let (engine, volume) = (self.disk.engine(), self.order.volume);
-        let bytes = piece.bytes.len() as u64;
-        let once = || async {
-            let io = async {
-                let mut buffer = engine.buffer(piece.bytes.len()).map_err(|error| refusal(&error))?;
-                buffer.extend_from_slice(&piece.bytes).map_err(|error| ApiError::internal(error.to_string()))?;
-                engine.copy_write(volume, piece.offset, buffer).await.map_err(|error| refusal(&error))
+        let (engine, volume, length) = (self.disk.engine(), self.order.volume, piece.bytes.len() as u64);
+        let (mut part, since) = (Some(piece.bytes), Instant::now());
+        loop {
+            let write = async {
+                let written = engine.copy_write(volume, piece.offset, &mut part).await;
+                written.map_err(|error| refusal(&error))
             };
-            self.disk.background(self.order.urgent, bytes, io).await
-        };
-        while_busy(once).await
+            match self.disk.background(self.order.urgent, length, write).await {
+                Err(error) if is_worth_waiting(&error, since) => tokio::time::sleep(BUSY_WAIT).await,
+                answered => return answered,
+            }
+        }
     }
 
     /// Reads the copy back and compares it.
     async fn read_back(&self) -> Result<(), CopyFailure> {
         let (engine, volume, urgent) = (self.disk.engine(), self.order.volume, self.order.urgent);
+        let mut since = Instant::now();
         loop {
             let bytes = self.disk.pace.piece_bytes();
-            let step = || {
-                self.disk.background(urgent, bytes, async {
-                    engine.read_back_copy(volume, bytes).await.map_err(|error| refusal(&error))
-                })
-            };
-            if while_busy(step).await.map_err(CopyFailure::Here)? == 0 {
-                break;
+            // All that it wrote is written: it holds no other room.
+            let room = self.copies.bytes.acquire_many(bytes as u32).await;
+            let step = async { engine.read_back_copy(volume, bytes).await.map_err(|error| refusal(&error)) };
+            match self.disk.background(urgent, bytes, step).await {
+                Ok(0) => break,
+                Ok(_) => since = Instant::now(),
+                Err(error) if is_worth_waiting(&error, since) => {
+                    drop(room);
+                    tokio::time::sleep(BUSY_WAIT).await;
+                }
+                Err(error) => return Err(CopyFailure::Here(error)),
             }
         }
         match engine.finish_copy(volume).await {
@@ -325,18 +338,7 @@ impl Copy<'_> {
     }
 }
 
-/// Tries again while the disk is busy, for a while.
-async fn while_busy<T, F>(once: impl Fn() -> F) -> Result<T, ApiError>
-where
-    F: Future<Output = Result<T, ApiError>>,
-{
-    let since = Instant::now();
-    loop {
-        match once().await {
-            Err(error) if error.code == code::BUSY && since.elapsed() < BUSY_LIMIT => {
-                tokio::time::sleep(BUSY_WAIT).await;
-            }
-            answered => return answered,
-        }
-    }
+/// Whether who is busy is asked again.
+fn is_worth_waiting(error: &ApiError, since: Instant) -> bool {
+    error.code == code::BUSY && since.elapsed() < BUSY_LIMIT
 }

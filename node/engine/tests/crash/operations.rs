@@ -392,7 +392,7 @@ async fn copy_all(disk: &Disk, id: VolumeId, bytes: &[u8], digest: [u8; 32]) -> 
         begun => begun?,
     }
     for (n, part) in bytes.chunks(8192).enumerate() {
-        disk.copy_write(id, n as u64 * 8192, aligned(part)).await?;
+        disk.copy_write(id, n as u64 * 8192, &mut Some(aligned(part))).await?;
     }
     disk.finish_copy(id).await
 }

@@ -43,6 +43,35 @@ fn a_full_queue_answers_busy_at_once_and_still_lets_orders_in() {
 }
 
 #[test]
+fn a_part_of_a_copy_that_finds_the_queue_full_stays_with_its_sender_and_can_be_sent_again() {
+    let mut bench = Bench::new(1);
+    bench.create(volume(2));
+    bench.append(volume(2), &[3000]);
+    let (bytes, _) = batch(volume(1), EPOCH, 0, 0, &[vec![1; 9000]]);
+    let length = bytes.len() as u64;
+    bench.run(|disk| async move { disk.begin_copy(volume(1), EPOCH, length, [0; 32]).await }).unwrap();
+    let disk = bench.handle();
+    let read = || -> Answer<bytes::Bytes> {
+        let disk = disk.clone();
+        Box::pin(async move { disk.read(volume(2), 0, 100).await })
+    };
+    let reads: Vec<_> =
+        std::iter::repeat_with(read).map_while(|mut read| poll_once(&mut read).is_pending().then_some(read)).collect();
+    let mut part = Some(aligned(&bytes));
+    let refused =
+        std::pin::pin!(disk.copy_write(volume(1), 0, &mut part)).poll(&mut Context::from_waker(Waker::noop()));
+    assert!(matches!(refused, Poll::Ready(Err(EngineError::Busy { .. }))), "{refused:?}");
+    assert_eq!(part.as_deref(), Some(&bytes[..]));
+    for read in reads {
+        drive(&mut bench.engine, read).unwrap();
+    }
+    drive(&mut bench.engine, disk.copy_write(volume(1), 0, &mut part)).unwrap();
+    assert!(part.is_none());
+    let left = bench.run(|disk| async move { disk.read_back_copy(volume(1), 4096).await }).unwrap();
+    assert_eq!(left, length - 4096);
+}
+
+#[test]
 fn appends_to_different_volumes_are_on_the_disk_at_once_and_to_one_volume_one_by_one() {
     let mut bench = Bench::new(2);
     let (mut first, mut second) = (Vec::new(), Vec::new());
@@ -246,7 +275,7 @@ fn a_slot_that_was_freed_and_taken_again_has_a_new_generation_and_shows_nothing_
     let (bytes, _) = batch(volume(1), EPOCH, 0, 0, &[vec![1; 9000]]);
     let part = aligned(&bytes);
     bench.run(|disk| async move { disk.begin_copy(volume(1), EPOCH, 12_288, [0; 32]).await }).unwrap();
-    bench.run(|disk| async move { disk.copy_write(volume(1), 0, part).await }).unwrap();
+    bench.run(|disk| async move { disk.copy_write(volume(1), 0, &mut Some(part)).await }).unwrap();
     let error = bench.run(|disk| async move { disk.finish_copy(volume(1)).await }).unwrap_err();
     assert!(matches!(error, EngineError::CopyMismatch { .. }), "{error}");
     bench.run(|disk| async move { disk.abort_copy(volume(1)).await }).unwrap();
@@ -277,7 +306,7 @@ fn a_copy_whose_seal_could_not_be_written_is_not_written_over_until_it_is_begun_
         |bench: &mut Bench| bench.run(|disk| async move { disk.begin_copy(volume(1), EPOCH, length, digest).await });
     let write = |bench: &mut Bench| {
         let part = aligned(&bytes);
-        bench.run(|disk| async move { disk.copy_write(volume(1), 0, part).await })
+        bench.run(|disk| async move { disk.copy_write(volume(1), 0, &mut Some(part)).await })
     };
     let finish = |bench: &mut Bench| bench.run(|disk| async move { disk.finish_copy(volume(1)).await });
     begin(&mut bench).unwrap();

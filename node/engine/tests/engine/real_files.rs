@@ -81,10 +81,10 @@ fn a_copy_is_served_only_once_it_was_read_back_and_is_right() {
         block_on(to.begin_copy(v, EPOCH, length, digest)).unwrap();
         assert!(matches!(block_on(to.read(v, 0, 1)).unwrap_err(), EngineError::WrongState { .. }));
         let bytes = block_on(from.read(v, 0, length as u32)).unwrap();
-        block_on(to.copy_write(v, 0, aligned(&bytes[..8192]))).unwrap();
+        block_on(to.copy_write(v, 0, &mut Some(aligned(&bytes[..8192])))).unwrap();
         let error = block_on(to.finish_copy(v)).unwrap_err();
         assert!(matches!(error, EngineError::TooShort { tail: 8192, .. }), "{error}");
-        block_on(to.copy_write(v, 8192, aligned(&bytes[8192..]))).unwrap();
+        block_on(to.copy_write(v, 8192, &mut Some(aligned(&bytes[8192..])))).unwrap();
         block_on(to.finish_copy(v)).unwrap();
         block_on(to.finish_copy(v)).unwrap();
         let (offset, len) = records[0];

@@ -151,7 +151,7 @@ fn begin_copy(bench: &mut Bench, n: u8, bytes: &[u8]) {
     let (length, digest) = (bytes.len() as u64, sha2::Sha256::digest(bytes).into());
     let part = aligned(bytes);
     bench.run(|disk| async move { disk.begin_copy(volume(n), EPOCH, length, digest).await }).unwrap();
-    bench.run(|disk| async move { disk.copy_write(volume(n), 0, part).await }).unwrap();
+    bench.run(|disk| async move { disk.copy_write(volume(n), 0, &mut Some(part)).await }).unwrap();
 }
 
 fn round(bench: &mut Bench, step_bytes: u64) -> Vec<Finding> {
@@ -598,7 +598,7 @@ fn a_scrub_finds_nothing_while_volumes_are_written_sealed_copied_and_erased_besi
                 let bytes = vec![9; 40_960];
                 for _ in 0..3 {
                     disk.begin_copy(volume(99), EPOCH, 40_960, sha2::Sha256::digest(&bytes).into()).await.unwrap();
-                    disk.copy_write(volume(99), 0, aligned(&bytes)).await.unwrap();
+                    disk.copy_write(volume(99), 0, &mut Some(aligned(&bytes))).await.unwrap();
                     disk.abort_copy(volume(99)).await.unwrap();
                 }
             }

@@ -373,7 +373,7 @@ fn a_slot_is_reset_before_it_is_taken_whatever_was_left_in_it() {
     let (bytes, _) = batch(volume(1), EPOCH, 0, 0, &[vec![1; 9000]]);
     bench.run(|disk| async move { disk.begin_copy(volume(1), EPOCH, 12_288, [0; 32]).await }).unwrap();
     let part = aligned(&bytes);
-    bench.run(|disk| async move { disk.copy_write(volume(1), 0, part).await }).unwrap();
+    bench.run(|disk| async move { disk.copy_write(volume(1), 0, &mut Some(part)).await }).unwrap();
     let slot = bench.slot(volume(1));
     // It becomes free in the table, and its headers cannot say so.
     bench.disk.borrow_mut().make_unwritable(bench.engine.header_range(slot));
@@ -398,7 +398,7 @@ fn the_parts_of_a_copy_come_in_order_and_a_copy_that_is_begun_anew_is_empty() {
     };
     let write = |bench: &mut Bench, at: usize, end: usize| {
         let part = aligned(&bytes[at..end]);
-        bench.run(|disk| async move { disk.copy_write(volume(1), at as u64, part).await })
+        bench.run(|disk| async move { disk.copy_write(volume(1), at as u64, &mut Some(part)).await })
     };
     begin(&mut bench);
     write(&mut bench, 0, 8192).unwrap();

@@ -306,5 +306,5 @@ fn begin_copy(bench: &mut Bench, n: u8) {
     let part = aligned(&bytes);
     let disk = bench.handle();
     drive(&mut bench.engine, disk.begin_copy(volume(n), EPOCH, length, digest)).unwrap();
-    drive(&mut bench.engine, disk.copy_write(volume(n), 0, part)).unwrap();
+    drive(&mut bench.engine, disk.copy_write(volume(n), 0, &mut Some(part))).unwrap();
 }
