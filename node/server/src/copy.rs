@@ -34,7 +34,8 @@ use crate::routes::json;
 /// Copies that run at once on a node. Each disk takes fewer, so that one that hangs leaves places to the others.
 const MAX_COPIES: usize = 64;
 
-/// Bytes of pieces that were asked for and are not written yet, or are being read back, over all copies of a node.
+/// Bytes of pieces that were asked for and are not written yet, or are being read back, over all copies of a node. What a disk
+/// that hangs was given to write stays with it and counts no more, so that it keeps no other disk's copies waiting.
 pub(crate) const COPY_BYTES: usize = 64 << 20;
 
 /// Pieces of one copy that are asked for at once.

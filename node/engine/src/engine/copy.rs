@@ -101,7 +101,10 @@ impl Engine {
             return self.refuse_damaged(slot);
         }
         self.require_copying(slot, &header)?;
-        let (_, back) = self.read_back(slot, &header, u64::MAX).await?;
+        let (_, back) = {
+            let _alone = self.scan_lock.lock().await;
+            self.read_back(slot, &header, u64::MAX).await?
+        };
         let (found, footer) = back.end();
         if found != header.digest {
             return Err(EngineError::CopyMismatch { volume, found: hex(&found), expected: hex(&header.digest) });
@@ -123,7 +126,7 @@ impl Engine {
     }
 
     /// Goes on reading back a copy that is written to its end, for `max_bytes`; answers how many bytes are left. What was read
-    /// back counts until the copy is written to, or begun, anew.
+    /// back counts until the copy is written to, or begun, anew. Not alone: the caller bounds the load of several copies.
     pub(crate) async fn read_back_copy(&self, volume: VolumeId, max_bytes: u64) -> Result<u64, EngineError> {
         self.shared.writable()?;
         let (slot, _guard, header) = self.lock_copy(volume).await?;
@@ -150,10 +153,7 @@ impl Engine {
         }
         let mut back = begun.unwrap_or_else(|| Box::new(ReadBack::new(header.volume)));
         let end = back.at.saturating_add(max_bytes).min(header.length);
-        let read = {
-            let _alone = self.scan_lock.lock().await;
-            self.read_on(slot, &mut back, end).await
-        };
+        let read = self.read_on(slot, &mut back, end).await;
         read.map_err(|error| self.damaged(slot, header.volume, back.at, format!("cannot be read back: {error}")))?;
         Ok((header.length - back.at, back))
     }

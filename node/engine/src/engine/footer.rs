@@ -10,6 +10,7 @@ use holdfast_libs_types::VolumeId;
 use sha2::{Digest, Sha256};
 
 use super::Engine;
+use super::scan::MANY_READS;
 use crate::buffer::AlignedBuf;
 use crate::error::{EngineError, ExtentState};
 use crate::footer::{Footer, FooterBuilder, FooterError, FooterOf, FooterShape, RecordRow, Trailer};
@@ -46,7 +47,7 @@ impl Engine {
             footer.update(bytes);
             *at += bytes.len() as u64;
         };
-        self.read_range(slot, begin..end, see).await
+        self.read_range(slot, begin..end, MANY_READS, see).await
     }
 
     /// Writes the footer of the extent that `sealed` describes behind all that was ever written to it, which reaches to

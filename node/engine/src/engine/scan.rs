@@ -31,6 +31,10 @@ const READ_AHEAD: usize = 3;
 /// The same for walks that must not get in the way of anybody.
 pub(super) const ONE_READ: usize = 1;
 
+/// The same for copies that are read back, whose caller says how much at a time: beside writes of some MiB each, a few small
+/// reads get little of the disk.
+pub(super) const MANY_READS: usize = 16;
+
 /// Is shown all bytes of a walk, in order.
 pub(super) type See<'a> = &'a mut dyn FnMut(&[u8]);
 
@@ -181,17 +185,18 @@ impl Engine {
 
     /// Shows `[0, length)` to `see`, as it stands on the disk.
     pub(super) async fn read_through(&self, slot: u32, length: u64, see: impl FnMut(&[u8])) -> std::io::Result<()> {
-        self.read_range(slot, 0..length, see).await
+        self.read_range(slot, 0..length, READ_AHEAD, see).await
     }
 
-    /// Shows all bytes of a range, in order.
+    /// Shows all bytes of a range, in order, with `ahead` reads in flight at most.
     pub(super) async fn read_range(
         &self,
         slot: u32,
         range: std::ops::Range<u64>,
+        ahead: usize,
         mut see: impl FnMut(&[u8]),
     ) -> std::io::Result<()> {
-        let mut chunks = Chunks::new(self, slot, range.start, range.end);
+        let mut chunks = Chunks { ahead, ..Chunks::new(self, slot, range.start, range.end) };
         while let Some((_, chunk)) = chunks.next().await {
             see(&chunk?[..]);
         }

@@ -103,6 +103,29 @@ fn appends_to_different_volumes_are_on_the_disk_at_once_and_to_one_volume_one_by
 }
 
 #[test]
+fn copies_to_one_disk_are_read_back_at_once() {
+    let mut bench = Bench::new(2);
+    let length: u64 = 640 << 10;
+    let mut all: Vec<Answer<u64>> = Vec::new();
+    for n in 1..=2 {
+        bench.run(|disk| async move { disk.begin_copy(volume(n), EPOCH, length, [0; 32]).await }).unwrap();
+        let mut part = Some(aligned(&vec![n; length as usize]));
+        bench.run(|disk| async move { disk.copy_write(volume(n), 0, &mut part).await }).unwrap();
+        let disk = bench.handle();
+        all.push(Box::pin(async move { disk.read_back_copy(volume(n), u64::MAX).await }));
+    }
+    for read_back in &mut all {
+        assert!(poll_once(read_back).is_pending());
+    }
+    bench.engine.turn();
+    // Three reads of each, and one of the six has completed in this turn.
+    assert_eq!(bench.disk.borrow().in_flight(), 5);
+    for read_back in all {
+        assert_eq!(drive(&mut bench.engine, read_back).unwrap(), 0, "nothing is left");
+    }
+}
+
+#[test]
 fn a_repeat_of_the_append_in_flight_waits_for_it_and_is_acknowledged() {
     let mut bench = Bench::new(3);
     bench.create(volume(1));
