@@ -272,7 +272,8 @@ pub enum BenchCommand {
     ///
     /// Fills the cell, then removes the file of one disk after the other, each in another zone: run it on a cell made for it, for
     /// example `holdfast dev --nodes 9 --disks 1 --no-clients`. MB are 10^6 bytes a second of data that has all replicas
-    /// again; fio's are what it writes durably while it reads as much. `p99_ratio` is the clients' 99th percentile during the
+    /// again; fio's are what it writes durably while it reads as much, and `2_reads` while it reads twice as much, as a repair
+    /// does whose disks share a device. `p99_ratio` is the clients' 99th percentile during the
     /// repair over that before the loss.
     Repair(BenchRepair),
     /// The storage engine on a disk, with fio doing the same I/O interleaved

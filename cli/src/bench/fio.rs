@@ -18,13 +18,15 @@ pub struct Job {
     durable: bool,
     /// Whether the file is written before the clock runs.
     written_before: bool,
+    /// Of a job that reads and writes, how much of it reads.
+    read_percent: u32,
 }
 
 impl Job {
     /// Sequential writes into a file that does not exist yet; `count` of them.
     pub fn writes(block_bytes: usize, depth: u64, count: usize) -> Self {
         let (pattern, file_bytes) = ("write", None);
-        Self { pattern, block_bytes, depth, count, file_bytes, durable: false, written_before: false }
+        Self { pattern, block_bytes, depth, count, file_bytes, durable: false, written_before: false, read_percent: 50 }
     }
 
     /// The same, each durable when it completes (O_DSYNC), into space that is allocated and was never written.
@@ -40,6 +42,11 @@ impl Job {
     /// Reads and durable writes at once, half of them each, in sequence, on a file that was written before; `count` in all.
     pub fn reads_and_writes(block_bytes: usize, depth: u64, count: usize) -> Self {
         Self { pattern: "rw", ..Self::durable_overwrites(block_bytes, depth, count) }
+    }
+
+    /// As [`Job::reads_and_writes`], but two reads for each write.
+    pub fn reads_and_writes_2_to_1(block_bytes: usize, depth: u64, count: usize) -> Self {
+        Self { read_percent: 67, ..Self::reads_and_writes(block_bytes, depth, count) }
     }
 
     /// Reads at random blocks of the first `file_bytes` of a file that is there.
@@ -70,6 +77,9 @@ impl Job {
             "--norandommap".to_owned(),
             "--randrepeat=0".to_owned(),
         ];
+        if self.pattern == "rw" {
+            options.push(format!("--rwmixread={}", self.read_percent));
+        }
         if self.durable {
             options.push("--sync=dsync".to_owned());
         }

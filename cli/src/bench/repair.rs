@@ -3,7 +3,8 @@
 //!
 //! The cell is filled until each disk holds the wanted bytes. Then, round after round, the file of one disk is removed, in
 //! another zone each time, and the clock runs from the first copy until everything has all its replicas. Before each loss fio
-//! reads and writes at once on the same file system, durably, in the same sizes. Rounds without foreground come first, then one
+//! reads and writes at once on the same file system, durably, in the same sizes: as much read as written; and twice as much, as
+//! a repair on one device does, which reads every byte at its source and once more where it was written. Rounds without foreground come first, then one
 //! with clients that put and get blocks at a fixed rate, whose latencies before the loss and during the repair are compared.
 
 use std::collections::BTreeSet;
@@ -68,13 +69,16 @@ pub async fn run(options: BenchRepair) -> anyhow::Result<()> {
     let mut figures = Figures::default();
     for number in 1..=options.rounds {
         eprintln!("round {number} of {} without foreground", options.rounds);
-        let fio = fio_at(&folder)?;
+        let fio = fio_at(&folder, &FioJob::reads_and_writes(4 << 20, 8, 512))?;
+        let alike = fio_at(&folder, &FioJob::reads_and_writes_2_to_1(4 << 20, 8, 512))?;
         let (bytes, seconds) = bench.lose_a_disk().await?;
         let rate = bytes as f64 / 1e6 / seconds;
         figures.add("repaired_gb", bytes as f64 / 1e9);
         figures.add("repair_mb_s", rate);
         figures.add("fio_mb_s", fio);
         figures.add("repair_to_fio", rate / fio);
+        figures.add("fio_2_reads_mb_s", alike);
+        figures.add("repair_to_fio_2_reads", rate / alike);
     }
     if options.ops > 0 {
         eprintln!("a round with foreground");
@@ -88,10 +92,10 @@ pub async fn run(options: BenchRepair) -> anyhow::Result<()> {
     }
 }
 
-/// 10^6 bytes a second that fio writes, durably, while it reads as many, on the file system of the cell.
-fn fio_at(folder: &Path) -> anyhow::Result<f64> {
+/// 10^6 bytes a second that fio writes on the file system of the cell.
+fn fio_at(folder: &Path, job: &FioJob) -> anyhow::Result<f64> {
     let file = folder.join("bench-fio.tmp");
-    let outcome = fio::run(&file, &FioJob::reads_and_writes(4 << 20, 8, 512));
+    let outcome = fio::run(&file, job);
     std::fs::remove_file(&file).with_context(|| format!("cannot remove {}", file.display()))?;
     Ok(outcome?.mb_s)
 }
