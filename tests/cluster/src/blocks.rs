@@ -120,6 +120,30 @@ pub fn random_block(seed: u64, max_bytes: usize) -> Bytes {
     Bytes::from(block)
 }
 
+/// Puts `count` random blocks of `seed`, of at most `max_bytes`, eight at once; all of them are acknowledged.
+///
+/// # Errors
+/// The first put that fails.
+pub async fn put_random(blocks: &Blocks, seed: u64, count: u64, max_bytes: usize) -> anyhow::Result<Vec<BlockHash>> {
+    const WRITERS: u64 = 8;
+    let mut writers = tokio::task::JoinSet::new();
+    for writer in 0..WRITERS {
+        let blocks = blocks.clone();
+        writers.spawn(async move {
+            let mut hashes = Vec::new();
+            for number in (writer..count).step_by(WRITERS as usize) {
+                hashes.push(blocks.put(&random_block(seed + number, max_bytes)).await?);
+            }
+            anyhow::Ok(hashes)
+        });
+    }
+    let mut hashes = Vec::new();
+    while let Some(ended) = writers.join_next().await {
+        hashes.extend(ended??);
+    }
+    Ok(hashes)
+}
+
 /// What was acknowledged, kept outside the cell's folder.
 #[derive(Debug)]
 pub struct Oracle {

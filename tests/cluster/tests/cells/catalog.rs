@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use holdfast_libs_transport::Role;
 use holdfast_libs_types::{BlockHash, DiskId, InstanceId, VolumeId};
 use holdfast_node_client::{ExtentInfo, ExtentState, NodeClient};
-use holdfast_tests_cluster::blocks::{Blocks, random_block};
+use holdfast_tests_cluster::blocks::{Blocks, put_random, random_block};
 use holdfast_tests_cluster::cell::Cell;
 use holdfast_tests_cluster::{seed, wait_for};
 use holdfast_volume_manager_client::{LeaseRequest, VolumeManagerClient, VolumeRow};
@@ -19,26 +19,6 @@ const MAX_BYTES: usize = 512 * 1024;
 fn volume_manager(cell: &Cell, blocks: &Blocks, role: Role) -> anyhow::Result<VolumeManagerClient> {
     let address = cell.dev_json()?["volume_manager"].as_str().context("no volume manager")?.to_owned();
     Ok(VolumeManagerClient::new(blocks.service(role), address))
-}
-
-/// Puts blocks, eight at once; answers what was acknowledged, which must be all.
-async fn put(blocks: &Blocks, seed: u64, count: u64, max_bytes: usize) -> anyhow::Result<Vec<BlockHash>> {
-    let mut tasks = tokio::task::JoinSet::new();
-    for writer in 0..8 {
-        let blocks = blocks.clone();
-        tasks.spawn(async move {
-            let mut hashes = Vec::new();
-            for number in 0..count / 8 {
-                hashes.push(blocks.put(&random_block(seed + (writer << 32) + number, max_bytes)).await?);
-            }
-            anyhow::Ok(hashes)
-        });
-    }
-    let mut hashes = Vec::new();
-    while let Some(ended) = tasks.join_next().await {
-        hashes.extend(ended??);
-    }
-    Ok(hashes)
 }
 
 async fn read_all(blocks: &Blocks, hashes: &[BlockHash]) -> anyhow::Result<()> {
@@ -74,7 +54,7 @@ fn a_deleted_catalog_is_made_again_from_the_disks_with_every_acknowledged_block(
     let runtime = Runtime::new()?;
     let mut cell = Cell::start("lost-catalog-", &["--no-clients"])?;
     let blocks = Blocks::of(&cell)?;
-    let mut hashes = runtime.block_on(put(&blocks, seed, 400, MAX_BYTES))?;
+    let mut hashes = runtime.block_on(put_random(&blocks, seed, 400, MAX_BYTES))?;
     // The frontend's volumes are sealed when nobody renews their leases any more.
     cell.signal("frontend", Signal::SIGKILL)?;
     let manager = volume_manager(&cell, &blocks, Role::Admin)?;
@@ -93,7 +73,7 @@ fn a_deleted_catalog_is_made_again_from_the_disks_with_every_acknowledged_block(
             Err(error) => Err(error.to_string()),
         })
     })?;
-    hashes.extend(runtime.block_on(put(&blocks, seed + 1000, 200, MAX_BYTES))?);
+    hashes.extend(runtime.block_on(put_random(&blocks, seed + 1000, 200, MAX_BYTES))?);
     let before = runtime.block_on(manager.volumes())?;
     let (sealed, open) = (in_state(&before, "sealed").count(), in_state(&before, "open").count());
     assert!(sealed >= 2 && open >= 1, "{sealed} sealed, {open} open");
@@ -131,7 +111,7 @@ fn a_deleted_catalog_is_made_again_from_the_disks_with_every_acknowledged_block(
     assert!(extents_before.keys().all(|place| all.get(place).is_some_and(|at| at.state != ExtentState::Trashed)));
 
     // In service again, and protected.
-    hashes.extend(runtime.block_on(put(&blocks, seed + 2000, 80, MAX_BYTES))?);
+    hashes.extend(runtime.block_on(put_random(&blocks, seed + 2000, 80, MAX_BYTES))?);
     runtime.block_on(read_all(&blocks, &hashes))?;
     cell.wait_protected(Duration::from_secs(120))?;
     println!("{} blocks acknowledged, {sealed} volumes sealed and {open} open before, none lost", hashes.len());
@@ -146,7 +126,7 @@ fn with_the_volume_manager_dead_every_read_is_served_and_writes_until_the_leased
     let runtime = Runtime::new()?;
     let mut cell = Cell::start("no-manager-", &["--no-clients"])?;
     let blocks = Blocks::of(&cell)?;
-    let mut hashes = runtime.block_on(put(&blocks, seed, 80, MAX_BYTES))?;
+    let mut hashes = runtime.block_on(put_random(&blocks, seed, 80, MAX_BYTES))?;
     let volumes = runtime.block_on(volume_manager(&cell, &blocks, Role::Admin)?.volumes())?;
     let open = in_state(&volumes, "open").count();
     assert!(open >= 1);

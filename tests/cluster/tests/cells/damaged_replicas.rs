@@ -11,7 +11,7 @@ use holdfast_libs_transport::{CallError, Role};
 use holdfast_libs_types::record::{RECORD_HEADER_BYTES, RecordHeader};
 use holdfast_libs_types::{BlockHash, DiskId, VolumeId};
 use holdfast_node_client::NodeClient;
-use holdfast_tests_cluster::blocks::{Blocks, random_block};
+use holdfast_tests_cluster::blocks::{Blocks, put_random};
 use holdfast_tests_cluster::cell::Cell;
 use holdfast_tests_cluster::disks::written_parts;
 use holdfast_tests_cluster::replicas::{compare_replicas, volume_manager};
@@ -20,31 +20,14 @@ use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 use serde_json::Value;
 
-async fn put_many(blocks: &Blocks, count: u64, seed: u64) -> anyhow::Result<Vec<BlockHash>> {
-    let mut tasks = tokio::task::JoinSet::new();
-    for writer in 0..8 {
-        let blocks = blocks.clone();
-        tasks.spawn(async move {
-            let mut hashes = Vec::new();
-            for number in 0..count / 8 {
-                hashes.push(blocks.put(&random_block(seed + (writer << 32) + number, 256 * 1024)).await?);
-            }
-            anyhow::Ok(hashes)
-        });
-    }
-    let mut hashes = Vec::new();
-    while let Some(ended) = tasks.join_next().await {
-        hashes.extend(ended??);
-    }
-    Ok(hashes)
-}
+const MAX_BYTES: usize = 256 * 1024;
 
 #[test]
 fn a_lost_disk_file_is_noticed_and_every_volume_gets_three_replicas_again() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
     let cell = Cell::start("lost-disk-", &["--no-clients"])?;
     let blocks = Blocks::of(&cell)?;
-    let hashes = runtime.block_on(put_many(&blocks, 1600, seed(3)))?;
+    let hashes = runtime.block_on(put_random(&blocks, seed(3), 1600, MAX_BYTES))?;
     let before = runtime.block_on(volume_manager(&cell, &blocks)?.volumes())?;
     let victim = before.iter().flat_map(|volume| &volume.replicas).next().context("no replica anywhere")?.disk;
     let status = cell.json(&["admin", "status"])?;
@@ -135,7 +118,7 @@ fn flipped_bits_are_detected_and_never_served() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
     let cell = Cell::start("flips-", &["--no-clients", "--set", "frontend.cache.bytes=0"])?;
     let blocks = Blocks::of(&cell)?;
-    let hashes: BTreeSet<_> = runtime.block_on(put_many(&blocks, 400, seed))?.into_iter().collect();
+    let hashes: BTreeSet<_> = runtime.block_on(put_random(&blocks, seed, 400, MAX_BYTES))?.into_iter().collect();
     let places: Vec<Place> = records(&cell)?.into_iter().filter(|place| hashes.contains(&place.hash)).collect();
     assert_eq!(places.len(), hashes.len() * 3, "three records of every block");
 
