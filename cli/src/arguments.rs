@@ -273,8 +273,9 @@ pub enum BenchCommand {
     /// Fills the cell, then removes the file of one disk after the other, each in another zone: run it on a cell made for it, for
     /// example `holdfast dev --nodes 9 --disks 1 --no-clients`. MB are 10^6 bytes a second of data that has all replicas
     /// again; fio's are what it writes durably while it reads as much, and `2_reads` while it reads twice as much, as a repair
-    /// does whose disks share a device. `p99_ratio` is the clients' 99th percentile during the
-    /// repair over that before the loss.
+    /// does whose disks share a device. In a round with foreground, clients put and get blocks of 64 KiB for 30 s, then a disk is
+    /// lost: `p99_ratio` is their 99th percentile during its repair over that before the loss, `put_p99_ratio` and
+    /// `get_p99_ratio` are the same of puts and gets alone, `foreground_repair_mb_s` is the rate that the repair reached.
     Repair(BenchRepair),
     /// The storage engine on a disk, with fio doing the same I/O interleaved
     ///
@@ -312,12 +313,15 @@ pub struct BenchDisk {
 #[derive(Args)]
 pub struct BenchRepair {
     /// Losses without foreground, each in a zone of its own; every figure is the median over them
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=100))]
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(0..=100))]
     pub rounds: u32,
+    /// Losses with foreground after those, each in a zone of its own too
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=100))]
+    pub foreground_rounds: u32,
     /// Data that each disk holds before
     #[arg(long, value_name = "SIZE", default_value = "4GiB")]
     pub disk_bytes: ByteSize,
-    /// Puts and gets a second in a last round with foreground; 0 leaves it out
+    /// Puts and gets a second in rounds with foreground; 0 leaves those out
     #[arg(long, default_value_t = 100)]
     pub ops: u32,
     /// The files of disks may be removed

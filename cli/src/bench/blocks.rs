@@ -105,18 +105,19 @@ async fn round(cell: &Arc<Cell>, options: &BenchBlocks, folder: &Path) -> anyhow
 
 /// Puts `count` new blocks of `size` bytes, then gets them in random order; answers the seconds of both.
 async fn cycle(cell: &Arc<Cell>, clients: u16, count: usize, size: usize) -> anyhow::Result<(f64, f64)> {
-    let mut random = SmallRng::seed_from_u64(rand::random());
-    let mut blocks = Vec::with_capacity(count);
-    for _ in 0..count {
-        let mut block = vec![0; size];
-        random.fill_bytes(&mut block);
-        blocks.push((BlockHash::of(&block), Bytes::from(block)));
-    }
+    let blocks: Vec<_> = std::iter::repeat_with(|| new_block(size)).take(count).collect();
     let puts: Vec<_> = blocks.iter().map(|(hash, block)| Job::new(cell, Method::Put, *hash, block.clone())).collect();
     let mut gets: Vec<_> =
         blocks.iter().map(|(hash, block)| Job::new(cell, Method::Get, *hash, block.clone())).collect();
-    gets.shuffle(&mut random);
+    gets.shuffle(&mut rand::rng());
     Ok((work(cell, clients, puts).await?, work(cell, clients, gets).await?))
+}
+
+/// A random block of so many bytes, and its name.
+pub fn new_block(size: usize) -> (BlockHash, Bytes) {
+    let mut block = vec![0; size];
+    SmallRng::seed_from_u64(rand::random()).fill_bytes(&mut block);
+    (BlockHash::of(&block), Bytes::from(block))
 }
 
 pub struct Job {

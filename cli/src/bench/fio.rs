@@ -18,7 +18,7 @@ pub struct Job {
     durable: bool,
     /// Whether the file is written before the clock runs.
     written_before: bool,
-    /// Of a job that reads and writes, how much of it reads.
+    /// How many of the operations of a job that reads and writes are reads.
     read_percent: u32,
 }
 
@@ -26,7 +26,7 @@ impl Job {
     /// Sequential writes into a file that does not exist yet; `count` of them.
     pub fn writes(block_bytes: usize, depth: u64, count: usize) -> Self {
         let (pattern, file_bytes) = ("write", None);
-        Self { pattern, block_bytes, depth, count, file_bytes, durable: false, written_before: false, read_percent: 50 }
+        Self { pattern, block_bytes, depth, count, file_bytes, durable: false, written_before: false, read_percent: 0 }
     }
 
     /// The same, each durable when it completes (O_DSYNC), into space that is allocated and was never written.
@@ -39,14 +39,9 @@ impl Job {
         Self { written_before: true, ..Self::durable_writes(block_bytes, depth, count) }
     }
 
-    /// Reads and durable writes at once, half of them each, in sequence, on a file that was written before; `count` in all.
-    pub fn reads_and_writes(block_bytes: usize, depth: u64, count: usize) -> Self {
-        Self { pattern: "rw", ..Self::durable_overwrites(block_bytes, depth, count) }
-    }
-
-    /// As [`Job::reads_and_writes`], but two reads for each write.
-    pub fn reads_and_writes_2_to_1(block_bytes: usize, depth: u64, count: usize) -> Self {
-        Self { read_percent: 67, ..Self::reads_and_writes(block_bytes, depth, count) }
+    /// Reads and durable writes at once, in sequence, on a file that was written before; `count` in all, so many of them reads.
+    pub fn reads_and_writes(block_bytes: usize, depth: u64, count: usize, read_percent: u32) -> Self {
+        Self { pattern: "rw", read_percent, ..Self::durable_overwrites(block_bytes, depth, count) }
     }
 
     /// Reads at random blocks of the first `file_bytes` of a file that is there.

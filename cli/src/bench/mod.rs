@@ -3,6 +3,7 @@
 mod blocks;
 mod disk;
 mod fio;
+mod foreground;
 mod processes;
 mod repair;
 mod rounds;

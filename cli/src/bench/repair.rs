@@ -2,15 +2,16 @@
 //! device, and what clients feel of it.
 //!
 //! The cell is filled until each disk holds the wanted bytes. Then, round after round, the file of one disk is removed, in
-//! another zone each time, and the clock runs from the first copy until everything has all its replicas. Before each loss fio
-//! reads and writes at once on the same file system, durably, in the same sizes: as much read as written; and twice as much, as
-//! a repair on one device does, which reads every byte at its source and once more where it was written. Rounds without foreground come first, then one
-//! with clients that put and get blocks at a fixed rate, whose latencies before the loss and during the repair are compared.
+//! another zone each time, and the clock runs from the first copy until everything has all its replicas.
+//!
+//! Before each loss without foreground fio reads and writes at once on the same file system, durably, in the same sizes: as much
+//! read as written; and twice as much, as a repair on one device does, which reads every byte at its source and once more where
+//! it was written. In rounds with foreground, clients put and get blocks at a fixed rate: their latencies right before the loss
+//! are compared with those during the repair.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -19,18 +20,14 @@ use holdfast_libs_presign::Method;
 use holdfast_libs_transport::{HttpClient, tls};
 use holdfast_libs_types::{BlockHash, MAX_BLOCK_BYTES};
 use holdfast_volume_manager_client::{DiskRow, VolumeManagerClient};
-use rand::rngs::SmallRng;
-use rand::{Rng as _, SeedableRng as _};
 use tokio::task::JoinSet;
 
 use crate::arguments::BenchRepair;
-use crate::bench::blocks::{self, Cell, Job};
+use crate::bench::blocks::{self, Cell, Job, new_block};
 use crate::bench::fio::{self, Job as FioJob};
+use crate::bench::foreground::{self, Clients, Operations, percentile};
 use crate::bench::rounds::{self, Figures};
 use crate::{profile, show};
-
-/// Bytes of a block that clients put and get.
-const CLIENT_BYTES: usize = 64 << 10;
 
 /// Blocks that clients get.
 const KNOWN_BLOCKS: usize = 400;
@@ -65,23 +62,24 @@ pub async fn run(options: BenchRepair) -> anyhow::Result<()> {
         volume_manager: VolumeManagerClient::new(http, profile::text(&dev, "volume_manager")?),
         hit: BTreeSet::new(),
     };
+    let with_foreground = if options.ops == 0 { 0 } else { options.foreground_rounds };
+    bench.require_zones(options.rounds + with_foreground).await?;
     bench.fill(options.disk_bytes.0).await?;
     let mut figures = Figures::default();
     for number in 1..=options.rounds {
         eprintln!("round {number} of {} without foreground", options.rounds);
-        let fio = fio_at(&folder, &FioJob::reads_and_writes(4 << 20, 8, 512))?;
-        let alike = fio_at(&folder, &FioJob::reads_and_writes_2_to_1(4 << 20, 8, 512))?;
-        let (bytes, seconds) = bench.lose_a_disk().await?;
-        let rate = bytes as f64 / 1e6 / seconds;
-        figures.add("repaired_gb", bytes as f64 / 1e9);
-        figures.add("repair_mb_s", rate);
+        let fio = fio_at(&folder, 50)?;
+        let alike = fio_at(&folder, 67)?;
+        let repair = bench.lose_a_disk().await?;
+        figures.add("repaired_gb", repair.bytes as f64 / 1e9);
+        figures.add("repair_mb_s", repair.mb_s());
         figures.add("fio_mb_s", fio);
-        figures.add("repair_to_fio", rate / fio);
+        figures.add("repair_to_fio", repair.mb_s() / fio);
         figures.add("fio_2_reads_mb_s", alike);
-        figures.add("repair_to_fio_2_reads", rate / alike);
+        figures.add("repair_to_fio_2_reads", repair.mb_s() / alike);
     }
-    if options.ops > 0 {
-        eprintln!("a round with foreground");
+    for number in 1..=with_foreground {
+        eprintln!("round {number} of {with_foreground} with foreground");
         bench.with_foreground(f64::from(options.ops), &mut figures).await?;
     }
     let document = figures.document();
@@ -92,15 +90,41 @@ pub async fn run(options: BenchRepair) -> anyhow::Result<()> {
     }
 }
 
-/// 10^6 bytes a second that fio writes on the file system of the cell.
-fn fio_at(folder: &Path, job: &FioJob) -> anyhow::Result<f64> {
+/// 10^6 bytes a second that fio writes on the file system of the cell, while so much of all it does is to read.
+fn fio_at(folder: &Path, read_percent: u32) -> anyhow::Result<f64> {
     let file = folder.join("bench-fio.tmp");
-    let outcome = fio::run(&file, job);
+    let outcome = fio::run(&file, &FioJob::reads_and_writes(4 << 20, 8, 512, read_percent));
     std::fs::remove_file(&file).with_context(|| format!("cannot remove {}", file.display()))?;
     Ok(outcome?.mb_s)
 }
 
+/// A repair, from its first copy to its last.
+struct Repair {
+    bytes: u64,
+    began: Instant,
+    ended: Instant,
+}
+
+impl Repair {
+    /// 10^6 bytes a second.
+    fn mb_s(&self) -> f64 {
+        self.bytes as f64 / 1e6 / (self.ended - self.began).as_secs_f64()
+    }
+}
+
 impl Bench {
+    /// Refuses before anything is done to a cell with too few zones for so many losses.
+    async fn require_zones(&self, losses: u32) -> anyhow::Result<()> {
+        let status = self.volume_manager.status().await?;
+        let zones = status.nodes.iter().map(|node| &node.zone).collect::<BTreeSet<_>>().len();
+        if losses as usize > zones {
+            bail!(
+                "{losses} losses, each in a zone of its own, are more than the cell has zones, {zones}: ask for fewer"
+            );
+        }
+        Ok(())
+    }
+
     /// Puts blocks until the disk that holds the least holds so much.
     async fn fill(&self, disk_bytes: u64) -> anyhow::Result<()> {
         loop {
@@ -160,8 +184,8 @@ impl Bench {
         Ok(victim.clone())
     }
 
-    /// Removes a disk's file; bytes copied and the seconds from the first copy to the last.
-    async fn lose_a_disk(&mut self) -> anyhow::Result<(u64, f64)> {
+    /// Removes a disk's file and waits until everything has all its replicas again.
+    async fn lose_a_disk(&mut self) -> anyhow::Result<Repair> {
         let victim = self.victim().await?;
         std::fs::remove_file(&victim.path).with_context(|| format!("cannot remove {}", victim.path))?;
         eprintln!("lost {} with {} volumes", victim.path, victim.volumes);
@@ -177,7 +201,7 @@ impl Bench {
             match began {
                 None if !repair.under_way.is_empty() => began = Some(Instant::now()),
                 Some(began) if repair.to_repair.is_empty() && repair.under_way.is_empty() => {
-                    return Ok((bytes, began.elapsed().as_secs_f64()));
+                    return Ok(Repair { bytes, began, ended: Instant::now() });
                 }
                 _ => {}
             }
@@ -185,84 +209,41 @@ impl Bench {
         }
     }
 
-    /// Clients put and get while a disk is repaired.
+    /// Clients put and get before a disk is lost, and while it is repaired.
     async fn with_foreground(&mut self, ops: f64, figures: &mut Figures) -> anyhow::Result<()> {
-        let known = self.put(KNOWN_BLOCKS, CLIENT_BYTES).await?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let load =
-            |stop: &Arc<AtomicBool>| tokio::spawn(clients(self.cell.clone(), known.clone(), ops, Arc::clone(stop)));
-        let before = load(&stop);
+        let known = self.put(KNOWN_BLOCKS, foreground::BLOCK_BYTES).await?;
+        if let Some(percent) = self.volume_manager.repair().await?.max_client_impact {
+            figures.add("max_client_impact", percent.into());
+        }
+        let clients = Clients::start(&self.cell, &known, ops);
         tokio::time::sleep(BEFORE).await;
-        stop.store(true, Ordering::Relaxed);
-        let before = before.await??;
-        let stop = Arc::new(AtomicBool::new(false));
-        let during = load(&stop);
-        let (bytes, seconds) = self.lose_a_disk().await?;
-        stop.store(true, Ordering::Relaxed);
-        let mut during = during.await??;
+        let before = clients.stop().await?;
+        let clients = Clients::start(&self.cell, &known, ops);
+        let repair = self.lose_a_disk().await?;
+        let mut during = clients.stop().await?;
         // From the loss on nothing is copied until the disk is given up.
-        during.retain(|(at, _)| at.elapsed().as_secs_f64() <= seconds + 1.0);
-        figures.add("foreground_repair_mb_s", bytes as f64 / 1e6 / seconds);
-        let (was, is) = (percentiles(&before), percentiles(&during));
-        figures.add("p50_before_ms", was.0);
-        figures.add("p99_before_ms", was.1);
-        figures.add("p50_during_ms", is.0);
-        figures.add("p99_during_ms", is.1);
-        figures.add("p99_ratio", is.1 / was.1);
-        figures.add("operations_during", during.len() as f64);
+        during.keep(repair.began, repair.ended);
+        figures.add("foreground_repaired_gb", repair.bytes as f64 / 1e9);
+        figures.add("foreground_repair_mb_s", repair.mb_s());
+        compare(&before, &during, figures);
         Ok(())
     }
 }
 
-fn new_block(size: usize) -> (BlockHash, Bytes) {
-    let mut block = vec![0; size];
-    SmallRng::seed_from_u64(rand::random()).fill_bytes(&mut block);
-    (BlockHash::of(&block), Bytes::from(block))
-}
-
-/// When operations ended, and how many milliseconds each took.
-type Latencies = Vec<(Instant, f64)>;
-
-/// As many operations a second, puts and gets in turn, whether or not earlier ones have ended.
-async fn clients(
-    cell: Arc<Cell>,
-    known: Vec<(BlockHash, Bytes)>,
-    ops: f64,
-    stop: Arc<AtomicBool>,
-) -> anyhow::Result<Latencies> {
-    let mut ticks = tokio::time::interval(Duration::from_secs_f64(1.0 / ops));
-    let mut running = JoinSet::new();
-    let mut taken = Vec::new();
-    let mut count = 0_usize;
-    while !stop.load(Ordering::Relaxed) {
-        ticks.tick().await;
-        let job = if count.is_multiple_of(2) {
-            let (hash, block) = new_block(CLIENT_BYTES);
-            Job::new(&cell, Method::Put, hash, block)
-        } else {
-            let (hash, block) = known[count / 2 % known.len()].clone();
-            Job::new(&cell, Method::Get, hash, block)
-        };
-        count += 1;
-        let cell = Arc::clone(&cell);
-        running.spawn(async move {
-            let begun = Instant::now();
-            job.run(&cell).await.map(|()| (Instant::now(), begun.elapsed().as_secs_f64() * 1e3))
-        });
-        while let Some(ended) = running.try_join_next() {
-            taken.push(ended??);
-        }
-    }
-    while let Some(ended) = running.join_next().await {
-        taken.push(ended??);
-    }
-    Ok(taken)
-}
-
-/// The median and the 99th percentile.
-fn percentiles(taken: &Latencies) -> (f64, f64) {
-    let mut sorted: Vec<f64> = taken.iter().map(|(_, ms)| *ms).collect();
-    sorted.sort_by(f64::total_cmp);
-    let at = |share: f64| sorted.get((sorted.len() as f64 * share) as usize).copied().unwrap_or(f64::NAN);
-    (at(0.5), at(0.99))
+/// What clients felt of a repair.
+fn compare(before: &Operations, during: &Operations, figures: &mut Figures) {
+    let (was, is) = (before.all(), during.all());
+    figures.add("p50_before_ms", percentile(&was, 0.5));
+    figures.add("p50_during_ms", percentile(&is, 0.5));
+    let mut p99 = |names: [&'static str; 3], was, is| {
+        let (was, is) = (percentile(was, 0.99), percentile(is, 0.99));
+        figures.add(names[0], was);
+        figures.add(names[1], is);
+        figures.add(names[2], is / was);
+    };
+    p99(["p99_before_ms", "p99_during_ms", "p99_ratio"], &was, &is);
+    p99(["put_p99_before_ms", "put_p99_during_ms", "put_p99_ratio"], &before.puts, &during.puts);
+    p99(["get_p99_before_ms", "get_p99_during_ms", "get_p99_ratio"], &before.gets, &during.gets);
+    figures.add("operations_before", was.len() as f64);
+    figures.add("operations_during", is.len() as f64);
 }
