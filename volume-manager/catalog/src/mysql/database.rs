@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use mysql_async::prelude::{FromValue, Queryable as _};
 use mysql_async::{Conn, Error, Opts, OptsBuilder, Pool, PoolConstraints, PoolOpts, Row, TxOpts};
 
@@ -160,6 +161,8 @@ impl Transaction<'_> {
 pub(crate) async fn to_the_end<T: Send + 'static>(
     work: impl Future<Output = Result<T, CatalogError>> + Send + 'static,
 ) -> Result<T, CatalogError> {
+    // One type of task for all operations of one answer: a type for each takes the compiler long.
+    let work: BoxFuture<'static, _> = Box::pin(work);
     match tokio::spawn(work).await {
         Ok(done) => done,
         Err(error) => match error.try_into_panic() {

@@ -50,6 +50,8 @@ impl SqliteCalls {
         &self,
         work: impl FnOnce() -> Result<T, E> + Send + 'static,
     ) -> Result<T, E> {
+        // One type of task for all calls of one answer: a type for each takes the compiler long.
+        let work: Box<dyn FnOnce() -> Result<T, E> + Send> = Box::new(work);
         let made = match self.simulated.clone() {
             None => tokio::task::spawn_blocking(work),
             Some(simulated) => tokio::spawn(async move {
