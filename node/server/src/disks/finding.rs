@@ -206,8 +206,10 @@ mod tests {
 
     #[test]
     fn a_pattern_finds_each_disk_once_and_no_partitions_or_folders() {
-        let dir = tempfile::tempdir().unwrap();
-        let at = |name: &str| dir.path().join(name);
+        // Its own folder within its own: a pattern goes through the outer one.
+        let outer = tempfile::tempdir().unwrap();
+        let at = |name: &str| outer.path().join("disks").join(name);
+        std::fs::create_dir(outer.path().join("disks")).unwrap();
         for name in ["disk-b", "disk-a", "other", "disk-a-part1"] {
             std::fs::write(at(name), []).unwrap();
         }
@@ -219,7 +221,7 @@ mod tests {
         let told: Vec<(PathBuf, bool)> = found.into_iter().map(|f| (f.path, f.identity.is_some())).collect();
         assert_eq!(told, [(at("disk-a"), true), (at("disk-b"), true), (at("missing"), false)]);
         assert_eq!(expand(&at("disk-a-part*")), [at("disk-a-part1")]);
-        assert_eq!(expand(&dir.path().parent().unwrap().join("*").join("oth?r")), [at("other")]);
+        assert_eq!(expand(&outer.path().join("*").join("oth?r")), [at("other")]);
     }
 
     #[test]
