@@ -89,8 +89,8 @@ impl Loaded {
     }
 
     /// Deletes the catalog while the nodes run on, makes it again from their disks, as `docs/runbooks/lost-catalog.md` says, and
-    /// compares every block that was ever acknowledged.
-    fn lose_catalog(&mut self, seed: u64) -> anyhow::Result<()> {
+    /// compares every block that was ever acknowledged. Nodes still show disks that are `unreadable`: those are told.
+    fn lose_catalog(&mut self, seed: u64, unreadable: &[String]) -> anyhow::Result<()> {
         let (started, disks, done) = (Instant::now(), healthy_disks(&self.status()?), self.oracle.all().len() as u64);
         self.cell.kill("frontend")?;
         self.cell.kill("volume-manager")?;
@@ -100,7 +100,10 @@ impl Loaded {
             let (_, status, error) = self.cell.run(&["admin", "status"])?;
             Ok(if healthy_disks(&status) == disks { Ok(()) } else { Err(format!("{status} {error}")) })
         })?;
-        let report = self.cell.json(&["admin", "catalog", "rebuild"])?;
+        let (code, report, said) = self.cell.run(&["admin", "catalog", "rebuild"])?;
+        let not_read = report["not_reached"].as_array().into_iter().flatten().flat_map(|node| node["disks"].as_array());
+        let not_read: Vec<&str> = not_read.flatten().filter_map(Value::as_str).collect();
+        ensure!(not_read == unreadable && code == i32::from(!unreadable.is_empty()), "{code}: {said} {report}");
         let number = |name: &str| report[name].as_u64().unwrap_or(0);
         let whole = report["state"] == "done" && report["not_recovered_total"] == 0;
         ensure!(whole && number("taken_in") == number("volumes"), "not all of it comes from the disks: {report}");
@@ -229,5 +232,6 @@ fn nine_nodes_lose_a_disk_a_node_and_a_zone_under_load_then_their_catalog_and_ar
         "{} blocks acknowledged, none lost; {reads} reads meanwhile, none failed; {compared} replicas compared",
         all.len()
     );
-    loaded.lose_catalog(seed)
+    let unreadable = if held.node == dead.node { Vec::new() } else { vec![disk] };
+    loaded.lose_catalog(seed, &unreadable)
 }
