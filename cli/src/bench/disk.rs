@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use holdfast_libs_types::batch::{BATCH_HEADER_BYTES, BatchBuilder};
 use holdfast_libs_types::record::{RECORD_HEADER_BYTES, RecordHeader};
 use holdfast_libs_types::{BlockHash, CellId, KeyId, MAX_BLOCK_BYTES, PAGE_BYTES, VolumeId, WriteEpoch};
@@ -17,7 +18,6 @@ use holdfast_node_engine::{AlignedBuf, Disk, EngineError, FormatOptions, OpenOpt
 use rand::rngs::SmallRng;
 use rand::seq::SliceRandom as _;
 use rand::{Rng as _, SeedableRng as _};
-use tokio::task::JoinSet;
 
 use crate::arguments::BenchDisk;
 use crate::bench::fio::{self, Job};
@@ -184,19 +184,20 @@ impl Bench {
         }
         let before = cpu_s()?;
         let started = Instant::now();
-        // A task for each volume, as the node has one for each request: batches are checked beside each other.
-        let mut running = JoinSet::new();
-        for (volume, batches) in jobs {
-            let disk = self.disk.clone();
-            running.spawn(async move {
-                for (offset, batch) in batches {
-                    disk.append(volume, EPOCH, offset, batch).await?;
+        let mut running: FuturesUnordered<_> = jobs
+            .into_iter()
+            .map(|(volume, batches)| {
+                let disk = self.disk.clone();
+                async move {
+                    for (offset, batch) in batches {
+                        disk.append(volume, EPOCH, offset, batch).await?;
+                    }
+                    Ok::<(), EngineError>(())
                 }
-                Ok::<(), EngineError>(())
-            });
-        }
-        while let Some(done) = running.join_next().await {
-            done??;
+            })
+            .collect();
+        while let Some(done) = running.next().await {
+            done?;
         }
         Ok((started.elapsed().as_secs_f64(), cpu_s()? - before, placed))
     }
