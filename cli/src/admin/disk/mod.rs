@@ -5,7 +5,8 @@ mod replace;
 mod show;
 
 use clap::{Args, Subcommand};
-use holdfast_volume_manager_client::{DiskDetail, Inventory, Order};
+use holdfast_libs_types::DiskId;
+use holdfast_volume_manager_client::{DiskDetail, Inventory, Order, VolumeDetail, VolumeQuery};
 use serde_json::json;
 
 use self::locate::LocateDisk;
@@ -155,6 +156,20 @@ pub fn run(before: &BeforeCommand, command: DiskCommand) -> anyhow::Result<()> {
         DiskCommand::Format(mut options) => {
             options.json |= before.json;
             disk::format(&options)
+        }
+    }
+}
+
+/// The volumes that have a replica on a disk, in `state` if it is given. A disk has no more of them than slots.
+async fn volumes_on(cell: &Cell, disk: DiskId, state: Option<&str>) -> anyhow::Result<Vec<VolumeDetail>> {
+    let mut query = VolumeQuery { disk: Some(disk), state: state.map(str::to_owned), ..VolumeQuery::default() };
+    let mut volumes = Vec::new();
+    loop {
+        let page = cell.volume_manager().find_volumes(&query).await?;
+        volumes.extend(page.volumes);
+        match page.next {
+            Some(next) => query.after = Some(next),
+            None => return Ok(volumes),
         }
     }
 }

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use holdfast_node_client::{DiskStatus, ExtentInfo, ExtentState, NodeClient, ScrubStatus, TrashStatus};
-use holdfast_volume_manager_client::{DiskDetail, VolumeQuery};
+use holdfast_volume_manager_client::DiskDetail;
 use serde::Serialize;
 use serde_json::json;
 
-use super::asked;
+use super::{asked, volumes_on};
 use crate::admin::cell::Cell;
 use crate::admin::names;
 use crate::admin::tree::Fill;
@@ -54,22 +54,14 @@ pub async fn run(cell: Cell, text: &str) -> anyhow::Result<()> {
     })
 }
 
-/// Goes through the volumes of the disk; it has no more of them than slots.
 async fn held(cell: &Cell, disk: &DiskDetail) -> anyhow::Result<Held> {
     let mut held = Held::default();
-    let mut query = VolumeQuery { disk: Some(disk.disk), ..VolumeQuery::default() };
-    loop {
-        let page = cell.volume_manager().find_volumes(&query).await?;
-        for volume in &page.volumes {
-            held.total += 1;
-            *held.by_state.entry(volume.state.clone()).or_default() += 1;
-            held.at_risk += u64::from(volume.can_lose.is_some_and(|more| more < 2));
-        }
-        match page.next {
-            Some(next) => query.after = Some(next),
-            None => return Ok(held),
-        }
+    for volume in volumes_on(cell, disk.disk, None).await? {
+        held.total += 1;
+        held.at_risk += u64::from(volume.can_lose.is_some_and(|more| more < 2));
+        *held.by_state.entry(volume.state).or_default() += 1;
     }
+    Ok(held)
 }
 
 async fn by_node(node: &NodeClient, disk: &DiskDetail) -> anyhow::Result<ByNode> {

@@ -3,9 +3,10 @@
 use anyhow::{Context as _, bail};
 use holdfast_libs_types::DiskId;
 use holdfast_node_client::{ExtentState, Occupant, Place, PlaceAsk};
-use holdfast_volume_manager_client::{DiskDetail, DrainRow, RebalanceRow, VolumeQuery};
+use holdfast_volume_manager_client::{DiskDetail, DrainRow, RebalanceRow, VolumeDetail};
 
 use crate::admin::cell::Cell;
+use crate::admin::disk::volumes_on;
 
 /// Volumes that have a replica on a disk, by the catalog.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -83,19 +84,19 @@ pub async fn gather(cell: &Cell, old: DiskId) -> anyhow::Result<Facts> {
 
 async fn held(cell: &Cell, disk: DiskId) -> anyhow::Result<Held> {
     let mut held = Held::default();
-    let mut query = VolumeQuery { disk: Some(disk), ..VolumeQuery::default() };
-    loop {
-        let page = cell.volume_manager().find_volumes(&query).await?;
-        for volume in page.volumes.iter().filter(|volume| volume.can_lose.is_some()) {
-            held.total += 1;
-            held.last_hope += u64::from(volume.unreadable);
-            held.one_left += u64::from(volume.can_lose == Some(0) && !volume.unreadable);
-        }
-        match page.next {
-            Some(next) => query.after = Some(next),
-            None => return Ok(held),
-        }
+    for volume in with_data(cell, disk, None).await? {
+        held.total += 1;
+        held.last_hope += u64::from(volume.unreadable);
+        held.one_left += u64::from(volume.can_lose == Some(0) && !volume.unreadable);
     }
+    Ok(held)
+}
+
+/// The volumes of a disk that hold something.
+async fn with_data(cell: &Cell, disk: DiskId, state: Option<&str>) -> anyhow::Result<Vec<VolumeDetail>> {
+    let mut volumes = volumes_on(cell, disk, state).await?;
+    volumes.retain(|volume| volume.can_lose.is_some());
+    Ok(volumes)
 }
 
 /// What was compared.
@@ -109,27 +110,20 @@ pub struct Verified {
 pub async fn verify(cell: &Cell, disk: &DiskDetail) -> anyhow::Result<Verified> {
     let node = cell.node(&disk.address);
     let mut verified = Verified::default();
-    let mut query = VolumeQuery { disk: Some(disk.disk), state: Some("sealed".to_owned()), ..VolumeQuery::default() };
-    loop {
-        let page = cell.volume_manager().find_volumes(&query).await?;
-        for volume in page.volumes.iter().filter(|volume| volume.can_lose.is_some()) {
-            let extent = node.extent(disk.disk, volume.volume).await?;
-            let is_same = extent.state == ExtentState::Sealed && extent.digest == volume.digest;
-            if !is_same || Some(extent.tail) != volume.length {
-                bail!(
-                    "volume {} on the new disk {} is not what was sealed ({:?}, {} bytes); the next audit drops it and it is made again",
-                    volume.volume,
-                    disk.disk,
-                    extent.state,
-                    extent.tail
-                );
-            }
-            verified.volumes += 1;
-            verified.bytes += extent.tail;
+    for volume in with_data(cell, disk.disk, Some("sealed")).await? {
+        let extent = node.extent(disk.disk, volume.volume).await?;
+        let is_same = extent.state == ExtentState::Sealed && extent.digest == volume.digest;
+        if !is_same || Some(extent.tail) != volume.length {
+            bail!(
+                "volume {} on the new disk {} is not what was sealed ({:?}, {} bytes); the next audit drops it and it is made again",
+                volume.volume,
+                disk.disk,
+                extent.state,
+                extent.tail
+            );
         }
-        match page.next {
-            Some(next) => query.after = Some(next),
-            None => return Ok(verified),
-        }
+        verified.volumes += 1;
+        verified.bytes += extent.tail;
     }
+    Ok(verified)
 }

@@ -14,7 +14,7 @@ use clap::Args;
 use holdfast_libs_transport::CallError;
 use holdfast_libs_types::DiskId;
 use holdfast_node_client::{LocateOrder, PlaceAsk, code};
-use holdfast_volume_manager_client::Order;
+use holdfast_volume_manager_client::{DiskDetail, Order};
 use serde_json::json;
 
 use self::facts::Facts;
@@ -211,13 +211,18 @@ impl Walk<'_> {
         if self.light.is_some() {
             return;
         }
-        let order = LocateOrder { path: facts.old.path.clone(), on: true };
-        let light = match self.cell.node(&facts.old.address).locate(&order).await {
-            Ok(located) => format!("the light of bay {} is on", located.bay),
-            Err(error) => told(&error.into()),
-        };
+        let light = self.switch_light(&facts.old, true).await;
         eprintln!("light: {}", show::name(&light));
         self.light = Some(light);
+    }
+
+    /// Switches the light at a disk's place, and says what became of it.
+    async fn switch_light(&self, at: &DiskDetail, on: bool) -> String {
+        let order = LocateOrder { path: at.path.clone(), on };
+        match self.cell.node(&at.address).locate(&order).await {
+            Ok(located) => format!("the light of bay {} is {}", located.bay, if on { "on" } else { "off" }),
+            Err(error) => told(&error.into()),
+        }
     }
 
     /// Has the node make a disk of what stands there. What is not blank is waited out: it may be wiped, or swapped.
@@ -245,11 +250,7 @@ impl Walk<'_> {
         let Some(new) = &facts.new else { bail!("the new disk is gone again") };
         let verified = facts::verify(self.cell, new).await?;
         self.tell("verify", &format!("{} volumes compared with their digests", verified.volumes));
-        let order = LocateOrder { path: new.path.clone(), on: false };
-        let light = match self.cell.node(&new.address).locate(&order).await {
-            Ok(located) => format!("the light of bay {} is off", located.bay),
-            Err(error) => told(&error.into()),
-        };
+        let light = self.switch_light(new, false).await;
         let order = Order { apply: true, ..Order::default() };
         let forgotten = match self.cell.volume_manager().order_disk(self.old, "forget", &order).await {
             Ok(_) => "the old disk is off the inventory".to_owned(),
