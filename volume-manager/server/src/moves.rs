@@ -6,7 +6,8 @@
 //! - A move is three steps, each of which may be the last one a leader takes: the copy, which its node reads back and compares;
 //!   the new list by compare-and-set; the order that puts the old extent into the trash ([`discard`]). After the first the
 //!   target holds an extent that is on no list, after the second the old disk does: the audit finds either.
-//! - Only volumes all of whose replicas are in service are moved. So a zone that vanishes makes nothing move.
+//! - Only sealed volumes all of whose replicas are in service are moved. So a zone that vanishes makes nothing move. All others
+//!   count where they are when shares are dealt.
 //! - Repair comes first: no move begins while a repair waits for its turn.
 //! - A plan names no place that a move would not take, and a rebalance ends with the plan that has nothing to move for it and
 //!   knows of nothing that only waits.
@@ -28,7 +29,7 @@ use crate::inventory::{DiskView, Snapshot};
 use crate::manager::Manager;
 use crate::repair::{self, Failure};
 
-pub(crate) use plan::{Plan, is_movable, plan_aside};
+pub(crate) use plan::{Plan, Volumes, is_movable, plan_aside};
 
 /// After a plan of which nothing could be done, when nothing changed that it was made from: first this, then twice that, and so
 /// on.
@@ -192,7 +193,7 @@ impl Moves {
 }
 
 /// Plans moves when there may be something to move, and takes out of the queue what nobody wants any more.
-pub(crate) fn start(manager: &Arc<Manager>, snapshot: &Arc<Snapshot>, sealed: Vec<Volume>) {
+pub(crate) fn start(manager: &Arc<Manager>, snapshot: &Arc<Snapshot>, volumes: Volumes) {
     let rebalance = snapshot.intents.rebalance.map(|asked| asked.since_ms);
     let place = |view: &DiskView| (view.disk.info.disk, view.takes_new(), view.leaving);
     let basis: Basis = (rebalance, snapshot.disks.iter().map(place).collect());
@@ -215,7 +216,7 @@ pub(crate) fn start(manager: &Arc<Manager>, snapshot: &Arc<Snapshot>, sealed: Ve
     let (barred, failed) = repair::barred(manager);
     let (manager, snapshot) = (Arc::clone(manager), Arc::clone(snapshot));
     manager.tasks.clone().spawn(async move {
-        let mut plan = plan_aside(inventory, &snapshot, sealed, barred, rebalance.is_some()).await;
+        let mut plan = plan_aside(inventory, &snapshot, volumes, barred, rebalance.is_some()).await;
         plan.held_back_by.extend(unaudited);
         let is_level = {
             let mut state = manager.moves.state();

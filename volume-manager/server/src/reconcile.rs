@@ -99,9 +99,9 @@ async fn look(manager: &Arc<Manager>, snapshot: &Arc<Snapshot>, seen: &mut Seen)
     if !stale && !due && standings == seen.standings {
         return Ok(());
     }
-    let sealed = manager.catalog.table.volumes_in(&[VolumeState::Sealed]).await?;
-    repair::start(manager, snapshot, &sealed);
-    moves::start(manager, snapshot, sealed);
+    let volumes = moves::Volumes::read(manager).await?;
+    repair::start(manager, snapshot, &volumes.sealed);
+    moves::start(manager, snapshot, volumes);
     *seen = Seen { standings, looked: Some(Instant::now()) };
     Ok(())
 }

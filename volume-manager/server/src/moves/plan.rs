@@ -4,19 +4,38 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use holdfast_libs_types::{DiskId, VolumeId};
-use holdfast_volume_manager_catalog::{Volume, VolumeState};
+use holdfast_volume_manager_catalog::{CatalogError, Volume, VolumeState};
 use holdfast_volume_manager_planner::{Barred, COPIES, Inventory, MoveReason, RebalancePolicy, Spread, plan_rebalance};
 
 use super::Step;
 use crate::discard::is_hollow;
 use crate::drains::unwhole;
 use crate::inventory::{DiskView, Snapshot};
+use crate::manager::Manager;
 
 /// A plan for fewer volumes takes no longer than a few milliseconds.
 const MOST_PLANNED_INLINE: usize = 10_000;
 
 /// Disks are as good as level, however much they hold, while nobody asked for a rebalance.
 const NO_FILL: f64 = 1e9;
+
+/// The volumes that have replicas, by whether these can move.
+pub(crate) struct Volumes {
+    /// In the order of their ids, as are the others.
+    pub sealed: Vec<Volume>,
+    /// Those that are made, written or sealed at the moment.
+    pub unsealed: Vec<Volume>,
+}
+
+impl Volumes {
+    /// All of them as of one moment: a volume that is being sealed is in one of the two, and not in both.
+    pub async fn read(manager: &Manager) -> Result<Self, CatalogError> {
+        let states = [VolumeState::Creating, VolumeState::Open, VolumeState::Sealing, VolumeState::Sealed];
+        let mut sealed = manager.catalog.table.volumes_in(&states).await?;
+        let unsealed = sealed.extract_if(.., |volume| volume.state != VolumeState::Sealed).collect();
+        Ok(Self { sealed, unsealed })
+    }
+}
 
 /// What there is to move.
 #[derive(Debug, Default)]
@@ -26,6 +45,8 @@ pub(crate) struct Plan {
     pub held_back: u64,
     /// The same by why, and what else keeps replicas from moving for now.
     pub held_back_by: BTreeMap<String, u64>,
+    /// Volumes that are not sealed: theirs do not move, and count where they are.
+    pub unsealed: u64,
     /// Replicas that should move and found no place.
     pub left_over: u64,
     /// What each disk holds, will hold, and its share.
@@ -42,15 +63,15 @@ pub(crate) fn is_movable(snapshot: &Snapshot, volume: &Volume) -> bool {
 pub(crate) async fn plan_aside(
     inventory: Inventory,
     snapshot: &Arc<Snapshot>,
-    sealed: Vec<Volume>,
+    volumes: Volumes,
     barred: Barred,
     rebalance: bool,
 ) -> Plan {
-    if sealed.len() < MOST_PLANNED_INLINE {
-        return plan(&inventory, snapshot, &sealed, &barred, rebalance);
+    if volumes.sealed.len() < MOST_PLANNED_INLINE {
+        return plan(&inventory, snapshot, &volumes, &barred, rebalance);
     }
     let snapshot = Arc::clone(snapshot);
-    match tokio::task::spawn_blocking(move || plan(&inventory, &snapshot, &sealed, &barred, rebalance)).await {
+    match tokio::task::spawn_blocking(move || plan(&inventory, &snapshot, &volumes, &barred, rebalance)).await {
         Ok(plan) => plan,
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
@@ -63,10 +84,10 @@ pub(crate) async fn plan_aside(
     }
 }
 
-/// Plans the moves of sealed volumes, which come in the order of their ids.
-fn plan(inventory: &Inventory, snapshot: &Snapshot, sealed: &[Volume], barred: &Barred, rebalance: bool) -> Plan {
-    let mut plan = Plan::default();
-    let holding = sealed.iter().filter(|volume| !is_hollow(volume));
+/// Plans the moves of the sealed volumes. What the others hold is a part of what their disks hold.
+fn plan(inventory: &Inventory, snapshot: &Snapshot, volumes: &Volumes, barred: &Barred, rebalance: bool) -> Plan {
+    let mut plan = Plan { unsealed: volumes.unsealed.len() as u64, ..Plan::default() };
+    let holding = volumes.sealed.iter().filter(|volume| !is_hollow(volume));
     let (movable, held_back): (Vec<&Volume>, Vec<&Volume>) = holding.partition(|volume| is_movable(snapshot, volume));
     plan.held_back = held_back.len() as u64;
     for volume in &held_back {
@@ -82,9 +103,9 @@ fn plan(inventory: &Inventory, snapshot: &Snapshot, sealed: &[Volume], barred: &
         true => RebalancePolicy::default(),
         false => RebalancePolicy { band: NO_FILL, ..RebalancePolicy::default() },
     };
-    let volumes = movable.iter().map(|volume| (volume.volume, &volume.replicas[..]));
-    let still = held_back.iter().map(|volume| &volume.replicas[..]);
-    let planned = plan_rebalance(inventory, volumes, still, barred, &policy);
+    let may_move = movable.iter().map(|volume| (volume.volume, &volume.replicas[..]));
+    let still = held_back.into_iter().chain(&volumes.unsealed).map(|volume| &volume.replicas[..]);
+    let planned = plan_rebalance(inventory, may_move, still, barred, &policy);
     let bytes: HashMap<VolumeId, u64> =
         movable.iter().map(|volume| (volume.volume, volume.length.unwrap_or(0))).collect();
     let bytes_of = |volume: &VolumeId| bytes.get(volume).copied().unwrap_or(0);

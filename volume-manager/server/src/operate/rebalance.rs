@@ -7,7 +7,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use holdfast_libs_transport::ApiError;
 use holdfast_libs_types::{DiskId, NodeId};
-use holdfast_volume_manager_catalog::{CatalogError, VolumeState};
+use holdfast_volume_manager_catalog::CatalogError;
 use holdfast_volume_manager_client::{DiskShare, MoveGroup, OrderPlan, RebalanceAnswer, RebalanceRow};
 use holdfast_volume_manager_planner::{DiskFill, MoveReason};
 
@@ -17,7 +17,7 @@ use crate::error::answer;
 use crate::intents::Rebalance;
 use crate::inventory::Snapshot;
 use crate::manager::Manager;
-use crate::moves::{self, Plan, Step};
+use crate::moves::{self, Plan, Step, Volumes};
 use crate::{repair, room};
 
 /// `GET /v1/rebalance`
@@ -69,9 +69,9 @@ fn ended(row: Option<&RebalanceRow>) -> String {
 
 /// The plan as of now, and its moves for the shares.
 async fn look(manager: &Manager, snapshot: &Arc<Snapshot>) -> Result<(RebalanceAnswer, Vec<Step>), CatalogError> {
-    let sealed = manager.catalog.table.volumes_in(&[VolumeState::Sealed]).await?;
+    let volumes = Volumes::read(manager).await?;
     let (barred, _) = repair::barred(manager);
-    let plan = moves::plan_aside(snapshot.for_moves(), snapshot, sealed, barred, true).await;
+    let plan = moves::plan_aside(snapshot.for_moves(), snapshot, volumes, barred, true).await;
     let mut case = Case::default();
     let of = |reason| plan.steps.iter().filter(move |step| step.reason == reason);
     for (reason, why) in [
@@ -87,15 +87,22 @@ async fn look(manager: &Manager, snapshot: &Arc<Snapshot>) -> Result<(RebalanceA
         }
     }
     case.number("held_back", plan.held_back);
+    case.number("unsealed", plan.unsealed);
     case.number("left_over", plan.left_over);
     if of(MoveReason::Fill).next().is_none() {
-        case.say("no disk is further from its share than the band of 3 %: a rebalance has nothing to move");
+        case.say(match plan.left_over {
+            0 => "no disk is further from its share than the band of 3 %: a rebalance has nothing to move",
+            _ => "what would bring disks to their shares cannot move now: a rebalance has nothing to move",
+        });
     }
     if plan.held_back > 0 {
         case.warn(format!("{} not whole and in service, and move later", are(plan.held_back, "volume")));
     }
     if plan.left_over > 0 {
         case.warn(format!("{} should move and find no place now", count(plan.left_over, "replica")));
+    }
+    if plan.left_over > 0 && plan.unsealed > 0 {
+        case.warn(format!("{} not sealed yet, and count where they are until then", are(plan.unsealed, "volume")));
     }
     let fills: Vec<Step> = of(MoveReason::Fill).copied().collect();
     let disks: Vec<DiskShare> = plan.disks.iter().filter_map(|fill| share(snapshot, fill)).collect();

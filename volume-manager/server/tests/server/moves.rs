@@ -147,6 +147,39 @@ async fn a_new_node_draws_its_share_and_nothing_else_moves() {
 }
 
 #[tokio::test]
+async fn volumes_that_are_being_written_stay_and_are_a_part_of_what_their_disks_hold() {
+    let mut cell = Cell::start_pairs(audited(), 3, 1).await;
+    let mut open = Vec::new();
+    for _ in 0..12 {
+        open.push(cell.written(1).await);
+    }
+    cell.add_node(7, 1, 1).await;
+    let (new, admin) = (cell.nodes[6].disks()[0], cell.admin());
+    let plan = admin.order_rebalance("apply").await.unwrap();
+    let numbers = &plan.plan.numbers;
+    assert!(numbers["fill_moves"] == 0 && numbers["left_over"] > 0 && plan.under_way.is_none(), "{plan:?}");
+    assert!(plan.plan.warnings.iter().any(|said| said.starts_with("12 volumes are not sealed yet")), "{plan:?}");
+
+    // The new disk gets some of these, and no more than any other: its share is one of the open ones too.
+    let sealed = cell.sealed_volumes(12).await;
+    level(&cell).await;
+    let (plan, status) = (admin.rebalance().await.unwrap(), status(&cell).await);
+    assert_eq!((plan.plan.numbers["unsealed"], plan.disks.iter().map(|row| row.has).sum()), (12, 24 * 3_u64));
+    let held = |disk: DiskId| status.disks.iter().find(|row| row.disk == disk).unwrap().volumes;
+    for row in &plan.disks {
+        assert_eq!(row.has, held(row.disk), "{row:?}");
+        assert!((row.has as f64 - row.share).abs() <= 1.0 + 0.03 * row.share, "{row:?}");
+    }
+    assert!(held(new) >= 6, "{plan:?}");
+    eventually("all is tidy", async || tidy(&cell, &sealed, 3).await).await;
+    for volume in open {
+        let replicas: Vec<DiskId> = volume.replicas.iter().map(|replica| replica.disk).collect();
+        let row = cell.row(volume.volume).await;
+        assert!(row.state.as_str() == "open" && row.replicas == replicas, "{row:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_disk_that_takes_nothing_new_is_left_out_of_the_plan_and_what_it_holds_counts_where_it_is() {
     let cell = Cell::start_pairs(audited(), 3, 1).await;
     let volumes = cell.sealed_volumes(24).await;
