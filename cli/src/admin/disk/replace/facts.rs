@@ -36,8 +36,19 @@ pub struct Facts {
     pub drain: Option<DrainRow>,
     /// The rebalance under way.
     pub rebalance: Option<RebalanceRow>,
-    /// Replicas that a rebalance would bring to the new disk. Looked up once no volume lacks a replica and none is under way; 0 before.
+    /// How level the new disk is. Looked up once no volume lacks a replica and no rebalance is under way.
+    pub level: Level,
+}
+
+/// What a disk holds of its share.
+#[derive(Debug, Clone, Default)]
+pub struct Level {
+    /// Replicas on it, and its share; none as long as that was not looked up.
+    pub holds: Option<(u64, f64)>,
+    /// Replicas that a rebalance would bring to it.
     pub short: u64,
+    /// What a rebalance would leave where it is.
+    pub warnings: Vec<String>,
 }
 
 impl Facts {
@@ -72,14 +83,30 @@ pub async fn gather(cell: &Cell, old: DiskId) -> anyhow::Result<Facts> {
     let whole = status.volumes.can_lose.get("2").copied().unwrap_or(0);
     let lacking = status.volumes.total.saturating_sub(whole);
     let drain = status.drains.into_iter().find(|row| row.disk == old);
-    let mut facts =
-        Facts { old: disk.clone(), held, place, new, lacking, drain, rebalance: status.rebalance, short: 0 };
-    if facts.is_whole() && facts.rebalance.is_none() {
-        let shares = cell.volume_manager().rebalance().await?.disks;
-        let share = shares.iter().find(|share| facts.new.as_ref().is_some_and(|new| new.disk == share.disk));
-        facts.short = share.map_or(0, |share| share.after.saturating_sub(share.has));
+    let mut facts = Facts {
+        old: disk.clone(),
+        held,
+        place,
+        new,
+        lacking,
+        drain,
+        rebalance: status.rebalance,
+        level: Level::default(),
+    };
+    if let Some(new) = facts.new.as_ref().filter(|_| facts.is_whole() && facts.rebalance.is_none()) {
+        facts.level = level(cell, new.disk).await?;
     }
     Ok(facts)
+}
+
+async fn level(cell: &Cell, disk: DiskId) -> anyhow::Result<Level> {
+    let answer = cell.volume_manager().rebalance().await?;
+    let share = answer.disks.iter().find(|share| share.disk == disk);
+    Ok(Level {
+        holds: share.map(|share| (share.has, share.share)),
+        short: share.map_or(0, |share| share.after.saturating_sub(share.has)),
+        warnings: answer.plan.warnings,
+    })
 }
 
 async fn held(cell: &Cell, disk: DiskId) -> anyhow::Result<Held> {

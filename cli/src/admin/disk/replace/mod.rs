@@ -17,7 +17,7 @@ use holdfast_node_client::{LocateOrder, PlaceAsk, code};
 use holdfast_volume_manager_client::{DiskDetail, Order};
 use serde_json::json;
 
-use self::facts::Facts;
+use self::facts::{Facts, Level};
 use self::steps::Step;
 use crate::admin::cell::{Cell, CellTarget};
 use crate::admin::names;
@@ -93,7 +93,7 @@ async fn status(cell: &Cell, old: DiskId) -> anyhow::Result<()> {
     let step = steps::next(&facts);
     let document = json!({
         "disk": old, "node": facts.old.node, "path": facts.old.path, "step": step.name(), "waits_for": step.waits_for(&facts),
-        "volumes_left": facts.held.total, "lacking": facts.lacking, "new_disk": facts.new.as_ref().map(|new| new.disk), "short": facts.short, "place": facts.place,
+        "volumes_left": facts.held.total, "lacking": facts.lacking, "new_disk": facts.new.as_ref().map(|new| new.disk), "short": facts.level.short, "place": facts.place,
     });
     cell.answer(&document, || format!("{}: {}\n", step.name(), show::name(&step.waits_for(&facts))))
 }
@@ -257,22 +257,31 @@ impl Walk<'_> {
             Err(error) => format!("the old disk stays in the inventory: {}", told(&error.into())),
         };
         let document = json!({
-            "replaced": self.old, "by": new.disk, "node": new.node, "path": new.path, "short": facts.short,
+            "replaced": self.old, "by": new.disk, "node": new.node, "path": new.path, "short": facts.level.short,
+            "holds": facts.level.holds.map(|(holds, _)| holds), "share": facts.level.holds.map(|(_, share)| share), "warnings": facts.level.warnings,
             "verified_volumes": verified.volumes, "verified_bytes": verified.bytes, "light": light, "inventory": forgotten,
         });
         self.cell.answer(&document, || {
             let (old, node, new, volumes) = (self.old, &new.node, new.disk, verified.volumes);
-            let short = match facts.short {
-                0 => String::new(),
-                short => format!("it is {short} replicas short of its share: `holdfast admin rebalance plan`\n"),
-            };
             format!(
                 "disk {old} of node {node} was replaced by {new}; {volumes} volumes ({}) on it have the digests they were sealed with\n\
-                 {short}light: {light}\n{forgotten}\n",
-                show::bytes(verified.bytes)
+                 {}light: {light}\n{forgotten}\n",
+                show::bytes(verified.bytes),
+                how_level(&facts.level)
             )
         })
     }
+}
+
+/// What the new disk holds of its share, and why it is not more.
+fn how_level(level: &Level) -> String {
+    let Some((holds, share)) = level.holds else { return String::new() };
+    let short = match level.short {
+        0 => String::new(),
+        short => format!(", and a rebalance would bring {short}: `holdfast admin rebalance plan`"),
+    };
+    let warned: String = level.warnings.iter().map(|said| format!("warning: {}\n", show::name(said))).collect();
+    format!("replicas on it: {holds}; its share is {share:.1}{short}\n{warned}")
 }
 
 /// Whether somebody did not answer, who may later.

@@ -34,7 +34,7 @@ pub fn next(facts: &Facts) -> Step {
     match facts.place.occupant {
         Occupant::Disk if facts.place.disk == Some(facts.old.disk) => with_the_old_disk(facts),
         Occupant::Disk => match &facts.new {
-            _ if facts.is_whole() && facts.rebalance.is_none() && facts.short == 0 => Step::Done,
+            _ if facts.is_whole() && facts.rebalance.is_none() && facts.level.short == 0 => Step::Done,
             _ if facts.is_whole() => Step::Level,
             Some(new) if new.state == "healthy" => Step::Refill,
             _ => Step::Join,
@@ -144,7 +144,7 @@ impl Step {
                 }
                 None => format!(
                     "a rebalance is to bring the new disk the {} replicas that it lacks to its share",
-                    facts.short
+                    facts.level.short
                 ),
             },
             Self::Done => "the new disk is in use and no volume lacks a replica".to_owned(),
@@ -158,7 +158,7 @@ mod tests {
     use holdfast_node_client::{Occupant, Place};
     use holdfast_volume_manager_client::DiskDetail;
 
-    use super::super::facts::{Facts, Held};
+    use super::super::facts::{Facts, Held, Level};
     use super::{Step, next};
 
     const OLD: DiskId = DiskId([1; 16]);
@@ -193,7 +193,16 @@ mod tests {
     fn facts(state: &str, total: u64, occupant: Occupant, there: Option<DiskId>) -> Facts {
         let place = Place { path: "/dev/x".to_owned(), occupant, disk: there, reason: None, bay: None, no_light: None };
         let held = Held { total, last_hope: 0, one_left: 0 };
-        Facts { old: detail(OLD, state), held, place, new: None, lacking: 0, drain: None, rebalance: None, short: 0 }
+        Facts {
+            old: detail(OLD, state),
+            held,
+            place,
+            new: None,
+            lacking: 0,
+            drain: None,
+            rebalance: None,
+            level: Level::default(),
+        }
     }
 
     #[test]
@@ -246,10 +255,10 @@ mod tests {
         facts.lacking = 0;
         assert_eq!(next(&facts), Step::Refill, "the catalog still counts on the old one");
         facts.held.total = 0;
-        facts.short = 2;
+        facts.level.short = 2;
         assert_eq!(next(&facts), Step::Level);
         assert!(Step::Level.waits_for(&facts).contains("the 2 replicas"));
-        facts.short = 0;
+        facts.level.short = 0;
         assert_eq!(next(&facts), Step::Done);
     }
 }
