@@ -4,7 +4,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use holdfast_tests_cluster::blocks::{Blocks, random_block};
+use holdfast_tests_cluster::blocks::{Blocks, put_random};
 use holdfast_tests_cluster::cell::{Cell, binary};
 use holdfast_tests_cluster::{seed, wait_for};
 use serde_json::Value;
@@ -12,11 +12,7 @@ use serde_json::Value;
 /// Puts blocks until the cell has some volumes.
 fn fill(cell: &Cell, blocks: u64) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
-    let client = Blocks::of(cell)?;
-    for number in 0..blocks {
-        runtime.block_on(client.put(&random_block(seed(7) + number, 256 * 1024)))?;
-    }
-    Ok(())
+    runtime.block_on(put_random(&Blocks::of(cell)?, seed(7), blocks, 256 * 1024)).map(drop)
 }
 
 fn rows<'a>(document: &'a Value, key: &str) -> &'a Vec<Value> {
