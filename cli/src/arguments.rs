@@ -270,8 +270,8 @@ pub enum BenchCommand {
     Blocks(BenchBlocks),
     /// How fast a dev cell protects lost disks again, beside fio, and what clients feel of it
     ///
-    /// Fills the cell, then removes the file of one disk after the other, each in another zone: run it on a cell made for it, for
-    /// example `holdfast dev --nodes 9 --disks 1 --no-clients`. MB are 10^6 bytes a second of data that has all replicas
+    /// Fills the cell, then pulls one disk after the other, each in another zone, and removes its file in the end: run it on a cell
+    /// made for it, for example `holdfast dev --nodes 9 --disks 1 --no-clients`. MB are 10^6 bytes a second of data that has all replicas
     /// again; fio's are what it writes durably while it reads as much, and `2_reads` while it reads twice as much, as a repair
     /// does whose disks share a device. In a round with foreground, clients put and get blocks of 64 KiB for 30 s, then a disk is
     /// lost: `p99_ratio` is their 99th percentile during its repair over that before the loss, `put_p99_ratio` and
@@ -324,7 +324,7 @@ pub struct BenchRepair {
     /// Puts and gets a second in rounds with foreground; 0 leaves those out
     #[arg(long, default_value_t = 100)]
     pub ops: u32,
-    /// The files of disks may be removed
+    /// Disks may be taken away and their files removed
     #[arg(long)]
     pub destroy_disks: bool,
     #[command(flatten)]

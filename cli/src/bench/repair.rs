@@ -1,8 +1,9 @@
 //! `holdfast bench repair`: how fast a running dev cell protects a lost disk's data again, beside what fio makes of the same
 //! device, and what clients feel of it.
 //!
-//! The cell is filled until each disk holds the wanted bytes. Then, round after round, the file of one disk is removed, in
-//! another zone each time, and the clock runs from the first copy until everything has all its replicas.
+//! The cell is filled until each disk holds the wanted bytes. Then, round after round, one disk is pulled, in another zone each
+//! time, and the clock runs from the first copy until everything has all its replicas. The pulled disk's file is renamed, and
+//! removed only when all is measured: a file system that frees gigabytes keeps every other write waiting for seconds.
 //!
 //! Before each loss without foreground fio reads and writes at once on the same file system, durably, in the same sizes: as much
 //! read as written; and twice as much, as a repair on one device does, which reads every byte at its source and once more where
@@ -10,7 +11,7 @@
 //! are compared with those during the repair.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -46,13 +47,18 @@ struct Bench {
     volume_manager: VolumeManagerClient,
     /// Zones whose disks were lost already.
     hit: BTreeSet<String>,
+    /// Files of lost disks that are still to be removed.
+    pulled: Vec<PathBuf>,
 }
 
 /// Runs the benchmark and prints its figures.
 pub async fn run(options: BenchRepair) -> anyhow::Result<()> {
     let folder = options.target.dev.clone().context("name the dev cell to measure: --dev DIR, or HOLDFAST_DEV")?;
     if !options.destroy_disks {
-        bail!("this removes the files of disks of the cell in {}: say so with --destroy-disks", folder.display());
+        bail!(
+            "this takes disks from the cell in {} and removes their files: say so with --destroy-disks",
+            folder.display()
+        );
     }
     let dev = profile::dev_json(&folder)?;
     let ca = tls::client_config(profile::text(&dev, "ca_cert")?.as_ref())?;
@@ -61,6 +67,7 @@ pub async fn run(options: BenchRepair) -> anyhow::Result<()> {
         cell: Arc::new(blocks::open(&folder, &dev)?),
         volume_manager: VolumeManagerClient::new(http, profile::text(&dev, "volume_manager")?),
         hit: BTreeSet::new(),
+        pulled: Vec::new(),
     };
     let with_foreground = if options.ops == 0 { 0 } else { options.foreground_rounds };
     bench.require_zones(options.rounds + with_foreground).await?;
@@ -81,6 +88,9 @@ pub async fn run(options: BenchRepair) -> anyhow::Result<()> {
     for number in 1..=with_foreground {
         eprintln!("round {number} of {with_foreground} with foreground");
         bench.with_foreground(f64::from(options.ops), &mut figures).await?;
+    }
+    for file in &bench.pulled {
+        std::fs::remove_file(file).with_context(|| format!("cannot remove {}", file.display()))?;
     }
     let document = figures.document();
     if options.target.json {
@@ -184,10 +194,12 @@ impl Bench {
         Ok(victim.clone())
     }
 
-    /// Removes a disk's file and waits until everything has all its replicas again.
+    /// Pulls a disk and waits until everything has all its replicas again.
     async fn lose_a_disk(&mut self) -> anyhow::Result<Repair> {
         let victim = self.victim().await?;
-        std::fs::remove_file(&victim.path).with_context(|| format!("cannot remove {}", victim.path))?;
+        let pulled = PathBuf::from(format!("{}.pulled", victim.path));
+        std::fs::rename(&victim.path, &pulled).with_context(|| format!("cannot rename {}", victim.path))?;
+        self.pulled.push(pulled);
         eprintln!("lost {} with {} volumes", victim.path, victim.volumes);
         let lost = Instant::now();
         let mut began = None;
