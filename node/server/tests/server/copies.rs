@@ -121,7 +121,7 @@ async fn give_otherwise(
     let half = || stream::iter([Ok(right.slice(..right.len() / 2))]);
     match how.as_str() {
         "less" => Body::from(right.slice(1..)),
-        "more" => Body::from([&right[..], &[0]].concat()),
+        "more" => Body::from_stream(stream::iter([right, Bytes::from_static(&[0])].map(std::io::Result::Ok))),
         "endless" => Body::from_stream(stream::repeat_with(|| std::io::Result::Ok(Bytes::from(vec![0; 1 << 20])))),
         "broken" => Body::from_stream(half().chain(stream::iter([Err(std::io::Error::other("broken"))]))),
         "stuck" => Body::from_stream(half().chain(stream::pending::<std::io::Result<Bytes>>())),
