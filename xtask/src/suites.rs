@@ -8,8 +8,11 @@ use std::time::Instant;
 use anyhow::{Context as _, anyhow, bail};
 
 /// What is built together. A single package's tests would be built with other features of most dependencies than the whole
-/// workspace's are, so suites choose tests by name instead. The parsers under fuzz have a suite of their own.
-const TESTED: [&str; 3] = ["--workspace", "--exclude", "holdfast-tests-fuzz"];
+/// workspace's are, so suites choose tests by name instead. The parsers under fuzz have a suite of their own. The engine has its
+/// bugs to plant everywhere, each off until a test plants it on its thread: without, all that holds the engine would be built
+/// twice. A release has none.
+const TESTED: [&str; 5] = ["--workspace", "--exclude", "holdfast-tests-fuzz", "--features", PLANTED_BUGS];
+const PLANTED_BUGS: &str = "holdfast-node-engine/planted-bugs";
 
 /// The workspace's root folder.
 pub fn root() -> PathBuf {
@@ -64,8 +67,6 @@ pub fn test(only: Option<&str>) -> anyhow::Result<()> {
         crate::mariadb::ensure(&root())?;
         let own_suites = ["--exclude", "holdfast-tests-cluster", "--exclude", "holdfast-tests-simulation"];
         run("unit", cargo(&["test"]).args(TESTED).args(own_suites))?;
-        let planted = ["--features", "holdfast-node-engine/planted-bugs", "--test", "mutations", "--", "--nocapture"];
-        run("unit, planted bugs", cargo(&["test"]).args(TESTED).args(planted))?;
     }
     if wanted("simulation") {
         // Each test keeps all cores busy. Named among all that is tested, so that nothing is built anew.
@@ -73,7 +74,7 @@ pub fn test(only: Option<&str>) -> anyhow::Result<()> {
         run("simulation", cargo(&["test"]).args(TESTED).args(tests))?;
     }
     if wanted("fuzz") {
-        run("fuzz", &mut cargo(&["test", "--workspace", "--test", "parsers"]))?;
+        run("fuzz", &mut cargo(&["test", "--workspace", "--features", PLANTED_BUGS, "--test", "parsers"]))?;
     }
     if wanted("cluster") || wanted("compatibility") {
         // As a test of the commands links it: `cargo build` would build it anew, without the features that tests ask for.
