@@ -256,9 +256,10 @@ impl Walk<'_> {
             Ok(_) => "the old disk is off the inventory".to_owned(),
             Err(error) => format!("the old disk stays in the inventory: {}", told(&error.into())),
         };
+        let (holds, share) = facts.level.holds.unzip();
         let document = json!({
             "replaced": self.old, "by": new.disk, "node": new.node, "path": new.path, "short": facts.level.short,
-            "holds": facts.level.holds.map(|(holds, _)| holds), "share": facts.level.holds.map(|(_, share)| share), "warnings": facts.level.warnings,
+            "holds": holds, "share": share, "warnings": facts.level.warnings,
             "verified_volumes": verified.volumes, "verified_bytes": verified.bytes, "light": light, "inventory": forgotten,
         });
         self.cell.answer(&document, || {
