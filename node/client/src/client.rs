@@ -8,8 +8,9 @@ use holdfast_libs_types::{DiskId, VolumeId, WriteEpoch};
 use http::Method;
 
 use crate::messages::{
-    CancelCopy, CopyRequest, CreateExtent, ExtentInfo, FenceRequest, Health, KeyringBody, NodeStatus, OperatorRestore,
-    RecordInfo, RestoreRequest, ScrubOrder, ScrubStatus, SealRequest, Sealed, Tail, TrashRequest, TrashStatus,
+    CancelCopy, CopyRequest, CreateExtent, ExtentInfo, FenceRequest, Health, KeyringBody, KeyringStored, NodeStatus,
+    OperatorRestore, RecordInfo, RestoreRequest, ScrubOrder, ScrubStatus, SealRequest, Sealed, Tail, TrashRequest,
+    TrashStatus,
 };
 use crate::places::{Adopted, LocateOrder, Located, Place, PlaceAsk};
 
@@ -285,11 +286,11 @@ impl NodeClient {
         self.http.get_json(&format!("{}/v1/keyring", self.address), DEADLINE).await
     }
 
-    /// Stores the wrapped keyring on every disk of the node, unless a newer one is there.
+    /// Adds wrapped keys to the keyring on every disk of the node; the answer names the disks that did not take them.
     ///
     /// # Errors
-    /// `read_only`, `disk_failed`.
-    pub async fn put_keyring(&self, keyring: &KeyringBody) -> Result<serde_json::Value, CallError> {
+    /// When no disk took them: `read_only`, `disk_failed`.
+    pub async fn put_keyring(&self, keyring: &KeyringBody) -> Result<KeyringStored, CallError> {
         self.http.post_json(&format!("{}/v1/keyring", self.address), keyring, DEADLINE).await
     }
 }

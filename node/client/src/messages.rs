@@ -417,3 +417,24 @@ pub struct KeyringBody {
     /// Key id and wrapped key, both in hex.
     pub keys: Vec<(String, String)>,
 }
+
+/// What became of a keyring on a node's disks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyringStored {
+    /// How many have it.
+    pub stored: u64,
+    /// Those that did not take it.
+    #[serde(default)]
+    pub missing: Vec<KeyringMissing>,
+}
+
+/// A disk that did not take a keyring.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyringMissing {
+    /// The disk.
+    pub disk: DiskId,
+    /// One of [`code`].
+    pub code: String,
+    /// Why, for people.
+    pub reason: String,
+}

@@ -23,10 +23,9 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use holdfast_libs_transport::ApiError;
 use holdfast_libs_types::KeyId;
-use holdfast_node_client::{KeyringBody, code};
+use holdfast_node_client::{KeyringBody, KeyringMissing, KeyringStored, code};
 use holdfast_node_engine::{Disk, EngineError};
 use http::StatusCode;
-use serde_json::{Value, json};
 
 use crate::Node;
 use crate::metrics::Operation;
@@ -36,30 +35,31 @@ const MAGIC: &[u8; 4] = b"HFKR";
 const VERSION: u32 = 1;
 const GENERATION_AT: usize = 8;
 
-/// `POST /v1/keyring`: answers `{"stored": disks}`. A disk that takes no writes does not keep the others from it.
+/// `POST /v1/keyring`. A disk that does not take it does not keep the others from it, and is named in the answer.
 pub(crate) async fn put(
     State(node): State<Arc<Node>>,
     body: Result<Bytes, BytesRejection>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<KeyringStored>, ApiError> {
     let keyring: KeyringBody = message(body)?;
     // What is wrong with it is told before a disk is asked.
     encode(&keyring)?;
     let disks = node.disks.open();
     let storing = disks.iter().map(|disk| disk.answer(Operation::Keyring, store(disk.engine(), &keyring)));
-    let mut stored = 0;
+    let mut answer = KeyringStored { stored: 0, missing: Vec::new() };
     let mut failure = None;
     for (disk, result) in disks.iter().zip(join_all(storing).await) {
-        match result {
-            Ok(()) => stored += 1,
-            Err(error) => {
-                tracing::warn!(disk = %disk.id(), %error, "the keyring was not stored on this disk");
-                failure = Some(error);
-            }
-        }
+        let Err(error) = result else {
+            answer.stored += 1;
+            continue;
+        };
+        tracing::warn!(disk = %disk.id(), %error, "the keyring was not stored on this disk");
+        let (code, reason) = (error.code.clone(), error.message.clone());
+        answer.missing.push(KeyringMissing { disk: disk.id(), code, reason });
+        failure = Some(error);
     }
     match failure {
-        Some(error) if stored == 0 => Err(error),
-        _ => Ok(Json(json!({"stored": stored}))),
+        Some(error) if answer.stored == 0 => Err(error),
+        _ => Ok(Json(answer)),
     }
 }
 

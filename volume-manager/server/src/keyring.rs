@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use holdfast_libs_transport::CallError;
+use holdfast_libs_transport::{ApiError, CallError};
 use holdfast_libs_types::{DiskId, NodeId};
-use holdfast_node_client::KeyringBody;
+use holdfast_node_client::{KeyringBody, KeyringStored};
 use holdfast_volume_manager_catalog::{CatalogError, WrappedKeys};
 use holdfast_volume_manager_client::Replica;
+use http::StatusCode;
 use tokio::time::Instant;
 
 use crate::inventory::Snapshot;
@@ -20,24 +21,30 @@ use crate::manager::{Manager, within};
 
 const LIMIT: Duration = Duration::from_secs(10);
 
+/// A disk that did not take it is asked again after so many heartbeats.
+const AGAIN_HEARTBEATS: u64 = 10;
+
 /// What a node was given. Another registration may be about other disks, and asks for it again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) struct Given {
     registered: Instant,
     generation: u64,
+    at: Instant,
+    /// Disks that did not take it.
+    missing: Vec<DiskId>,
 }
 
-/// Starts to give the keyring to each node that is up and does not have this generation of it.
+/// Starts to give the keyring to each node that is up and does not have this generation of it on all its disks.
 pub(crate) async fn start(manager: &Arc<Manager>, snapshot: &Snapshot) -> Result<(), CatalogError> {
     let up = snapshot.nodes.iter().filter(|view| view.standing == NodeStanding::Up);
-    let lacking = |generation| up.clone().filter(move |view| !has(manager, &view.node.node, generation));
+    let lacking = |generation| up.clone().filter(move |view| is_due(manager, &view.node.node, generation));
     if lacking(manager.catalog.index.keyring_generation().await?).next().is_none() {
         return Ok(());
     }
     let (generation, keys) = manager.catalog.index.keys().await?;
     for view in lacking(generation) {
-        let Some(given) = given(manager, &view.node.node, generation) else { continue };
         let name = view.node.node.clone();
+        let Some(registered) = registered(manager, &name) else { continue };
         if !manager.progress().pushing.insert(name.clone()) {
             continue;
         }
@@ -48,8 +55,8 @@ pub(crate) async fn start(manager: &Arc<Manager>, snapshot: &Snapshot) -> Result
             let mut progress = manager.progress();
             progress.pushing.remove(&name);
             match taken {
-                Ok(_) => {
-                    progress.keyrings.insert(name, given);
+                Ok(stored) => {
+                    progress.keyrings.insert(name, Given::new(registered, generation, &stored));
                 }
                 Err(error) => tracing::debug!(node = %name, %error, "keyring not taken yet"),
             }
@@ -58,39 +65,66 @@ pub(crate) async fn start(manager: &Arc<Manager>, snapshot: &Snapshot) -> Result
     Ok(())
 }
 
-/// Sees to it that the nodes of these replicas have the keyring as it is now. Answers the disks whose node did not take it.
+/// Sees to it that the disks of these replicas have the keyring as it is now. Answers those that did not take it.
 pub(crate) async fn ensure(manager: &Manager, replicas: &[Replica]) -> Result<Vec<(DiskId, CallError)>, CatalogError> {
     let generation = manager.catalog.index.keyring_generation().await?;
-    if replicas.iter().all(|replica| has(manager, &replica.node, generation)) {
+    if replicas.iter().all(|replica| has(manager, replica, generation)) {
         return Ok(Vec::new());
     }
     let (generation, keys) = manager.catalog.index.keys().await?;
     let body = body(generation, &keys);
     let pushes = replicas.iter().map(|replica| async {
-        if has(manager, &replica.node, generation) {
+        if has(manager, replica, generation) {
             return Ok(());
         }
-        let given = given(manager, &replica.node, generation);
+        let registered = registered(manager, &replica.node);
         let taken = within(LIMIT, &replica.address, manager.node(&replica.address).put_keyring(&body)).await;
-        taken.map_err(|error| (replica.disk, error))?;
-        if let Some(given) = given {
+        let stored = taken.map_err(|error| (replica.disk, error))?;
+        if let Some(registered) = registered {
+            let given = Given::new(registered, generation, &stored);
             manager.progress().keyrings.insert(replica.node.clone(), given);
         }
-        Ok(())
+        match stored.missing.into_iter().find(|missing| missing.disk == replica.disk) {
+            Some(missing) => {
+                let message = format!("it does not take the keyring: {}", missing.reason);
+                let error = ApiError::new(StatusCode::SERVICE_UNAVAILABLE, &missing.code, message);
+                Err((replica.disk, CallError::Api(error)))
+            }
+            None => Ok(()),
+        }
     });
     Ok(join_all(pushes).await.into_iter().filter_map(Result::err).collect())
 }
 
-/// What a node has once it takes this generation with the disks that it has now.
-fn given(manager: &Manager, node: &NodeId, generation: u64) -> Option<Given> {
-    let registered = manager.liveness().node(node)?.registered;
-    Some(Given { registered, generation })
+impl Given {
+    /// What a node answered that had last registered then.
+    fn new(registered: Instant, generation: u64, stored: &KeyringStored) -> Self {
+        let missing = stored.missing.iter().map(|missing| missing.disk).collect();
+        Self { registered, generation, at: Instant::now(), missing }
+    }
 }
 
-/// Whether a node's disks have this generation. Nobody lacks a keyring without keys.
-fn has(manager: &Manager, node: &NodeId, generation: u64) -> bool {
-    let known = manager.progress().keyrings.get(node).copied();
-    generation == 0 || known.is_some() && known == given(manager, node, generation)
+fn registered(manager: &Manager, node: &NodeId) -> Option<Instant> {
+    Some(manager.liveness().node(node)?.registered)
+}
+
+/// What a node was given of this generation with the disks that it has now.
+fn given(manager: &Manager, node: &NodeId, generation: u64) -> Option<Given> {
+    let known = manager.progress().keyrings.get(node).cloned()?;
+    (known.generation == generation && registered(manager, node) == Some(known.registered)).then_some(known)
+}
+
+/// Whether a replica's disk has this generation. Nobody lacks a keyring without keys.
+fn has(manager: &Manager, replica: &Replica, generation: u64) -> bool {
+    let has_disk = |given: Given| !given.missing.contains(&replica.disk);
+    generation == 0 || given(manager, &replica.node, generation).is_some_and(has_disk)
+}
+
+/// Whether a node is to be given this generation: it was not, or some time ago a disk did not take it.
+fn is_due(manager: &Manager, node: &NodeId, generation: u64) -> bool {
+    let again = Duration::from_millis(manager.config.timing.heartbeat_ms * AGAIN_HEARTBEATS);
+    let has_all = |given: Given| given.missing.is_empty() || given.at.elapsed() < again;
+    generation != 0 && !given(manager, node, generation).is_some_and(has_all)
 }
 
 fn body(generation: u64, keys: &WrappedKeys) -> KeyringBody {

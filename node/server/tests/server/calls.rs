@@ -368,6 +368,27 @@ async fn no_key_is_lost_from_the_disks_by_a_keyring_that_does_not_have_it() {
 }
 
 #[tokio::test]
+async fn a_disk_that_does_not_take_the_keyring_is_named() {
+    let dir = folder();
+    let tls = certificates(dir.path());
+    let volume_manager = VolumeManager::start(&tls).await;
+    {
+        let mut heard = volume_manager.heard.lock().unwrap();
+        (heard.refuse, heard.accept_first) = (Some("not this one".to_owned()), true);
+    }
+    let node = TestNode::start(config(dir.path(), &tls, "node-1", 2, &volume_manager.address)).await;
+    let disks = eventually("the second disk is read-only", async || {
+        let disks = node.client(Role::Admin).status().await.unwrap().disks;
+        (disks[1].state == DiskState::ReadOnly).then_some(disks)
+    })
+    .await;
+    let stored = node.client(Role::VolumeManager).put_keyring(&keyring(2, [(1, 0xaa)])).await.unwrap();
+    let missing: Vec<_> = stored.missing.iter().map(|missing| (missing.disk, missing.code.as_str())).collect();
+    assert_eq!((stored.stored, missing), (1, vec![(disks[1].disk.unwrap(), code::READ_ONLY)]));
+    node.stop().await;
+}
+
+#[tokio::test]
 async fn the_newest_keyring_stays_on_the_disks() {
     let Setup { node, _dir } = setup().await;
     let leader = node.client(Role::VolumeManager);

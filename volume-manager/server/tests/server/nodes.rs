@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::support::{self, Call, Cell, FRONTEND, eventually, timing};
 use holdfast_libs_transport::{CallError, Role};
 use holdfast_libs_types::{DiskId, InstanceId, KeyId, VolumeId};
+use holdfast_node_client::code;
 use holdfast_volume_manager_catalog::{Volume, VolumeState};
 use holdfast_volume_manager_client::{Heartbeat, LeaseRequest, Register, UnusableDisk};
 use serde_json::{Value, json};
@@ -290,6 +291,29 @@ async fn every_node_gets_the_keyring_once_for_each_generation_and_again_when_it_
     eventually("it has it again", async || (cell.nodes[0].keyrings().len() == 3).then_some(())).await;
     cell.nodes[0].add(DiskId([99; 16]));
     eventually("its new disk has it, too", async || (cell.nodes[0].keyrings().len() == 4).then_some(())).await;
+}
+
+#[tokio::test]
+async fn no_volume_is_leased_on_a_disk_that_lacks_the_keyring_and_it_is_given_to_it_again() {
+    let cell = Cell::start(timing(), 2).await;
+    let node = &cell.nodes[0];
+    let [sick, well] = node.disks()[..] else { panic!("two disks") };
+    node.refuse(Call::Keyring, sick, code::BUSY);
+    cell.index().await.put_key(&KeyId([1; 16]), &[1; 40]).await.unwrap();
+    eventually("it is given again", async || (node.keyrings().len() >= 3).then_some(())).await;
+    // Each lease lies on a disk of each node; by chance none of so many would want the sick one.
+    for _ in 0..12 {
+        let leased = cell.lease().await;
+        let here: Vec<DiskId> = leased.replicas.iter().map(|replica| replica.disk).collect();
+        assert!(here.contains(&well) && !here.contains(&sick), "{here:?}");
+    }
+    node.admit();
+    let given = node.keyrings().len();
+    eventually("it is given once more", async || (node.keyrings().len() > given).then_some(())).await;
+    let leased = eventually("the disk is used", async || {
+        Some(cell.lease().await).filter(|leased| leased.replicas.iter().any(|replica| replica.disk == sick))
+    });
+    leased.await;
 }
 
 #[tokio::test]

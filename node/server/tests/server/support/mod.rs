@@ -58,7 +58,10 @@ pub async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Optio
 pub struct Heard {
     pub registers: Vec<Register>,
     pub heartbeats: Vec<Heartbeat>,
+    /// Why disks are refused.
     pub refuse: Option<String>,
+    /// But not the first one of a node.
+    pub accept_first: bool,
     pub retry: bool,
     pub ask_again: bool,
 }
@@ -83,13 +86,11 @@ impl VolumeManager {
                 "/v1/register",
                 post(async move |Json(register): Json<Register>| {
                     let mut heard = for_register.lock().unwrap();
-                    let answer = |disk| RegisteredDisk {
-                        disk,
-                        accepted: heard.refuse.is_none(),
-                        reason: heard.refuse.clone(),
-                        retry: heard.retry,
+                    let answer = |(index, disk)| {
+                        let reason = heard.refuse.clone().filter(|_| index > 0 || !heard.accept_first);
+                        RegisteredDisk { disk, accepted: reason.is_none(), reason, retry: heard.retry }
                     };
-                    let disks = register.disks.iter().map(|report| answer(report.disk)).collect();
+                    let disks = register.disks.iter().map(|report| report.disk).enumerate().map(answer).collect();
                     heard.ask_again = false;
                     heard.registers.push(register);
                     Json(RegisterAnswer { disks, term: 1, heartbeat_ms: 50 })

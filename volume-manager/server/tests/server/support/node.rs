@@ -13,8 +13,8 @@ use holdfast_libs_transport::tls::TlsFiles;
 use holdfast_libs_transport::{ApiError, HttpClient, Role, ServiceTokens};
 use holdfast_libs_types::{BlockHash, DiskId, InstanceId, NodeId, VolumeId, WriteEpoch};
 use holdfast_node_client::{
-    CancelCopy, CopyRequest, CreateExtent, ExtentInfo, ExtentState, FenceRequest, KeyringBody, RecordInfo, SealRequest,
-    Sealed, Tail, TrashRequest, code,
+    CancelCopy, CopyRequest, CreateExtent, ExtentInfo, ExtentState, FenceRequest, KeyringBody, KeyringMissing,
+    KeyringStored, RecordInfo, SealRequest, Sealed, Tail, TrashRequest, code,
 };
 use holdfast_volume_manager_client::{DiskReport, Heartbeat, Register, VolumeManagerClient};
 use http::StatusCode;
@@ -459,9 +459,14 @@ async fn cancel(State(inner): State<Shared>, Json(order): Json<CancelCopy>) -> R
     Ok(Json(Value::Null))
 }
 
-async fn keyring(State(inner): State<Shared>, Json(body): Json<KeyringBody>) -> Json<Value> {
-    inner.lock().unwrap().keyrings.push(body);
-    Json(Value::Null)
+async fn keyring(State(inner): State<Shared>, Json(body): Json<KeyringBody>) -> Json<KeyringStored> {
+    let mut inner = inner.lock().unwrap();
+    inner.keyrings.push(body);
+    let refused = |disk: &DiskId| inner.refuse.get(&(Call::Keyring, *disk)).map(|code| (*disk, *code));
+    let missing: Vec<KeyringMissing> = (inner.reports.keys().filter_map(refused))
+        .map(|(disk, code)| KeyringMissing { disk, code: code.to_owned(), reason: "refused".to_owned() })
+        .collect();
+    Json(KeyringStored { stored: (inner.reports.len() - missing.len()) as u64, missing })
 }
 
 async fn keys(State(inner): State<Shared>) -> Result<Json<KeyringBody>, ApiError> {
