@@ -38,20 +38,28 @@ pub fn told(error: &anyhow::Error) -> String {
 pub fn report(result: anyhow::Result<()>) -> ExitCode {
     let Err(error) = result else { return ExitCode::SUCCESS };
     eprintln!("holdfast: {}", told(&error));
+    code_of(&error).into()
+}
+
+/// The exit code of a failure.
+fn code_of(error: &anyhow::Error) -> u8 {
     if error.downcast_ref::<Usage>().is_some() {
-        return USAGE.into();
+        return USAGE;
     }
-    let unreachable = error.chain().any(|cause| {
-        matches!(cause.downcast_ref::<CallError>(), Some(CallError::Unreachable { .. } | CallError::Timeout { .. }))
-    });
-    if unreachable { UNREACHABLE.into() } else { FAILED.into() }
+    match error.chain().find_map(|cause| cause.downcast_ref::<CallError>()) {
+        Some(CallError::Unreachable { .. } | CallError::Timeout { .. }) => UNREACHABLE,
+        // A value that only the server could judge.
+        Some(CallError::Api(refused)) if refused.code == "bad_request" => USAGE,
+        _ => FAILED,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use anyhow::Context as _;
+    use holdfast_libs_transport::{ApiError, CallError};
 
-    use super::told;
+    use super::{code_of, told, usage};
 
     #[derive(Debug, thiserror::Error)]
     #[error("{path}: cannot be read: {source}; check its rights")]
@@ -67,5 +75,16 @@ mod tests {
         assert_eq!(told(&once), "node.toml: cannot be read: entity not found; check its rights");
         let deeper = Err::<(), _>(missing()).context("opening the file").context("starting").unwrap_err();
         assert_eq!(told(&deeper), "starting: opening the file: entity not found");
+    }
+
+    #[test]
+    fn a_value_that_the_server_does_not_take_is_a_usage_error_as_one_that_the_command_does_not_take() {
+        let refused = |error| code_of(&anyhow::Error::from(CallError::Api(error)).context("setting the impact"));
+        assert_eq!(refused(ApiError::bad_request("`impact` must be a number")), 2);
+        assert_eq!(refused(ApiError::internal("the catalog is away")), 1);
+        assert_eq!(code_of(&usage("say --yes")), 2);
+        let timeout =
+            CallError::Timeout { url: "https://127.0.0.1:1".to_owned(), after: std::time::Duration::from_secs(1) };
+        assert_eq!(code_of(&timeout.into()), 3);
     }
 }

@@ -28,6 +28,7 @@ use crate::bench::blocks::{self, Cell, Job, new_block};
 use crate::bench::fio::{self, Job as FioJob};
 use crate::bench::foreground::{self, Clients, Operations, percentile};
 use crate::bench::rounds::{self, Figures};
+use crate::outcome::usage;
 use crate::{profile, show};
 
 /// Blocks that clients get.
@@ -55,10 +56,10 @@ struct Bench {
 pub async fn run(options: BenchRepair) -> anyhow::Result<()> {
     let folder = options.target.dev.clone().context("name the dev cell to measure: --dev DIR, or HOLDFAST_DEV")?;
     if !options.destroy_disks {
-        bail!(
+        return Err(usage(format!(
             "this takes disks from the cell in {} and removes their files: say so with --destroy-disks",
             folder.display()
-        );
+        )));
     }
     let dev = profile::dev_json(&folder)?;
     let ca = tls::client_config(profile::text(&dev, "ca_cert")?.as_ref())?;

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 /// One line of a kind in this time.
 const QUIET: Duration = Duration::from_secs(60);
 
-/// I/Os are judged by the profile's latency limits over so long.
+/// I/Os are judged by the profile's latency limits over so long, or longer until there are [`SLOW_ONE_IN`] of them.
 const WINDOW: Duration = Duration::from_secs(60);
 
 /// One I/O of so many may be past the limit, and so few are always forgiven.
@@ -114,18 +114,17 @@ impl Slow {
     fn observe(&mut self, what: &str, limit_ms: Option<u32>, so_far: &LatencyHistogram, now: Instant) -> Option<Line> {
         let limit_ms = limit_ms?;
         let (began, before) = *self.began.get_or_insert((now, *so_far));
-        if now.duration_since(began) < WINDOW {
+        let all = so_far.count() - before.count();
+        // Of a few I/Os nothing can be said; a disk that answers none is found by others.
+        if now.duration_since(began) < WINDOW || all < SLOW_ONE_IN {
             return None;
         }
         self.began = Some((now, *so_far));
         let past = |histogram: &LatencyHistogram| past_limit(histogram, limit_ms);
-        let (slow, all) = (past(so_far) - past(&before), so_far.count() - before.count());
+        let slow = past(so_far) - past(&before);
         let was = self.why.take();
         if slow > (all / SLOW_ONE_IN).max(SLOW_FORGIVEN) {
             self.why = Some(format!("{slow} of {all} {what} took longer than the profile's {limit_ms} ms"));
-        } else if all == 0 {
-            // Nothing was asked of it, so nothing is known.
-            self.why.clone_from(&was);
         }
         match (&was, &self.why) {
             (None, Some(why)) => Some(Line::Warning(format!("disk is suspect: {why}"))),
@@ -227,6 +226,15 @@ mod tests {
         assert!(matches!(&faults.observe(&status, window(3))[..], [Line::Over(_)]));
         assert_eq!(faults.slow(), None);
         status.latency.read.buckets[22] += 2;
+        status.latency.read.buckets[10] += 98;
         assert_eq!(faults.observe(&status, window(4)), [], "two are forgiven");
+        status.latency.read.buckets[22] += 3;
+        status.latency.read.buckets[10] += 1;
+        assert_eq!(faults.observe(&status, window(5)), [], "of four reads nothing is known");
+        status.latency.read.buckets[10] += 96;
+        assert_eq!(
+            faults.observe(&status, window(6)),
+            [Line::Warning("disk is suspect: 3 of 100 reads took longer than the profile's 500 ms".to_owned())]
+        );
     }
 }

@@ -3,6 +3,7 @@
 //! A disk that hangs while it is opened holds up nobody: it is taken in by a later look.
 
 use std::collections::{HashMap, HashSet};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -150,7 +151,11 @@ impl Watcher {
             let gone = match now {
                 Ok(identity) if identity == disk.identity => None,
                 Ok(_) => Some(format!("{} names another disk now", disk.path.display())),
-                Err(error) => Some(format!("{} is gone: {error}", disk.path.display())),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Some(format!(
+                    "nothing is at {} any more: the disk was pulled, or its file removed",
+                    disk.path.display()
+                )),
+                Err(error) => Some(format!("{} cannot be looked at any more: {error}", disk.path.display())),
             };
             match gone {
                 Some(reason) => {
