@@ -125,8 +125,9 @@ fn fill(inventory: &Inventory, node: &NodeRow) -> Fill {
 pub fn table(inventory: &Inventory, nodes: &[&NodeRow]) -> Table {
     let mut table = Table::new(["NODE", "ZONE", "RACK", "STATE", "HEARD", "DISKS", "USED", "ASKED", "ADDRESS"]);
     for node in nodes {
-        let heard =
-            node.last_heartbeat_ms.map_or("never".to_owned(), |ms| format!("{} ago", show::duration(ms as f64 / 1e3)));
+        let heard = node
+            .last_heartbeat_ms
+            .map_or("not yet".to_owned(), |ms| format!("{} ago", show::duration(ms as f64 / 1e3)));
         let fill = fill(inventory, node);
         // A node is asked once for all of its disks.
         let left: Option<u64> =

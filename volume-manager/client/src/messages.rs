@@ -292,7 +292,7 @@ pub struct NodeRow {
     /// What an operator asked for: `cordoned`, `draining`.
     #[serde(default)]
     pub asked: Vec<String>,
-    /// Milliseconds since its last heartbeat.
+    /// Milliseconds since its last heartbeat; `None` when there was none since the volume manager began to lead.
     pub last_heartbeat_ms: Option<u64>,
     /// Files and devices it was given and cannot use.
     #[serde(default)]

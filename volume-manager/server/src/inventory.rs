@@ -68,8 +68,18 @@ pub(crate) struct NodeView {
     pub standing: NodeStanding,
     /// What was asked for it.
     pub intent: NodeIntent,
+    /// Since it was heard of last, or since the start.
     pub silence_ms: u64,
+    /// It was heard of since the start.
+    pub heard: bool,
     pub unusable: Vec<UnusableDisk>,
+}
+
+impl NodeView {
+    /// Whether its first heartbeat since the start may still come at any moment.
+    pub fn is_awaited(&self) -> bool {
+        !self.heard && self.standing == NodeStanding::Suspect
+    }
 }
 
 /// All of them.
@@ -199,9 +209,10 @@ impl Manager {
             let standing = liveness.node_standing(&node.node, now, &self.config.timing);
             let silence = liveness.silence(&node.node, now).as_millis();
             let silence_ms = u64::try_from(silence).unwrap_or(u64::MAX);
-            let unusable = liveness.node(&node.node).map(Heard::out_of_use).unwrap_or_default();
+            let known = liveness.node(&node.node);
+            let (heard, unusable) = (known.is_some(), known.map(Heard::out_of_use).unwrap_or_default());
             let intent = snapshot.intents.node(&node.node);
-            snapshot.nodes.push(NodeView { node, standing, intent, silence_ms, unusable });
+            snapshot.nodes.push(NodeView { node, standing, intent, silence_ms, heard, unusable });
         }
         Ok(snapshot)
     }

@@ -1,13 +1,13 @@
 //! The cell's state, for the operator.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Path, State};
 use holdfast_libs_transport::ApiError;
-use holdfast_libs_types::{DiskId, VolumeId};
+use holdfast_libs_types::{DiskId, NodeId, VolumeId};
 use holdfast_volume_manager_catalog::{Volume, VolumeState};
 use holdfast_volume_manager_client::{CellStatus, DiskRow, DrainRow, NodeRow, VolumeCounts, VolumeRow, Work, code};
 use holdfast_volume_manager_planner::{COPIES, HealthCounts, Spread, choose_disks};
@@ -180,9 +180,16 @@ fn health(
     }
     add(&mut reasons, damaged.into_iter());
     reasons.extend(vanished(snapshot));
-    let nodes = snapshot.nodes.iter().filter(|view| view.standing != NodeStanding::Up);
+    let awaited: HashSet<&NodeId> =
+        snapshot.nodes.iter().filter(|view| view.is_awaited()).map(|view| &view.node.node).collect();
+    if !awaited.is_empty() {
+        let (count, of) = (awaited.len(), snapshot.nodes.len());
+        reasons.push(format!("not heard of yet since this volume manager began to lead: {count} of {of} nodes"));
+    }
+    let nodes = snapshot.nodes.iter().filter(|view| view.standing != NodeStanding::Up && !view.is_awaited());
     reasons.extend(nodes.map(|view| format!("node {} is {}", view.node.node, view.standing.name())));
-    for view in snapshot.disks.iter().filter(|view| view.standing != Standing::Healthy) {
+    let disks = snapshot.disks.iter().filter(|view| !awaited.contains(&view.disk.info.node));
+    for view in disks.filter(|view| view.standing != Standing::Healthy) {
         let reason = row_reason(view).unwrap_or_else(|| "no reason given".to_owned());
         reasons.push(format!("disk {} is {}: {reason}", view.disk.info.disk, view.standing.name()));
     }
@@ -264,7 +271,7 @@ pub(crate) fn node_row(view: &crate::inventory::NodeView) -> NodeRow {
         address: view.node.address.clone(),
         state: view.standing.name().to_owned(),
         asked: words(&[(view.intent.cordoned_ms.is_some(), "cordoned"), (view.intent.drain.is_some(), "draining")]),
-        last_heartbeat_ms: Some(view.silence_ms),
+        last_heartbeat_ms: view.heard.then_some(view.silence_ms),
         unusable: view.unusable.clone(),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::support::{self, Call, Cell, FRONTEND, eventually, timing};
+use crate::support::{self, Call, Cell, FRONTEND, Started, eventually, timing};
 use holdfast_libs_transport::{CallError, Role};
 use holdfast_libs_types::{DiskId, InstanceId, KeyId, VolumeId};
 use holdfast_node_client::code;
@@ -314,6 +314,32 @@ async fn no_volume_is_leased_on_a_disk_that_lacks_the_keyring_and_it_is_given_to
         Some(cell.lease().await).filter(|leased| leased.replicas.iter().any(|replica| replica.disk == sick))
     });
     leased.await;
+}
+
+#[tokio::test]
+async fn nodes_that_were_not_heard_of_since_the_start_are_told_as_such_in_one_line() {
+    let mut cell = Cell::start(timing(), 2).await;
+    cell.nodes[0].silence(true);
+    cell.crash_manager();
+    let started = Started::new(cell.config.clone());
+    for node in &cell.nodes {
+        node.follow(&started.address);
+    }
+    cell.manager = Some(started);
+    let admin = cell.admin();
+    let status = eventually("the others are up", async || {
+        let status = admin.status().await.ok()?;
+        (status.nodes.iter().filter(|node| node.state == "up").count() == 2).then_some(status)
+    })
+    .await;
+    let [awaited, stops] = &status.reasons[..] else { panic!("{:?}", status.reasons) };
+    assert_eq!(awaited, "not heard of yet since this volume manager began to lead: 1 of 3 nodes");
+    assert!(stops.starts_with("no new volume can be made"), "{stops}");
+    let silent = status.nodes.iter().find(|node| node.node == cell.nodes[0].name).unwrap();
+    assert_eq!((silent.state.as_str(), silent.last_heartbeat_ms), ("suspect", None));
+    cell.nodes[0].silence(false);
+    cell.wait_for_nodes().await;
+    assert_eq!(cell.admin().status().await.unwrap().reasons, Vec::<String>::new());
 }
 
 #[tokio::test]
