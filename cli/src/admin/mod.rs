@@ -34,6 +34,9 @@ use self::zone::ZoneCommand;
 #[derive(Subcommand)]
 pub enum AdminCommand {
     /// Health of the cell on one screen: what can lose 0, 1 or 2 more disks, space, running work, what is not well
+    ///
+    /// What nodes say of themselves and their disks is up to a heartbeat old (1 s, `heartbeat_ms`). A node that is not heard of is
+    /// shown as suspect after `suspect_ms` (3 s), so that a short pause alarms nobody.
     Status(StatusOptions),
     /// How long the cell's data lasts on paper, with every input and where it comes from
     ///
