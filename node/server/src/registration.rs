@@ -267,6 +267,7 @@ fn report(status: &DiskStatus, incarnation: Option<&Incarnation>) -> DiskReport 
         slots: status.slots.into(),
         free_slots: status.free_slots.into(),
         damaged_extents: status.slots_by_state.damaged.into(),
+        trashed_extents: status.slots_by_state.trashed.into(),
         failing: None,
         pace: None,
     }

@@ -99,6 +99,9 @@ pub struct DiskReport {
     /// Extents on it that are known to be damaged. When it changes, the volume manager looks at what the disk holds.
     #[serde(default)]
     pub damaged_extents: u64,
+    /// Slots that extents in its trash hold.
+    #[serde(default)]
+    pub trashed_extents: u64,
     /// Why its node suspects that it is about to fail, though it still answers; `state` tells nothing of that.
     #[serde(default)]
     pub failing: Option<String>,

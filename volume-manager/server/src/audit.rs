@@ -124,10 +124,6 @@ async fn audit_disk(
         let mut progress = manager.progress();
         progress.damaged.retain(|(_, on), _| *on != disk);
         progress.refused.retain(|(_, on), _| *on != disk);
-        match extents.iter().filter(|extent| extent.state == ExtentState::Trashed).count() as u64 {
-            0 => drop(progress.in_trash.remove(&disk)),
-            count => drop(progress.in_trash.insert(disk, count)),
-        }
         // Before a replica is dropped: its next copy must not go here.
         match spoiled.is_empty() {
             true => drop(progress.spoiled.remove(&disk)),

@@ -26,6 +26,8 @@ pub(crate) struct DiskView {
     pub free_slots: u64,
     /// Damaged extents on it, as its node says.
     pub damaged_extents: u64,
+    /// Slots that its trash holds.
+    pub trashed_extents: u64,
     /// Why its node suspects that it is about to fail.
     pub failing: Option<String>,
     /// An operator has it offline.
@@ -186,6 +188,7 @@ impl Manager {
             let report = liveness.report(id);
             let free_slots = report.map_or(disk.info.free_slots, |report| report.free_slots);
             let damaged_extents = report.map_or(0, |report| report.damaged_extents);
+            let trashed_extents = report.map_or(0, |report| report.trashed_extents);
             let failing = report.and_then(|report| report.failing.clone());
             let (asked, of_node) = (snapshot.intents.disk(id), snapshot.intents.node(&disk.info.node));
             let offline = asked.offline.filter(|offline| offline.holds(now_ms));
@@ -198,6 +201,7 @@ impl Manager {
                 standing: if offline.is_some() { expected_back(standing) } else { standing },
                 free_slots,
                 damaged_extents,
+                trashed_extents,
                 failing,
                 offline,
                 leaving: asked.drain.is_some() || of_node.drain.is_some(),

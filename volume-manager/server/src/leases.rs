@@ -98,7 +98,7 @@ async fn place(manager: &Manager, holder: InstanceId, avoid: &[DiskId]) -> Resul
     let random = manager.surroundings.ids.draw().map_err(|error| ApiError::internal(error.to_string()))?;
     let volume = VolumeId::from_parts(manager.generation, random);
     let disks = choose_disks(&snapshot.planner(), volume, avoid, COPIES, DISTINCT)
-        .map_err(|error| refused(manager, &snapshot, &error))?;
+        .map_err(|error| refused(&snapshot, &error))?;
     let replicas = disks.iter().filter_map(|disk| snapshot.replica(*disk)).collect();
     let sizes = disks.iter().filter_map(|disk| snapshot.disk(*disk)).map(|view| view.disk.info.volume_bytes);
     let mut liveness = manager.liveness();
@@ -116,12 +116,12 @@ async fn place(manager: &Manager, holder: InstanceId, avoid: &[DiskId]) -> Resul
     Ok((new, replicas))
 }
 
-fn refused(manager: &Manager, snapshot: &Snapshot, error: &PlacementError) -> ApiError {
+fn refused(snapshot: &Snapshot, error: &PlacementError) -> ApiError {
     let (status, code) = match error {
         PlacementError::Full { .. } => (StatusCode::INSUFFICIENT_STORAGE, code::CELL_FULL),
         PlacementError::TooFewDomains { .. } => (StatusCode::SERVICE_UNAVAILABLE, code::TOO_FEW_DOMAINS),
     };
-    ApiError::new(status, code, room::explained(manager, snapshot, error))
+    ApiError::new(status, code, room::explained(snapshot, error))
 }
 
 /// Step 2: an extent on each disk. Answers those that failed.

@@ -355,6 +355,7 @@ mod tests {
             slots: 1,
             free_slots: 1,
             damaged_extents: 0,
+            trashed_extents: 0,
             failing: None,
             pace: None,
         }

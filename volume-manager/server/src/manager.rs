@@ -103,8 +103,6 @@ pub(crate) struct Progress {
     pub left_out: HashMap<VolumeId, Vec<DiskId>>,
     /// Extents that a node would not put into the trash, and why.
     pub refused: HashMap<(VolumeId, DiskId), String>,
-    /// Extents in the trash, by disk, as the last audits saw; disks without any are not in it.
-    pub in_trash: HashMap<DiskId, u64>,
     /// Extents of volumes that the catalog does not know, by disk.
     pub strangers: HashMap<DiskId, u64>,
     /// Nodes that are being given the keyring.

@@ -2,11 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use holdfast_libs_types::DiskId;
 use holdfast_volume_manager_planner::PlacementError;
 
 use crate::inventory::{DiskView, Snapshot};
-use crate::manager::Manager;
 use crate::operate::count;
 
 /// Most disks or nodes that are named for one reason.
@@ -53,22 +51,20 @@ pub(crate) fn out_of_use<'a>(disks: impl Iterator<Item = &'a DiskView>) -> Vec<S
     causes.into_iter().map(say).collect()
 }
 
-/// Slots that extents in the trash of disks in use hold, as the last audits saw, and how many disks those are.
-fn in_trash(manager: &Manager, snapshot: &Snapshot) -> (u64, u64) {
-    let progress = manager.progress();
-    let in_use = |disk: &DiskId| snapshot.disk(*disk).is_some_and(DiskView::takes_new);
-    let held = progress.in_trash.iter().filter(|(disk, _)| in_use(disk));
-    held.fold((0, 0), |(slots, disks), (_, held)| (slots + held, disks + 1))
+/// Slots that extents in the trash of disks in use hold, and how many disks those are.
+fn in_trash(snapshot: &Snapshot) -> (u64, u64) {
+    let held = snapshot.disks.iter().filter(|view| view.takes_new() && view.trashed_extents > 0);
+    held.fold((0, 0), |(slots, disks), view| (slots + view.trashed_extents, disks + 1))
 }
 
 /// All of it in a sentence or two; empty when every disk takes new extents and no trash holds a slot.
-pub(crate) fn reasons(manager: &Manager, snapshot: &Snapshot) -> String {
+pub(crate) fn reasons(snapshot: &Snapshot) -> String {
     let mut said = String::new();
     let out = out_of_use(snapshot.disks.iter());
     if !out.is_empty() {
         said.push_str(&format!("; of {} disks some take nothing new: {}", snapshot.disks.len(), out.join(", ")));
     }
-    let (slots, disks) = in_trash(manager, snapshot);
+    let (slots, disks) = in_trash(snapshot);
     if slots > 0 {
         let (slots, disks) = (count(slots, "slot"), count(disks, "disk"));
         said.push_str(&format!("; the trash holds {slots} on {disks} until its retention is over"));
@@ -77,6 +73,6 @@ pub(crate) fn reasons(manager: &Manager, snapshot: &Snapshot) -> String {
 }
 
 /// Why no disks were chosen, with what is behind it.
-pub(crate) fn explained(manager: &Manager, snapshot: &Snapshot, error: &PlacementError) -> String {
-    format!("{error}{}", reasons(manager, snapshot))
+pub(crate) fn explained(snapshot: &Snapshot, error: &PlacementError) -> String {
+    format!("{error}{}", reasons(snapshot))
 }

@@ -221,9 +221,9 @@ fn health(
 fn stops(manager: &Manager, snapshot: &Snapshot) -> Vec<String> {
     // Placement depends on the volume's id only in its choice, never in whether there is one.
     let chosen = choose_disks(&snapshot.planner(), VolumeId::default(), &[], COPIES, DISTINCT);
-    let full = chosen.err().map(|error| {
-        format!("no new volume can be made, so writes stop: {}", room::explained(manager, snapshot, &error))
-    });
+    let full = chosen
+        .err()
+        .map(|error| format!("no new volume can be made, so writes stop: {}", room::explained(snapshot, &error)));
     paused(manager).into_iter().chain(full).collect()
 }
 

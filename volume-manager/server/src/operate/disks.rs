@@ -44,13 +44,13 @@ pub(crate) async fn order_disk(
                 case.refuse(why);
             }
             let disks = HashSet::from([disk]);
-            drain::drain(&mut case, (&*manager, &snapshot), &volumes, &disks, ask.less_spread);
+            drain::drain(&mut case, &snapshot, &volumes, &disks, ask.less_spread);
             let replicas = on_disk(&volumes, disk).count() as u64;
             let drain = intent.drain.unwrap_or(Drain { since_ms: now_ms, replicas });
             ("draining", DiskIntent { drain: Some(drain), ..intent })
         }
         "offline" => {
-            offline(&mut case, (&*manager, &snapshot), &volumes, view, &ask)?;
+            offline(&mut case, &snapshot, &volumes, view, &ask)?;
             let until_ms = ask.for_s.map(|seconds| now_ms + seconds * 1000);
             ("taking offline", DiskIntent { offline: Some(Offline { since_ms: now_ms, until_ms }), ..intent })
         }
@@ -101,7 +101,7 @@ pub(super) async fn forget_for_good(manager: &Arc<Manager>, disk: DiskId) -> Res
 /// What is left of each volume while the disk is away.
 fn offline(
     case: &mut Case,
-    (manager, snapshot): (&Manager, &Snapshot),
+    snapshot: &Snapshot,
     volumes: &[Volume],
     view: &DiskView,
     ask: &Order,
@@ -141,7 +141,7 @@ fn offline(
     let mut without = snapshot.planner();
     without.disks.retain(|other| other.disk != disk);
     if let Err(error) = choose_disks(&without, VolumeId::default(), &[], COPIES, DISTINCT) {
-        let why = room::explained(manager, snapshot, &error);
+        let why = room::explained(snapshot, &error);
         case.warn(format!("no new volume can be made meanwhile, so writes stop: {why}"));
     }
     let how_long = match ask.for_s {

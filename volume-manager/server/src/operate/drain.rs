@@ -9,7 +9,6 @@ use holdfast_volume_manager_planner::{COPIES, Inventory, InventoryDisk, Spread, 
 
 use super::{Case, Tally, count, on_disk};
 use crate::inventory::Snapshot;
-use crate::manager::Manager;
 use crate::room;
 
 /// Replicas placed one by one for a plan, with so many disks looked at for each; of more, only the sums are compared.
@@ -19,7 +18,7 @@ const MOST_LOOKED_AT: usize = 20_000_000;
 /// Looks at a drain of all these disks at once.
 pub(super) fn drain(
     case: &mut Case,
-    (manager, snapshot): (&Manager, &Snapshot),
+    snapshot: &Snapshot,
     volumes: &[Volume],
     disks: &HashSet<DiskId>,
     less_spread: bool,
@@ -49,10 +48,10 @@ pub(super) fn drain(
             "{} must find a place, and the other disks in service have {} above the reserve that repair needs{}",
             count(need, "replica"),
             count(have, "free slot"),
-            room::reasons(manager, snapshot)
+            room::reasons(snapshot)
         ));
     } else {
-        places(case, inventory, &held, &room::reasons(manager, snapshot));
+        places(case, inventory, &held, &room::reasons(snapshot));
     }
     case.say(match need {
         0 => "nothing has to move".to_owned(),

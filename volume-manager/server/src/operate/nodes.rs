@@ -45,12 +45,12 @@ pub(crate) async fn order_node(
                     case.refuse(why);
                 }
             }
-            drain::drain(&mut case, (&*manager, &snapshot), &volumes, &disks, ask.less_spread);
+            drain::drain(&mut case, &snapshot, &volumes, &disks, ask.less_spread);
             let drain = intent.drain.unwrap_or(Drain { since_ms: now_ms, replicas: held });
             ("draining", NodeIntent { drain: Some(drain), ..intent })
         }
         "cordon" => {
-            cordon(&mut case, (&*manager, &snapshot), &node, held);
+            cordon(&mut case, &snapshot, &node, held);
             ("cordoning", NodeIntent { cordoned_ms: intent.cordoned_ms.or(Some(now_ms)), ..intent })
         }
         "uncordon" => {
@@ -95,11 +95,11 @@ async fn forget_all(manager: &Arc<Manager>, node: &NodeId, disks: &HashSet<DiskI
     Ok(())
 }
 
-fn cordon(case: &mut Case, (manager, snapshot): (&Manager, &Snapshot), node: &NodeId, held: u64) {
+fn cordon(case: &mut Case, snapshot: &Snapshot, node: &NodeId, held: u64) {
     let mut without = snapshot.planner();
     without.disks.retain(|disk| disk.node != *node);
     if let Err(error) = choose_disks(&without, VolumeId::default(), &[], COPIES, DISTINCT) {
-        let why = room::explained(manager, snapshot, &error);
+        let why = room::explained(snapshot, &error);
         case.warn(format!("no new volume can be made without it, so writes stop: {why}"));
     }
     case.number("replicas", held);

@@ -1,10 +1,8 @@
 //! An operator's orders: each tried where it is not safe, and refused with the numbers; and what they do where it is.
 
-use crate::support::node::Extent;
 use crate::support::{Call, Cell, FRONTEND, eventually, timing};
 use holdfast_libs_transport::{CallError, Role};
-use holdfast_libs_types::{DiskId, NodeId, VolumeId};
-use holdfast_node_client::ExtentState;
+use holdfast_libs_types::{DiskId, NodeId};
 use holdfast_volume_manager_client::{CellStatus, LeaseRequest, Order, OrderPlan, RepairOrder};
 use holdfast_volume_manager_server::Timing;
 
@@ -82,11 +80,7 @@ async fn where_there_is_no_room_the_disks_out_of_use_and_the_slots_of_the_trash_
     assert!(admin.order_disk(disk(4, 0), "drain", &APPLY).await.unwrap().applied);
     gone(&cell, disk(4, 1));
     disk_is(&cell, disk(4, 1), "down").await;
-    let copy = cell.node_of(volume.replicas[0]).find(volume.replicas[0], volume.volume).unwrap();
-    for number in 0..3 {
-        let trashed = Extent { state: ExtentState::Trashed, ..copy.clone() };
-        cell.nodes[0].place(disk(0, 0), VolumeId([number + 1; 16]), trashed);
-    }
+    cell.nodes[0].report(disk(0, 0), |report| report.trashed_extents = 3);
     for node in [0, 3, 5] {
         cell.nodes[node].disks().iter().for_each(|disk| cell.nodes[node].report(*disk, |report| report.free_slots = 5));
     }

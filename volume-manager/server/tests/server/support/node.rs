@@ -318,6 +318,7 @@ pub fn report(disk: DiskId) -> DiskReport {
         slots: 100,
         free_slots: 100,
         damaged_extents: 0,
+        trashed_extents: 0,
         failing: None,
         pace: None,
     }
