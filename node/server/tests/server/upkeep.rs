@@ -190,6 +190,11 @@ async fn an_extent_is_trashed_by_order_restored_and_kept_for_the_retention() {
     assert_eq!((trash.erase_alarms, trash.retention_s, trash.extents.len()), (0, 86400, 1));
     let lying = &trash.extents[0];
     assert_eq!((lying.state, lying.order.as_deref()), (ExtentState::Trashed, Some(order.order.as_str())));
+    eventually("a heartbeat tells of the slot that it holds", async || {
+        let heard = setup.volume_manager.heard.lock().unwrap();
+        (heard.heartbeats.last()?.disks[0].trashed_extents == 1).then_some(())
+    })
+    .await;
     let read = setup.node.client(Role::Frontend).read_record(setup.disk, VOLUME, 64, 100, DEADLINE).await;
     assert_eq!(code_of(read), code::WRONG_STATE);
     let TrashRequest { disk, volume, slot, slot_generation, term, .. } = order;

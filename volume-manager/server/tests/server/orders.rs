@@ -81,6 +81,7 @@ async fn where_there_is_no_room_the_disks_out_of_use_and_the_slots_of_the_trash_
     gone(&cell, disk(4, 1));
     disk_is(&cell, disk(4, 1), "down").await;
     cell.nodes[0].report(disk(0, 0), |report| report.trashed_extents = 3);
+    cell.nodes[4].report(disk(4, 0), |report| report.trashed_extents = 2);
     for node in [0, 3, 5] {
         cell.nodes[node].disks().iter().for_each(|disk| cell.nodes[node].report(*disk, |report| report.free_slots = 5));
     }
