@@ -1,6 +1,6 @@
 //! An operator's orders: each tried where it is not safe, and refused with the numbers; and what they do where it is.
 
-use crate::support::{Call, Cell, FRONTEND, eventually, timing};
+use crate::support::{Call, Cell, FRONTEND, FakeNode, eventually, timing};
 use holdfast_libs_transport::{CallError, Role};
 use holdfast_libs_types::{DiskId, NodeId};
 use holdfast_volume_manager_client::{CellStatus, LeaseRequest, Order, OrderPlan, RepairOrder};
@@ -27,6 +27,17 @@ fn gone(cell: &Cell, disk: DiskId) {
     cell.node_of(disk).report(disk, |report| report.state = "gone".to_owned());
 }
 
+/// These disks have no more free slots than the reserve, which is 5 of their 100, and the volume manager knows it.
+async fn fill(cell: &Cell, disks: &[DiskId]) {
+    disks.iter().for_each(|disk| cell.node_of(*disk).report(*disk, |report| report.free_slots = 5));
+    eventually("they are known to be full", async || {
+        let known = status(cell).await.disks;
+        let full = |disk: &DiskId| known.iter().any(|row| row.disk == *disk && row.free_slots == 5);
+        disks.iter().all(full).then_some(())
+    })
+    .await;
+}
+
 async fn disk_is(cell: &Cell, disk: DiskId, state: &str) {
     eventually(state, async || {
         let status = status(cell).await;
@@ -43,26 +54,13 @@ async fn a_drain_is_refused_when_the_other_disks_have_too_few_slots_above_the_re
     let held = volumes.iter().filter(|volume| volume.replicas.contains(&disk)).count() as u64;
     let zone = cell.zone_of(disk).to_owned();
     let twin = cell.nodes.iter().find(|node| node.zone == zone && !node.disks().contains(&disk)).unwrap();
-    // The reserve of 100 slots is 5.
-    let leave = |free_slots: u64| twin.report(twin.disks()[0], |report| report.free_slots = free_slots);
     let admin = cell.admin();
-    leave(5);
-    eventually("its slots are known", async || {
-        let status = status(&cell).await;
-        status.disks.iter().any(|row| row.disk == twin.disks()[0] && row.free_slots == 5).then_some(())
-    })
-    .await;
+    fill(&cell, &twin.disks()).await;
     let (why, without) = refusal(admin.order_disk(disk, "drain", &APPLY).await, "replicas_without_place");
     assert_eq!(without, held, "{why}");
     assert!(why.contains(&format!("{zone} has no disk with a free slot")), "{why}");
     // No other zone has any either.
-    for node in &cell.nodes {
-        node.report(node.disks()[0], |report| report.free_slots = 5);
-    }
-    eventually("all are known to be full", async || {
-        status(&cell).await.disks.iter().all(|row| row.free_slots == 5).then_some(())
-    })
-    .await;
+    fill(&cell, &cell.nodes.iter().flat_map(FakeNode::disks).collect::<Vec<_>>()).await;
     let (why, there) = refusal(admin.order_disk(disk, "drain", &APPLY).await, "slots_there");
     let need = format!("{held} replica");
     assert!(there == 0 && why.contains(&need) && why.contains("0 free slots above the reserve"), "{why}");
@@ -82,10 +80,8 @@ async fn where_there_is_no_room_the_disks_out_of_use_and_the_slots_of_the_trash_
     disk_is(&cell, disk(4, 1), "down").await;
     cell.nodes[0].report(disk(0, 0), |report| report.trashed_extents = 3);
     cell.nodes[4].report(disk(4, 0), |report| report.trashed_extents = 2);
-    for node in [0, 3, 5] {
-        cell.nodes[node].disks().iter().for_each(|disk| cell.nodes[node].report(*disk, |report| report.free_slots = 5));
-    }
-    cell.nodes[2].report(disk(2, 0), |report| report.free_slots = 5);
+    let in_use = [0, 3, 5].into_iter().flat_map(|node| cell.nodes[node].disks()).chain([disk(2, 0)]);
+    fill(&cell, &in_use.collect::<Vec<_>>()).await;
     let expected = [
         "the cell is full: ".to_owned(),
         format!("of 12 disks some take nothing new: 1 down ({})", disk(4, 1)),
@@ -135,6 +131,8 @@ async fn a_drain_is_refused_when_too_few_nodes_or_zones_would_be_left_unless_les
     }
     assert_eq!(status(&cell).await.crowded, 0, "a zone that leaves is none to wait for");
     assert!(admin.order_node(&cell.nodes[3].name, "drain", &APPLY).await.unwrap().applied);
+    // Each of the three nodes that are left has a replica of every volume then.
+    empty(3).await;
     let (why, left) = refusal(admin.order_node(&cell.nodes[1].name, "drain", &accepted).await, "nodes_left");
     assert!(left == 2 && why.contains("volumes have 3 replicas on as many nodes, and 2 nodes would be left"), "{why}");
 }
@@ -293,7 +291,7 @@ async fn an_offline_disk_is_not_repaired_whatever_its_node_says_of_it_until_its_
 
 #[tokio::test]
 async fn what_is_in_use_or_may_come_back_is_not_forgotten() {
-    let cell = Cell::start_pairs(Timing { suspect_ms: 1000, ..timing() }, 3, 1).await;
+    let mut cell = Cell::start_pairs(timing(), 3, 1).await;
     let volume = cell.sealed_volumes(1).await.remove(0);
     let admin = cell.admin();
     let disk = volume.replicas[0];
@@ -313,7 +311,13 @@ async fn what_is_in_use_or_may_come_back_is_not_forgotten() {
     let path = format!("/dev/{disk}");
     assert!(why.contains(&format!("1 volume still name disk {disk} ({path})")), "{why}");
     assert!(why.contains(&format!("disk {disk} ({path}) may come back at any moment")), "{why}");
-    cell.node_of(disk).silence(true);
+    // From here on silence is noticed soon.
+    cell.crash_manager();
+    cell.config.timing.suspect_ms = 1000;
+    cell.start_manager().await;
+    let (admin, silent) = (cell.admin(), cell.node_of(disk));
+    let node = &silent.name;
+    silent.silence(true);
     eventually("the node is missed", async || {
         status(&cell).await.nodes.iter().any(|row| row.node == *node && row.state == "suspect").then_some(())
     })
