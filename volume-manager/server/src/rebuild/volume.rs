@@ -115,9 +115,12 @@ async fn seal(
     let mut votes = Vec::new();
     for vote in fences {
         match vote {
-            Ok(vote) => votes.push(vote),
+            Ok(vote) => votes.extend(vote),
             Err(why) => return Ok(Err(Ended::Later(why))),
         }
+    }
+    if votes.is_empty() {
+        return Ok(Err(Ended::Not("none of its replicas can be fenced: their disks take no writes".to_owned())));
     }
     let length = match decide_length(&votes, floor) {
         LengthDecision::Length { length, .. } => length,
@@ -144,22 +147,24 @@ async fn seal(
     }
 }
 
-/// A replica's vote; an error may pass.
+/// A replica's vote; `None` where it cannot be fenced, so that what it holds tells nothing. Nothing was acknowledged that the
+/// others do not hold, and the floor may be that of an index that was lost: the length is the others' alone. An error may pass.
 async fn fence(
     manager: &Manager,
     snapshot: &Snapshot,
     volume: VolumeId,
     epoch: WriteEpoch,
     disk: DiskId,
-) -> Result<Vote, String> {
+) -> Result<Option<Vote>, String> {
     let request = FenceRequest { disk, volume, epoch, term: manager.term.0 };
     let Some(view) = snapshot.disk(disk) else { return Err(format!("disk {disk} is gone")) };
     match within(FENCE_LIMIT, &view.address, manager.node(&view.address).fence(&request)).await {
-        Ok(Tail { tail }) => Ok(Vote { disk, tail: Some(tail), damaged: false }),
-        Err(CallError::Api(error)) if error.code == code::DAMAGED => Ok(Vote { disk, tail: Some(0), damaged: true }),
-        // It cannot be fenced, so what it holds tells nothing: the others were written as far.
+        Ok(Tail { tail }) => Ok(Some(Vote { disk, tail: Some(tail), damaged: false })),
+        Err(CallError::Api(error)) if error.code == code::DAMAGED => {
+            Ok(Some(Vote { disk, tail: Some(0), damaged: true }))
+        }
         Err(CallError::Api(error)) if [code::READ_ONLY, code::UNKNOWN_VOLUME].contains(&error.code.as_str()) => {
-            Ok(Vote { disk, tail: None, damaged: false })
+            Ok(None)
         }
         Err(error) => Err(format!("disk {disk} was not fenced: {error}")),
     }

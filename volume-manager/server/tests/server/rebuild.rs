@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::support::{Call, Cell, FRONTEND, FakeNode, PAGE, code_of, eventually, rows, timing};
 use holdfast_libs_types::{BlockHash, DiskId, KeyId, VolumeId};
-use holdfast_node_client::ExtentState;
+use holdfast_node_client::{ExtentState, code};
 use holdfast_volume_manager_catalog::{IndexRow, Volume, VolumeState};
 use holdfast_volume_manager_client::{LeaseRequest, LeasedVolume, NotReached, Order, RebuildState, RebuildStatus};
 use holdfast_volume_manager_server::{Timing, copies};
@@ -152,6 +152,25 @@ async fn a_replica_whose_end_may_be_torn_does_not_cut_off_what_the_others_have()
     assert_eq!(blocks(&cell).await, before);
     let row = cell.row(open.volume).await;
     assert_eq!((row.length, row.replicas.contains(&torn)), (Some(2 * PAGE), false));
+}
+
+#[tokio::test]
+async fn a_disk_that_takes_no_writes_does_not_cut_off_what_the_others_have() {
+    let mut cell = Cell::start(timing(), 2).await;
+    let (_, open) = written(&cell).await;
+    let before = blocks(&cell).await;
+    let stuck = open.replicas[0].disk;
+    for call in [Call::Fence, Call::Seal] {
+        cell.node_of(stuck).refuse(call, stuck, code::READ_ONLY);
+    }
+    cell.lose_catalog();
+    start_on_nothing(&mut cell).await;
+    let status = rebuild(&cell).await;
+    assert_eq!((status.state, status.not_recovered_total), (RebuildState::Done, 0), "{status:?}");
+    assert_eq!(blocks(&cell).await, before);
+    let others: Vec<DiskId> = replicas(&open).into_iter().filter(|disk| *disk != stuck).collect();
+    let row = cell.row(open.volume).await;
+    assert_eq!(sealed_row(&row), (VolumeState::Sealed, Some(3 * PAGE), others));
 }
 
 #[tokio::test]
