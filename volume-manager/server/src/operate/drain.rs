@@ -1,13 +1,13 @@
 //! Whether what stands on some disks finds a place elsewhere.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use holdfast_libs_types::{DiskId, NodeId};
+use holdfast_libs_types::{DiskId, NodeId, VolumeId};
 use holdfast_volume_manager_catalog::{Volume, VolumeState};
 use holdfast_volume_manager_client::MoveGroup;
-use holdfast_volume_manager_planner::{COPIES, Inventory, InventoryDisk, Spread, choose_move_disk};
+use holdfast_volume_manager_planner::{COPIES, Inventory, InventoryDisk, PlacementError, Spread, choose_move_disk};
 
-use super::{Case, Tally, count, on_disk};
+use super::{Case, Tally, count, is_hollow};
 use crate::inventory::Snapshot;
 use crate::room;
 
@@ -24,11 +24,13 @@ pub(super) fn drain(
     less_spread: bool,
 ) {
     let mut inventory = snapshot.for_moves();
+    // What drains that run have still to move needs places too.
+    let running = inventory.disks.iter().filter(|disk| disk.leaving && !disks.contains(&disk.disk));
+    let others = replicas_on(volumes, &running.map(|disk| disk.disk).collect());
     for disk in inventory.disks.iter_mut().filter(|disk| disks.contains(&disk.disk)) {
         (disk.leaving, disk.eligible) = (true, false);
     }
-    let held: Vec<(DiskId, &Volume)> =
-        disks.iter().flat_map(|disk| on_disk(volumes, *disk).map(|volume| (*disk, volume))).collect();
+    let held = replicas_on(volumes, disks);
     let open = held.iter().filter(|(_, volume)| volume.state != VolumeState::Sealed).count() as u64;
     let bytes: u64 = held.iter().filter_map(|(_, volume)| volume.length).sum();
     let need = held.len() as u64;
@@ -39,10 +41,11 @@ pub(super) fn drain(
     case.number("open_volumes", open);
     case.number("slots_needed", need);
     case.number("slots_there", have);
+    case.number("replicas_of_other_drains", others.len() as u64);
     if open > 0 {
         case.say(format!("{} there are sealed first", count(open, "open volume")));
     }
-    domains(case, snapshot, &inventory, &held, less_spread);
+    domains(case, snapshot, &inventory, &[&held[..], &others].concat(), less_spread);
     if have < need {
         case.refuse(format!(
             "{} must find a place, and the other disks in service have {} above the reserve that repair needs{}",
@@ -51,7 +54,7 @@ pub(super) fn drain(
             room::reasons(snapshot)
         ));
     } else {
-        places(case, inventory, &held, &room::reasons(snapshot));
+        places(case, snapshot, inventory, &held, &others);
     }
     case.say(match need {
         0 => "nothing has to move".to_owned(),
@@ -59,13 +62,25 @@ pub(super) fn drain(
     });
 }
 
-/// Whether enough nodes are left, and what becomes of the spread.
-fn domains(case: &mut Case, snapshot: &Snapshot, inventory: &Inventory, held: &[(DiskId, &Volume)], less_spread: bool) {
+/// A replica that is to move: where it stands, and its volume.
+type Leaving<'a> = (DiskId, &'a Volume);
+
+/// The replicas on these disks, of volumes that hold something.
+fn replicas_on<'a>(volumes: &'a [Volume], disks: &HashSet<DiskId>) -> Vec<Leaving<'a>> {
+    let mut found = Vec::new();
+    for volume in volumes.iter().filter(|volume| !is_hollow(volume)) {
+        found.extend(volume.replicas.iter().filter(|disk| disks.contains(disk)).map(|disk| (*disk, volume)));
+    }
+    found
+}
+
+/// Whether enough nodes are left for all that is to move, and what becomes of the spread.
+fn domains(case: &mut Case, snapshot: &Snapshot, inventory: &Inventory, moving: &[Leaving<'_>], less_spread: bool) {
     let left: Vec<&InventoryDisk> = inventory.disks.iter().filter(|disk| !disk.leaving).collect();
     let nodes: BTreeSet<&NodeId> = left.iter().map(|disk| &disk.node).collect();
     case.number("nodes_needed", COPIES as u64);
     case.number("nodes_left", nodes.len() as u64);
-    if nodes.len() < COPIES && !held.is_empty() {
+    if nodes.len() < COPIES && !moving.is_empty() {
         case.refuse(format!(
             "volumes have {COPIES} replicas on as many nodes, and {} would be left",
             count(nodes.len() as u64, "node")
@@ -82,7 +97,8 @@ fn domains(case: &mut Case, snapshot: &Snapshot, inventory: &Inventory, held: &[
     };
     let (all, stays) = (zones(&|_| true), zones(&|disk| !disk.leaving));
     let gone: Vec<String> = all.difference(&stays).cloned().collect();
-    let fewer = held.iter().filter(|(_, volume)| snapshot.spread(&volume.replicas).zones > after.zones).count() as u64;
+    let stand_farther = moving.iter().filter(|(_, volume)| snapshot.spread(&volume.replicas).zones > after.zones);
+    let fewer = stand_farther.map(|(_, volume)| volume.volume).collect::<HashSet<_>>().len() as u64;
     case.number("volumes_with_less_spread", fewer);
     let sentence = format!(
         "it takes the last disks of {}: {} that {} over {} zones would stand over {}",
@@ -98,28 +114,48 @@ fn domains(case: &mut Case, snapshot: &Snapshot, inventory: &Inventory, held: &[
     }
 }
 
-/// Places the replicas one by one, as the moves will.
-fn places(case: &mut Case, mut inventory: Inventory, held: &[(DiskId, &Volume)], reasons: &str) {
+/// Places the replicas one by one, as the moves will: those of other drains first, of which no more may stay for this one.
+fn places(case: &mut Case, snapshot: &Snapshot, inventory: Inventory, held: &[Leaving<'_>], others: &[Leaving<'_>]) {
     let most = MOST_PLACED.min(MOST_LOOKED_AT / inventory.disks.len().max(1));
+    let reasons = room::reasons(snapshot);
+    let mut without = Moves::new(snapshot.for_moves());
+    let stuck = others.iter().take(most).filter(|replica| without.place(replica).is_err()).count() as u64;
+    let mut moves = Moves::new(inventory);
+    let mut failed = Tally::default();
+    for replica in others.iter().take(most) {
+        if let Err(error) = moves.place(replica) {
+            failed.add(error.to_string());
+        }
+    }
+    let more = failed.total().saturating_sub(stuck);
+    if more > 0 {
+        let all = count(others.len() as u64, "replica");
+        let why: Vec<String> = failed.0.into_keys().collect();
+        case.refuse(format!(
+            "{more} of {all} of other drains would find no place any more: {}{reasons}",
+            why.join(", ")
+        ));
+    }
     let mut groups: BTreeMap<(DiskId, NodeId), (String, u64, u64)> = BTreeMap::new();
     let mut failed = Tally::default();
-    for (from, volume) in held.iter().take(most) {
-        let others: Vec<DiskId> = volume.replicas.iter().copied().filter(|disk| disk != from).collect();
-        match choose_move_disk(&inventory, volume.volume, &others, &[]) {
+    for replica in held.iter().take(most) {
+        match moves.place(replica) {
             Ok(to) => {
-                inventory.take_slot(to);
-                let Some(disk) = inventory.disk(to) else { continue };
-                let group = groups.entry((*from, disk.node.clone())).or_insert((disk.zone.clone(), 0, 0));
+                let Some(disk) = moves.inventory.disk(to) else { continue };
+                let (from, volume) = *replica;
+                let group = groups.entry((from, disk.node.clone())).or_insert((disk.zone.clone(), 0, 0));
                 group.1 += 1;
                 group.2 += volume.length.unwrap_or(0);
             }
             Err(error) => failed.add(error.to_string()),
         }
     }
-    if held.len() > most {
-        case.warn(format!("of {} replicas {most} were placed one by one for this plan", held.len()));
+    if held.len().max(others.len()) > most {
+        let all = held.len() + others.len();
+        let placed = held.len().min(most) + others.len().min(most);
+        case.warn(format!("of {all} replicas that are to move {placed} were placed one by one for this plan"));
     }
-    case.number("replicas_without_place", failed.0.values().sum());
+    case.number("replicas_without_place", failed.total());
     for (why, replicas) in failed.0 {
         let all = count(held.len() as u64, "replica");
         case.refuse(format!("{replicas} of {all} would find no place: {why}{reasons}"));
@@ -135,4 +171,68 @@ fn places(case: &mut Case, mut inventory: Inventory, held: &[(DiskId, &Volume)],
             bytes,
         })
         .collect();
+}
+
+/// Moves thought through one after the other.
+struct Moves {
+    /// As it is after them.
+    inventory: Inventory,
+    /// Where the volumes stand after them.
+    replicas: HashMap<VolumeId, Vec<DiskId>>,
+}
+
+impl Moves {
+    fn new(inventory: Inventory) -> Self {
+        Self { inventory, replicas: HashMap::new() }
+    }
+
+    /// Finds a place for one more, and takes it.
+    fn place(&mut self, (from, volume): &Leaving<'_>) -> Result<DiskId, PlacementError> {
+        let replicas = self.replicas.entry(volume.volume).or_insert_with(|| volume.replicas.clone());
+        let others: Vec<DiskId> = replicas.iter().copied().filter(|disk| disk != from).collect();
+        let to = choose_move_disk(&self.inventory, volume.volume, &others, &[])?;
+        self.inventory.take_slot(to);
+        *replicas = others;
+        replicas.push(to);
+        Ok(to)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_libs_types::{DiskId, NodeId, VolumeId, WriteEpoch};
+    use holdfast_volume_manager_catalog::{Volume, VolumeState};
+    use holdfast_volume_manager_planner::{Inventory, InventoryDisk};
+
+    use super::Moves;
+
+    #[test]
+    fn two_replicas_of_a_volume_do_not_find_the_same_node() {
+        let disk = |number: u8| DiskId([number; 16]);
+        let of_node = |number: u8| InventoryDisk {
+            disk: disk(number),
+            node: NodeId(format!("node-{number}")),
+            zone: "zone-1".to_owned(),
+            rack: String::new(),
+            slots: 100,
+            free_slots: if number == 5 { 0 } else { 100 },
+            eligible: number > 2,
+            leaving: number <= 2,
+        };
+        let mut moves = Moves::new(Inventory { disks: (1..=5).map(of_node).collect() });
+        let volume = Volume {
+            volume: VolumeId([7; 16]),
+            state: VolumeState::Sealed,
+            epoch: WriteEpoch(1),
+            capacity: 100,
+            length: Some(100),
+            digest: None,
+            holder: None,
+            lease_expires_ms: None,
+            seal_reason: None,
+            replicas: vec![disk(1), disk(2), disk(3)],
+        };
+        assert_eq!(moves.place(&(disk(1), &volume)).unwrap(), disk(4));
+        moves.place(&(disk(2), &volume)).unwrap_err();
+    }
 }

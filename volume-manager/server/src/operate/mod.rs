@@ -78,6 +78,10 @@ impl Tally {
     fn add(&mut self, what: String) {
         *self.0.entry(what).or_default() += 1;
     }
+
+    fn total(&self) -> u64 {
+        self.0.values().sum()
+    }
 }
 
 fn unknown(code: &'static str, what: &str) -> ApiError {

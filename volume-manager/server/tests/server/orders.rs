@@ -38,6 +38,15 @@ async fn fill(cell: &Cell, disks: &[DiskId]) {
     .await;
 }
 
+/// Four sealed volumes, all with a replica on `full`, and none on the other node of its zone.
+async fn hold_on(cell: &Cell, full: &FakeNode, empty: &FakeNode) {
+    assert_eq!(full.zone, empty.zone);
+    let admin = cell.admin();
+    assert!(admin.order_node(&empty.name, "cordon", &APPLY).await.unwrap().applied);
+    cell.sealed_volumes(4).await;
+    assert!(admin.order_node(&empty.name, "uncordon", &APPLY).await.unwrap().applied);
+}
+
 async fn disk_is(cell: &Cell, disk: DiskId, state: &str) {
     eventually(state, async || {
         let status = status(cell).await;
@@ -131,10 +140,43 @@ async fn a_drain_is_refused_when_too_few_nodes_or_zones_would_be_left_unless_les
     }
     assert_eq!(status(&cell).await.crowded, 0, "a zone that leaves is none to wait for");
     assert!(admin.order_node(&cell.nodes[3].name, "drain", &APPLY).await.unwrap().applied);
-    // Each of the three nodes that are left has a replica of every volume then.
-    empty(3).await;
     let (why, left) = refusal(admin.order_node(&cell.nodes[1].name, "drain", &accepted).await, "nodes_left");
     assert!(left == 2 && why.contains("volumes have 3 replicas on as many nodes, and 2 nodes would be left"), "{why}");
+}
+
+#[tokio::test]
+async fn a_drain_is_refused_when_it_takes_the_places_of_one_that_runs() {
+    let cell = Cell::start_pairs(Timing { audit_ms: 200, ..timing() }, 3, 1).await;
+    let admin = cell.admin();
+    let [drained, spare] = [&cell.nodes[4], &cell.nodes[5]];
+    hold_on(&cell, drained, spare).await;
+    fill(&cell, &cell.nodes[..4].iter().flat_map(FakeNode::disks).collect::<Vec<_>>()).await;
+    cell.nodes.iter().for_each(|node| node.hang(Call::Copy));
+    assert!(admin.order_node(&drained.name, "drain", &APPLY).await.unwrap().applied);
+    let (why, fewer) = refusal(admin.order_node(&spare.name, "drain", &APPLY).await, "volumes_with_less_spread");
+    assert_eq!(fewer, 4, "{why}");
+    let accepted = Order { less_spread: true, ..APPLY };
+    let (why, others) = refusal(admin.order_node(&spare.name, "drain", &accepted).await, "replicas_of_other_drains");
+    assert!(others == 4 && why.contains("4 of 4 replicas of other drains would find no place any more"), "{why}");
+    cell.nodes.iter().for_each(FakeNode::unhang);
+    eventually("the first is empty", async || status(&cell).await.drains.iter().any(|row| row.left == 0).then_some(()))
+        .await;
+    // It has replicas of its own now, which nothing else competes with.
+    let (why, others) = refusal(admin.order_node(&spare.name, "drain", &accepted).await, "replicas_of_other_drains");
+    assert!(others == 0 && why.contains("4 replicas must find a place"), "{why}");
+}
+
+#[tokio::test]
+async fn a_drain_that_has_no_place_whatever_is_done_keeps_no_other_one_from_its() {
+    let cell = Cell::start_pairs(Timing { audit_ms: 200, ..timing() }, 3, 1).await;
+    let admin = cell.admin();
+    let [drained, spare] = [&cell.nodes[4], &cell.nodes[5]];
+    hold_on(&cell, drained, spare).await;
+    cell.nodes.iter().for_each(|node| node.hang(Call::Copy));
+    assert!(admin.order_node(&drained.name, "drain", &APPLY).await.unwrap().applied);
+    fill(&cell, &spare.disks()).await;
+    let plan = admin.order_node(&cell.nodes[0].name, "drain", &APPLY).await.unwrap();
+    assert!(plan.applied && plan.numbers["replicas_of_other_drains"] == 4, "{plan:?}");
 }
 
 #[tokio::test]
