@@ -217,8 +217,8 @@ fn unread(status: &RebuildStatus) -> String {
     let mut nodes: Vec<&str> = status.not_reached.iter().map(|unread| unread.node.0.as_str()).collect();
     nodes.dedup();
     format!(
-        "disks of {} were not read: what only they have is not in the catalog. Start them and run this again; those that are gone \
-         for good go off the inventory with `disk forget` or `node forget`",
+        "the catalog is in service again, but disks of {} were not read: what only they have is not in it. Start them and run this \
+         again; those that are gone for good go off the inventory with `disk forget` or `node forget`",
         nodes.join(", ")
     )
 }
