@@ -289,7 +289,7 @@ impl NodeClient {
     /// Adds wrapped keys to the keyring on every disk of the node; the answer names the disks that did not take them.
     ///
     /// # Errors
-    /// When no disk took them: `read_only`, `disk_failed`.
+    /// `bad_request`.
     pub async fn put_keyring(&self, keyring: &KeyringBody) -> Result<KeyringStored, CallError> {
         self.http.post_json(&format!("{}/v1/keyring", self.address), keyring, DEADLINE).await
     }

@@ -418,13 +418,12 @@ pub struct KeyringBody {
     pub keys: Vec<(String, String)>,
 }
 
-/// What became of a keyring on a node's disks.
+/// What became of a keyring on the disks that a node has open.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyringStored {
-    /// How many have it.
-    pub stored: u64,
+    /// Those that have it.
+    pub stored: Vec<DiskId>,
     /// Those that did not take it.
-    #[serde(default)]
     pub missing: Vec<KeyringMissing>,
 }
 

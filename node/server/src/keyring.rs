@@ -44,23 +44,22 @@ pub(crate) async fn put(
     // What is wrong with it is told before a disk is asked.
     encode(&keyring)?;
     let disks = node.disks.open();
-    let storing = disks.iter().map(|disk| disk.answer(Operation::Keyring, store(disk.engine(), &keyring)));
-    let mut answer = KeyringStored { stored: 0, missing: Vec::new() };
-    let mut failure = None;
+    let storing = disks.iter().map(|disk| {
+        disk.answer(Operation::Keyring, async {
+            // What stands there is read before it is written: a keyring between the two would be lost.
+            let _alone = disk.keyring.lock().await;
+            store(disk.engine(), &keyring).await
+        })
+    });
+    let mut answer = KeyringStored { stored: Vec::new(), missing: Vec::new() };
     for (disk, result) in disks.iter().zip(join_all(storing).await) {
-        let Err(error) = result else {
-            answer.stored += 1;
-            continue;
-        };
-        tracing::warn!(disk = %disk.id(), %error, "the keyring was not stored on this disk");
-        let (code, reason) = (error.code.clone(), error.message.clone());
-        answer.missing.push(KeyringMissing { disk: disk.id(), code, reason });
-        failure = Some(error);
+        let disk = disk.id();
+        match result {
+            Ok(()) => answer.stored.push(disk),
+            Err(error) => answer.missing.push(KeyringMissing { disk, code: error.code, reason: error.message }),
+        }
     }
-    match failure {
-        Some(error) if answer.stored == 0 => Err(error),
-        _ => Ok(Json(answer)),
-    }
+    Ok(Json(answer))
 }
 
 /// `GET /v1/keyring`: all keys that any disk of this node has, those of the newest keyring first.
@@ -95,10 +94,15 @@ fn union(mut keyrings: Vec<KeyringBody>) -> KeyringBody {
     KeyringBody { generation, keys: keys.collect() }
 }
 
-/// Adds to the key area what it lacks.
+/// Adds to the key area what it lacks. Nothing is written to one that cannot be read, or that another version wrote: it may have
+/// keys that no other disk has.
 async fn store(disk: &Disk, keyring: &KeyringBody) -> Result<(), EngineError> {
-    // A key area that cannot be read is written anew.
-    let there = disk.read_key_area().await.ok().flatten().and_then(|bytes| decode(&bytes).ok());
+    let foreign = |what: String| EngineError::Io {
+        disk: disk.id(),
+        what: "reading the keyring",
+        source: std::io::Error::other(format!("it {what}")),
+    };
+    let there = disk.read_key_area().await?.map(|bytes| decode(&bytes)).transpose().map_err(foreign)?;
     let joined = union(there.iter().chain([keyring]).cloned().collect());
     if there.as_ref() == Some(&joined) {
         return Ok(());
@@ -158,9 +162,71 @@ fn generation_of(bytes: &[u8]) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use holdfast_node_client::KeyringBody;
+    use std::cell::RefCell;
+    use std::pin::pin;
+    use std::rc::Rc;
+    use std::task::{Context, Poll, Waker};
 
-    use super::{decode, encode, generation_of, union};
+    use holdfast_libs_sim::disk::SimDisk;
+    use holdfast_libs_sim::streams::Streams;
+    use holdfast_libs_types::CellId;
+    use holdfast_node_client::KeyringBody;
+    use holdfast_node_engine::simulated::{self, SharedSimDisk, SimulatedDisk};
+
+    use super::{Disk, decode, encode, generation_of, store, union};
+
+    /// A disk with the places of both copies of its keyring, which has one key.
+    fn with_a_key() -> (SharedSimDisk, SimulatedDisk, [u64; 2]) {
+        let (streams, cell) = (Streams::new(1), CellId([1; 16]));
+        let media: SharedSimDisk = Rc::new(RefCell::new(SimDisk::new(256 << 20, &streams)));
+        simulated::format(&media, cell, 16 << 20, &mut streams.stream("format"));
+        let mut disk = SimulatedDisk::begin_mount(&media, cell, streams.stream("mount")).unwrap();
+        while !disk.is_mounted() {
+            disk.turn();
+        }
+        drive(&mut disk, async |disk| store(&disk, &keyring_of(1)).await.unwrap());
+        let copies: Vec<u64> =
+            (0..2048).map(|page| page * 4096).filter(|at| media.borrow().peek(*at, 4) == *b"HFKA").collect();
+        (media, disk, copies.try_into().unwrap())
+    }
+
+    /// A keyring of this generation, with one key that no other generation has.
+    fn keyring_of(generation: u8) -> KeyringBody {
+        let keys = vec![(hex::encode([generation; 16]), "abcd".to_owned())];
+        KeyringBody { generation: generation.into(), keys }
+    }
+
+    fn drive<T>(disk: &mut SimulatedDisk, work: impl AsyncFnOnce(Disk) -> T) -> T {
+        let mut work = pin!(work(disk.handle().clone()));
+        loop {
+            if let Poll::Ready(done) = work.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                return done;
+            }
+            disk.turn();
+        }
+    }
+
+    #[test]
+    fn a_keyring_that_cannot_be_read_is_not_written_over() {
+        let (media, mut disk, [first, second]) = with_a_key();
+        // As a crash between the first two writes leaves it.
+        media.borrow_mut().write_durable(second, &[0; 8192]);
+        media.borrow_mut().make_unreadable(first..first + 1);
+        let before = media.borrow().peek(first, 8192);
+        let error = drive(&mut disk, async |disk| store(&disk, &keyring_of(2)).await.unwrap_err());
+        assert!(error.to_string().contains("cannot be read"), "{error}");
+        assert!(media.borrow().peek(first, 8192) == before);
+    }
+
+    #[test]
+    fn a_keyring_of_another_version_is_not_written_over() {
+        let (_, mut disk, _) = with_a_key();
+        let of_another_version = || [&b"HFKR"[..], &[2, 0, 0, 0], &[7; 40]].concat();
+        drive(&mut disk, async |disk| disk.write_key_area(of_another_version()).await.unwrap());
+        let error = drive(&mut disk, async |disk| store(&disk, &keyring_of(2)).await.unwrap_err());
+        assert!(error.to_string().contains("has another magic or version"), "{error}");
+        assert_eq!(drive(&mut disk, async |disk| disk.read_key_area().await.unwrap()), Some(of_another_version()));
+    }
 
     #[test]
     fn golden_bytes_of_a_keyring() {

@@ -9,6 +9,7 @@ use holdfast_volume_manager_planner::{Absences, Distinct, Inventory, InventoryDi
 use tokio::time::Instant;
 
 use crate::intents::{Intents, NodeIntent, Offline};
+use crate::keyring;
 use crate::liveness::{Away, Heard, NodeStanding, Standing};
 use crate::manager::{Manager, Progress};
 
@@ -30,6 +31,8 @@ pub(crate) struct DiskView {
     pub trashed_extents: u64,
     /// Why its node suspects that it is about to fail.
     pub failing: Option<String>,
+    /// Why it does not take the keyring, so that nobody could read later what goes there now.
+    pub keyless: Option<String>,
     /// An operator has it offline.
     pub offline: Option<Offline>,
     /// It, or its node, is being drained.
@@ -41,7 +44,7 @@ pub(crate) struct DiskView {
 impl DiskView {
     /// Whether new extents may go there.
     pub fn takes_new(&self) -> bool {
-        self.standing == Standing::Healthy && self.offline.is_none() && !self.leaving && !self.cordoned
+        self.is_well() && self.keyless.is_none() && !self.leaving && !self.cordoned
     }
 
     /// Whether it is in service and is to stay so: what counts when an extent elsewhere is given up.
@@ -159,6 +162,7 @@ impl Manager {
         let taken = Instant::now();
         let (nodes, disks) = (self.catalog.table.nodes().await?, self.catalog.table.disks().await?);
         let intents = Intents::read(&self.catalog.table.settings().await?);
+        let mut keyless = keyring::lacking(self);
         let (now, now_ms) = (Instant::now(), self.now_ms());
         let mut liveness = self.liveness();
         let places: HashMap<NodeId, [String; 3]> = nodes
@@ -203,6 +207,7 @@ impl Manager {
                 damaged_extents,
                 trashed_extents,
                 failing,
+                keyless: keyless.remove(&id),
                 offline,
                 leaving: asked.drain.is_some() || of_node.drain.is_some(),
                 cordoned: of_node.cordoned_ms.is_some(),

@@ -3,13 +3,14 @@
 //! A frontend's data key is in the catalog before the frontend asks for a volume to write with it. The nodes of that volume have the
 //! keyring before the lease is answered: so no block is acknowledged whose key only the catalog has.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use holdfast_libs_transport::{ApiError, CallError};
 use holdfast_libs_types::{DiskId, NodeId};
-use holdfast_node_client::{KeyringBody, KeyringStored};
+use holdfast_node_client::{KeyringBody, KeyringStored, code};
 use holdfast_volume_manager_catalog::{CatalogError, WrappedKeys};
 use holdfast_volume_manager_client::Replica;
 use http::StatusCode;
@@ -30,8 +31,8 @@ pub(crate) struct Given {
     registered: Instant,
     generation: u64,
     at: Instant,
-    /// Disks that did not take it.
-    missing: Vec<DiskId>,
+    /// Which disks took it.
+    taken: KeyringStored,
 }
 
 /// Starts to give the keyring to each node that is up and does not have this generation of it on all its disks.
@@ -52,12 +53,9 @@ pub(crate) async fn start(manager: &Arc<Manager>, snapshot: &Snapshot) -> Result
         let (address, manager) = (view.node.address.clone(), Arc::clone(manager));
         manager.tasks.clone().spawn(async move {
             let taken = within(LIMIT, &address, manager.node(&address).put_keyring(&body)).await;
-            let mut progress = manager.progress();
-            progress.pushing.remove(&name);
+            manager.progress().pushing.remove(&name);
             match taken {
-                Ok(stored) => {
-                    progress.keyrings.insert(name, Given::new(registered, generation, &stored));
-                }
+                Ok(taken) => note(&manager, &name, Given { registered, generation, at: Instant::now(), taken }),
                 Err(error) => tracing::debug!(node = %name, %error, "keyring not taken yet"),
             }
         });
@@ -79,29 +77,41 @@ pub(crate) async fn ensure(manager: &Manager, replicas: &[Replica]) -> Result<Ve
         }
         let registered = registered(manager, &replica.node);
         let taken = within(LIMIT, &replica.address, manager.node(&replica.address).put_keyring(&body)).await;
-        let stored = taken.map_err(|error| (replica.disk, error))?;
+        let taken = taken.map_err(|error| (replica.disk, error))?;
+        let failure = match taken.missing.iter().find(|missing| missing.disk == replica.disk) {
+            Some(missing) => Some((missing.code.clone(), missing.reason.clone())),
+            None if taken.stored.contains(&replica.disk) => None,
+            None => Some((code::UNKNOWN_DISK.to_owned(), "its node does not have it in use".to_owned())),
+        };
         if let Some(registered) = registered {
-            let given = Given::new(registered, generation, &stored);
-            manager.progress().keyrings.insert(replica.node.clone(), given);
+            note(manager, &replica.node, Given { registered, generation, at: Instant::now(), taken });
         }
-        match stored.missing.into_iter().find(|missing| missing.disk == replica.disk) {
-            Some(missing) => {
-                let message = format!("it does not take the keyring: {}", missing.reason);
-                let error = ApiError::new(StatusCode::SERVICE_UNAVAILABLE, &missing.code, message);
-                Err((replica.disk, CallError::Api(error)))
-            }
-            None => Ok(()),
-        }
+        failure.map_or(Ok(()), |(code, reason)| {
+            let message = format!("it does not take the keyring: {reason}");
+            Err((replica.disk, CallError::Api(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, &code, message))))
+        })
     });
     Ok(join_all(pushes).await.into_iter().filter_map(Result::err).collect())
 }
 
-impl Given {
-    /// What a node answered that had last registered then.
-    fn new(registered: Instant, generation: u64, stored: &KeyringStored) -> Self {
-        let missing = stored.missing.iter().map(|missing| missing.disk).collect();
-        Self { registered, generation, at: Instant::now(), missing }
+/// The disks that did not take the keyring when it was last given to them, and why.
+pub(crate) fn lacking(manager: &Manager) -> HashMap<DiskId, String> {
+    let progress = manager.progress();
+    let missing = progress.keyrings.values().flat_map(|given| &given.taken.missing);
+    missing.map(|missing| (missing.disk, missing.reason.clone())).collect()
+}
+
+/// Remembers what a node was given.
+fn note(manager: &Manager, node: &NodeId, given: Given) {
+    let mut progress = manager.progress();
+    let known = |disk: DiskId| {
+        let before = progress.keyrings.get(node).map(|before| &before.taken.missing);
+        before.is_some_and(|before| before.iter().any(|missing| missing.disk == disk))
+    };
+    for missing in given.taken.missing.iter().filter(|missing| !known(missing.disk)) {
+        tracing::warn!(%node, disk = %missing.disk, reason = missing.reason, "this disk does not take the keyring");
     }
+    progress.keyrings.insert(node.clone(), given);
 }
 
 fn registered(manager: &Manager, node: &NodeId) -> Option<Instant> {
@@ -116,14 +126,14 @@ fn given(manager: &Manager, node: &NodeId, generation: u64) -> Option<Given> {
 
 /// Whether a replica's disk has this generation. Nobody lacks a keyring without keys.
 fn has(manager: &Manager, replica: &Replica, generation: u64) -> bool {
-    let has_disk = |given: Given| !given.missing.contains(&replica.disk);
+    let has_disk = |given: Given| given.taken.stored.contains(&replica.disk);
     generation == 0 || given(manager, &replica.node, generation).is_some_and(has_disk)
 }
 
 /// Whether a node is to be given this generation: it was not, or some time ago a disk did not take it.
 fn is_due(manager: &Manager, node: &NodeId, generation: u64) -> bool {
     let again = Duration::from_millis(manager.config.timing.heartbeat_ms * AGAIN_HEARTBEATS);
-    let has_all = |given: Given| given.missing.is_empty() || given.at.elapsed() < again;
+    let has_all = |given: Given| given.taken.missing.is_empty() || given.at.elapsed() < again;
     generation != 0 && !given(manager, node, generation).is_some_and(has_all)
 }
 

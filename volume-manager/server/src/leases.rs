@@ -79,7 +79,7 @@ async fn make(manager: Arc<Manager>, request: LeaseRequest) -> Result<LeasedVolu
             });
         }
         for (disk, error) in failed {
-            tracing::warn!(volume = %new.volume, %disk, %error, "extent not made");
+            tracing::warn!(volume = %new.volume, %disk, %error, "no replica on this disk");
             last = format!("disk {disk}: {error}");
             if error.code() == Some(node_code::NO_SPACE) {
                 manager.liveness().no_slot(disk);

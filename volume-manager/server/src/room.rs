@@ -22,6 +22,8 @@ fn cause(view: &DiskView) -> Option<(&'static str, String)> {
         ("drained by an operator's order", disk)
     } else if view.cordoned {
         ("on a cordoned node", node)
+    } else if view.keyless.is_some() && view.is_well() {
+        ("not taking the keyring", disk)
     } else {
         (view.standing.name(), disk)
     })
@@ -42,13 +44,16 @@ pub(crate) fn out_of_use<'a>(disks: impl Iterator<Item = &'a DiskView>) -> Vec<S
         *count += 1;
         names.insert(named);
     }
-    let say = |(why, (count, names)): (&str, (u64, BTreeSet<String>))| {
-        let left = names.len().saturating_sub(MOST_NAMED);
-        let mut named: Vec<String> = names.into_iter().take(MOST_NAMED).collect();
-        named.extend((left > 0).then(|| format!("{left} more")));
-        format!("{count} {why} ({})", named.join(", "))
-    };
+    let say = |(why, (count, names)): (&str, (u64, BTreeSet<String>))| format!("{count} {why} ({})", named(names));
     causes.into_iter().map(say).collect()
+}
+
+/// Some of them, and how many more there are.
+pub(crate) fn named(names: BTreeSet<String>) -> String {
+    let left = names.len().saturating_sub(MOST_NAMED);
+    let mut named: Vec<String> = names.into_iter().take(MOST_NAMED).collect();
+    named.extend((left > 0).then(|| format!("{left} more")));
+    named.join(", ")
 }
 
 /// Slots that extents in the trash of disks in use hold, and how many disks those are.

@@ -184,7 +184,9 @@ fn health(
         snapshot.nodes.iter().filter(|view| view.is_awaited()).map(|view| &view.node.node).collect();
     if !awaited.is_empty() {
         let (count, of) = (awaited.len(), snapshot.nodes.len());
-        reasons.push(format!("not heard of yet since this volume manager began to lead: {count} of {of} nodes"));
+        let named = room::named(awaited.iter().map(ToString::to_string).collect());
+        reasons
+            .push(format!("not heard of yet since this volume manager began to lead: {count} of {of} nodes ({named})"));
     }
     let nodes = snapshot.nodes.iter().filter(|view| view.standing != NodeStanding::Up && !view.is_awaited());
     reasons.extend(nodes.map(|view| format!("node {} is {}", view.node.node, view.standing.name())));
@@ -199,6 +201,11 @@ fn health(
         Some(format!("disk {} ({}) of node {} is suspected to be failing: {why}", info.disk, info.path, info.node))
     });
     add(&mut reasons, failing);
+    let keyless = snapshot.disks.iter().filter(|view| view.is_well()).filter_map(|view| {
+        let (disk, why) = (view.disk.info.disk, view.keyless.as_ref()?);
+        Some(format!("disk {disk} does not take the keyring, so nothing new goes there; drain and replace it if that stays: {why}"))
+    });
+    add(&mut reasons, keyless);
     // A blank device waits to be formatted; that is no trouble.
     let unusable = snapshot.nodes.iter().flat_map(|view| {
         let node = &view.node.node;

@@ -59,6 +59,8 @@ pub(crate) struct OpenDisk {
     pub limits: Limits,
     /// Its own view of its health.
     pub smart: Smart,
+    /// Held while its keyring is added to.
+    pub keyring: tokio::sync::Mutex<()>,
     faults: Mutex<Faults>,
     metrics: OperationMetrics,
     /// When to open it anew, because it was not believed and may be by then.
@@ -99,6 +101,7 @@ impl OpenDisk {
             erased: AtomicU64::new(0),
             limits,
             smart: Smart::default(),
+            keyring: tokio::sync::Mutex::default(),
             faults: Mutex::new(Faults::new(limits)),
             metrics: disks.metrics.of(handle.id()),
             reopen_at: Mutex::new(None),

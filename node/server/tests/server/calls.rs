@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use futures_util::future::join_all;
+
 use crate::support::{self, TestNode, VolumeManager, batch, certificates, config, eventually, folder, http};
 use holdfast_libs_transport::{CallError, Role, ServiceTokens};
 use holdfast_libs_types::{DiskId, MAX_BATCH_BYTES, VolumeId, WriteEpoch};
@@ -368,6 +370,19 @@ async fn no_key_is_lost_from_the_disks_by_a_keyring_that_does_not_have_it() {
 }
 
 #[tokio::test]
+async fn no_key_is_lost_when_keyrings_come_at_once() {
+    let Setup { node, _dir } = setup().await;
+    let leader = node.client(Role::VolumeManager);
+    let given: Vec<KeyringBody> = (1..=8).map(|number| keyring(number.into(), [(number, 0xaa)])).collect();
+    for stored in join_all(given.iter().map(|keyring| leader.put_keyring(keyring))).await {
+        assert_eq!(stored.unwrap().missing, []);
+    }
+    let ids: BTreeSet<String> = leader.keyring().await.unwrap().keys.into_iter().map(|(id, _)| id).collect();
+    assert_eq!(ids, (1..=8).map(|id: u8| hex::encode([id; 16])).collect());
+    node.stop().await;
+}
+
+#[tokio::test]
 async fn a_disk_that_does_not_take_the_keyring_is_named() {
     let dir = folder();
     let tls = certificates(dir.path());
@@ -384,7 +399,8 @@ async fn a_disk_that_does_not_take_the_keyring_is_named() {
     .await;
     let stored = node.client(Role::VolumeManager).put_keyring(&keyring(2, [(1, 0xaa)])).await.unwrap();
     let missing: Vec<_> = stored.missing.iter().map(|missing| (missing.disk, missing.code.as_str())).collect();
-    assert_eq!((stored.stored, missing), (1, vec![(disks[1].disk.unwrap(), code::READ_ONLY)]));
+    let [taken, refused] = [0, 1].map(|at: usize| disks[at].disk.unwrap());
+    assert_eq!((stored.stored, missing), (vec![taken], vec![(refused, code::READ_ONLY)]));
     node.stop().await;
 }
 

@@ -123,11 +123,13 @@ fn forgettable(case: &mut Case, view: &NodeView) {
         NodeStanding::Up => {
             case.refuse(format!("node {} is up, and would register again: stop it first", view.node.node));
         }
-        NodeStanding::Suspect if view.intent.drain.is_none() => case.refuse(format!(
-            "node {} was heard {} s ago, may come back at any moment, and was not drained",
-            view.node.node,
-            view.silence_ms / 1000
-        )),
+        NodeStanding::Suspect if view.intent.drain.is_none() => {
+            let heard = match view.heard {
+                true => format!("was heard {} s ago", view.silence_ms / 1000),
+                false => "was not heard of yet since this volume manager began to lead".to_owned(),
+            };
+            case.refuse(format!("node {} {heard}, may come back at any moment, and was not drained", view.node.node));
+        }
         NodeStanding::Suspect | NodeStanding::Down => {}
     }
     case.say(format!("node {} goes off the inventory", view.node.node));

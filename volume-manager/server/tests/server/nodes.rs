@@ -298,18 +298,39 @@ async fn no_volume_is_leased_on_a_disk_that_lacks_the_keyring_and_it_is_given_to
     let cell = Cell::start(timing(), 2).await;
     let node = &cell.nodes[0];
     let [sick, well] = node.disks()[..] else { panic!("two disks") };
-    node.refuse(Call::Keyring, sick, code::BUSY);
+    let has_slots = async |free_slots: u64| {
+        node.report(well, |report| report.free_slots = free_slots);
+        eventually("the node's other disk is known as it is", async || {
+            let disks = cell.admin().status().await.unwrap().disks;
+            disks.iter().any(|row| row.disk == well && row.free_slots == free_slots).then_some(())
+        })
+        .await;
+    };
+    // A volume needs a disk of each of the three nodes, and this one has no other now.
+    has_slots(5).await;
+    node.refuse(Call::Keyring, sick, code::DISK_FAILED);
     cell.index().await.put_key(&KeyId([1; 16]), &[1; 40]).await.unwrap();
-    eventually("it is given again", async || (node.keyrings().len() >= 3).then_some(())).await;
-    // Each lease lies on a disk of each node; by chance none of so many would want the sick one.
-    for _ in 0..12 {
-        let leased = cell.lease().await;
-        let here: Vec<DiskId> = leased.replicas.iter().map(|replica| replica.disk).collect();
-        assert!(here.contains(&well) && !here.contains(&sick), "{here:?}");
+    let request = LeaseRequest { frontend: FRONTEND, avoid: Vec::new() };
+    cell.frontend().lease(&request).await.unwrap_err();
+    let told = format!("disk {sick} does not take the keyring, so nothing new goes there");
+    eventually("the operator is told", async || {
+        let status = cell.admin().status().await.unwrap();
+        status.reasons.iter().any(|reason| reason.starts_with(&told)).then_some(())
+    })
+    .await;
+    // Nor does it cost the other nodes a slot.
+    let tried = || cell.nodes.iter().map(|node| node.asked(Call::Create)).sum::<usize>();
+    let before = tried();
+    let refused = cell.frontend().lease(&request).await.unwrap_err();
+    assert!(refused.to_string().contains(&format!("1 not taking the keyring ({sick})")), "{refused}");
+    assert_eq!(tried(), before);
+    has_slots(100).await;
+    for _ in 0..4 {
+        assert!(cell.lease().await.replicas.iter().any(|replica| replica.disk == well));
     }
-    node.admit();
     let given = node.keyrings().len();
-    eventually("it is given once more", async || (node.keyrings().len() > given).then_some(())).await;
+    eventually("it is given again", async || (node.keyrings().len() > given).then_some(())).await;
+    node.admit();
     let leased = eventually("the disk is used", async || {
         Some(cell.lease().await).filter(|leased| leased.replicas.iter().any(|replica| replica.disk == sick))
     });
@@ -333,7 +354,7 @@ async fn nodes_that_were_not_heard_of_since_the_start_are_told_as_such_in_one_li
     })
     .await;
     let [awaited, stops] = &status.reasons[..] else { panic!("{:?}", status.reasons) };
-    assert_eq!(awaited, "not heard of yet since this volume manager began to lead: 1 of 3 nodes");
+    assert_eq!(awaited, "not heard of yet since this volume manager began to lead: 1 of 3 nodes (node-1)");
     assert!(stops.starts_with("no new volume can be made"), "{stops}");
     let silent = status.nodes.iter().find(|node| node.node == cell.nodes[0].name).unwrap();
     assert_eq!((silent.state.as_str(), silent.last_heartbeat_ms), ("suspect", None));

@@ -467,7 +467,8 @@ async fn keyring(State(inner): State<Shared>, Json(body): Json<KeyringBody>) -> 
     let missing: Vec<KeyringMissing> = (inner.reports.keys().filter_map(refused))
         .map(|(disk, code)| KeyringMissing { disk, code: code.to_owned(), reason: "refused".to_owned() })
         .collect();
-    Json(KeyringStored { stored: (inner.reports.len() - missing.len()) as u64, missing })
+    let takes = |disk: &&DiskId| !inner.refuse.contains_key(&(Call::Keyring, **disk));
+    Json(KeyringStored { stored: inner.reports.keys().filter(takes).copied().collect(), missing })
 }
 
 async fn keys(State(inner): State<Shared>) -> Result<Json<KeyringBody>, ApiError> {
