@@ -1,4 +1,4 @@
-//! What the frontend counts, for `/v1/status` and `/metrics`.
+//! What the frontend counts, for `/v1/status` and `/metrics`. `docs/metrics.md` lists every name.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};

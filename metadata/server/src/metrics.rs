@@ -1,4 +1,4 @@
-//! What the server counts.
+//! What the server counts. `docs/metrics.md` lists every name.
 
 use holdfast_libs_telemetry::render_metrics;
 use prometheus_client::metrics::counter::Counter;

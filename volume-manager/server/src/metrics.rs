@@ -1,4 +1,4 @@
-//! Counters, and how they are served.
+//! Counters, and how they are served. `docs/metrics.md` lists every name.
 
 use std::sync::Arc;
 
