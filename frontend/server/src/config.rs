@@ -1,4 +1,4 @@
-//! The daemon's configuration file.
+//! The daemon's configuration file. `docs/configuration.md` explains every key.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,4 @@
-//! The daemon's configuration.
+//! The daemon's configuration. `docs/configuration.md` explains every key.
 
 use std::path::{Path, PathBuf};
 

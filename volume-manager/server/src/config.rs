@@ -1,4 +1,4 @@
-//! The daemon's configuration file.
+//! The daemon's configuration file. `docs/configuration.md` explains every key.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -75,10 +75,10 @@ pub struct Timing {
 pub struct Copies {
     /// Volumes copied at once, in the whole cell.
     pub max_parallel: usize,
-    /// Copies at once to one disk, and as many from one.
+    /// Copies at once to one disk, and as many of repairs from one.
     pub per_disk: usize,
     /// How much longer the foreground's 99th percentile may take for the sake of copies, percent. 0: copies only while a disk is
-    /// idle, but for a hundredth of its time.
+    /// idle, but for a hundredth of its time. Half of it is theirs in any case where a volume has one replica left.
     pub max_client_impact: u32,
 }
 
