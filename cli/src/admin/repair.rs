@@ -31,8 +31,9 @@ pub struct PauseOptions {
 pub struct SetOptions {
     #[command(flatten)]
     pub target: CellTarget,
-    /// How much longer the foreground's 99th percentile may take, percent; 0: copies only while a disk is idle; or `unlimited`,
-    /// or `configured` for what the volume manager's configuration says
+    /// How much longer the foreground's 99th percentile may take, percent, at most 1000000; 0: copies only while a disk is idle,
+    /// but for a hundredth of its time; or `unlimited`, or `configured` for what the volume manager's configuration says. Half of
+    /// a disk's time is always there for volumes with one replica left
     #[arg(long, value_name = "PERCENT")]
     pub max_client_impact: String,
 }

@@ -10,7 +10,7 @@
 //!   half of the disk's time: losing the volume would harm its readers more.
 //!
 //! What is usual is measured while the cell copies nothing, and in quiet moments: for [`QUIET_MS`] of every [`QUIET_EVERY_MS`]
-//! by the clock no node begins background work that is not urgent. So disks that share a device, a network or a processor
+//! by the clock no node begins background work that is neither urgent nor on a disk without foreground. So disks that share a device, a network or a processor
 //! still see what is usual without each other's background work.
 
 mod latencies;
@@ -31,7 +31,8 @@ use level::{Impact, Level};
 /// Without foreground for so long, background work has the disk for itself.
 pub(crate) const IDLE: Duration = Duration::from_secs(2);
 
-/// No background work begins within the first `QUIET_MS` of every `QUIET_EVERY_MS`, milliseconds since 1970.
+/// Within the first `QUIET_MS` of every `QUIET_EVERY_MS`, milliseconds since 1970, no background work begins that is neither urgent
+/// nor on a disk without foreground.
 const QUIET_EVERY_MS: u64 = 10_000;
 const QUIET_MS: u64 = 500;
 
