@@ -10,9 +10,10 @@ use crate::reading::{Capacity, WorkSummary};
 
 /// Error codes of the volume manager, each with its HTTP status.
 pub mod code {
-    /// 507: no three disks in distinct zones have a free slot. The message says what is missing.
+    /// 507: too few zones (of three, or of those in service if these are fewer) or too few nodes have a free slot above the
+    /// reserve. The message says what is missing.
     pub const CELL_FULL: &str = "cell_full";
-    /// 503: fewer than three zones have a healthy disk.
+    /// 503: fewer than three nodes have a disk that takes new extents and is none that the frontend avoids.
     pub const TOO_FEW_DOMAINS: &str = "too_few_domains";
     /// 404: no such volume.
     pub const UNKNOWN_VOLUME: &str = "unknown_volume";
@@ -212,7 +213,7 @@ pub struct LeasedVolume {
     pub volume: VolumeId,
     /// Its write epoch.
     pub epoch: WriteEpoch,
-    /// Its three replicas, in distinct zones.
+    /// Its three replicas, on distinct nodes, and in distinct zones as far as so many are in service.
     pub replicas: Vec<Replica>,
     /// Most data bytes it may hold.
     pub capacity: u64,
@@ -262,7 +263,7 @@ pub struct VolumeRow {
     pub length: Option<u64>,
     /// SHA-256 of `[0, length)` in hex, once sealed.
     pub digest: Option<String>,
-    /// Its replicas that are in service.
+    /// Its replicas, in service or not; those on disks that are off the inventory are left out.
     pub replicas: Vec<Replica>,
     /// They stand closer together than the cell allows.
     #[serde(default)]
@@ -443,14 +444,14 @@ pub struct RepairOrder {
     /// `pause` (begin no more copies; those under way come to their end) or `resume`.
     #[serde(default)]
     pub action: Option<String>,
-    /// How much longer the foreground's 99th percentile may take for the sake of copies: a whole number of percent, `unlimited`,
-    /// or `configured` for what the configuration says.
+    /// How much longer the foreground's 99th percentile may take for the sake of copies: a whole number of percent, at most
+    /// 1,000,000, `unlimited`, or `configured` for what the configuration says.
     #[serde(default)]
     pub max_client_impact: Option<String>,
-    /// Who asks, for whoever looks later.
+    /// Who asks, for whoever looks later; at most 500 bytes.
     #[serde(default)]
     pub by: String,
-    /// Why.
+    /// Why; at most 500 bytes.
     #[serde(default)]
     pub reason: Option<String>,
 }
@@ -514,14 +515,15 @@ pub struct RepairDisk {
     pub pace: DiskPace,
 }
 
-/// The answer to `GET` and `POST /v1/repair`: what `admin repair --json` prints.
+/// The answer to `GET` and `POST /v1/repair`: what `admin repair status --json` prints.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RepairStatus {
     /// Who paused it, if anybody did.
     pub paused: Option<RepairPause>,
     /// How much longer the foreground's 99th percentile may take, percent; `None` for no limit.
     pub max_client_impact: Option<u32>,
-    /// What is to be repaired, by how many more disks the volumes can lose: `unreadable`, `0` or `1`.
+    /// What is to be repaired, by how many more disks the volumes can lose: `unreadable`, `0`, `1`, or `2` where three replicas can be
+    /// read and one of them is on a disk that takes no more writes.
     pub to_repair: BTreeMap<String, RepairRisk>,
     /// Bytes to copy.
     pub bytes_left: u64,

@@ -15,7 +15,7 @@ pub struct Order {
     /// Carry it out; otherwise only its plan is answered.
     #[serde(default)]
     pub apply: bool,
-    /// `offline`: for so many seconds; without it until it is brought online.
+    /// `offline`: for so many seconds, 1 to 2,592,000 (30 days); without it until it is brought online.
     #[serde(default)]
     pub for_s: Option<u64>,
     /// `drain`: volumes may stand closer together afterwards than they do now.
@@ -148,15 +148,15 @@ impl VolumeManagerClient {
     /// What a rebalance would move, and how far the one under way is (role admin).
     ///
     /// # Errors
-    /// See [`CallError`].
+    /// `catalog_lost`.
     pub async fn rebalance(&self) -> Result<RebalanceAnswer, CallError> {
         self.get("/v1/rebalance").await
     }
 
-    /// Begins a rebalance, or ends it (role admin): `apply` or `cancel`.
+    /// Begins a rebalance, or ends it, at once (role admin): `apply` or `cancel`.
     ///
     /// # Errors
-    /// `bad_request`.
+    /// `bad_request`, `catalog_lost`.
     pub async fn order_rebalance(&self, order: &str) -> Result<RebalanceAnswer, CallError> {
         self.post(&format!("/v1/rebalance/{order}"), &serde_json::json!({})).await
     }
