@@ -37,11 +37,15 @@ pub enum AdminCommand {
     ///
     /// What nodes say of themselves and their disks is up to a heartbeat old (1 s, `heartbeat_ms`). A node that is not heard of is
     /// shown as suspect after `suspect_ms` (3 s), so that a short pause alarms nobody.
+    ///
+    /// How much data fits is counted with the replicas in three zones: 0 while fewer take new data, though writes may go on with
+    /// replicas closer together.
     Status(StatusOptions),
     /// How long the cell's data lasts on paper, with every input and where it comes from
     ///
     /// A Markov model of disks that fail one by one and are repaired. It knows of no flood, no fault of a whole batch of
-    /// disks and no bug: it tells whether disks and repairs are the weak spot, and promises nothing.
+    /// disks and no bug: it tells whether disks and repairs are the weak spot, and promises nothing. Disks must be in service in
+    /// at least three zones.
     Durability(DurabilityOptions),
     /// Repair: what lacks a replica, how fast it gets one, how much clients may feel of it
     Repair {
@@ -86,11 +90,11 @@ pub enum AdminCommand {
 pub enum RebalanceCommand {
     /// What would move so that every disk holds its share, and why; nothing is done
     Plan(CellTarget),
-    /// Begin it, after the plan was shown
+    /// Begin it now; what moves is printed with the answer. `rebalance plan` shows it before
     Apply(CellTarget),
     /// How far the one under way is
     Status(CellTarget),
-    /// End it: what is being copied is ended, nothing more begins, nothing moves back
+    /// End it: what is being copied arrives, nothing more begins, nothing moves back
     Cancel(CellTarget),
 }
 

@@ -117,7 +117,7 @@ pub struct DrainDisk {
 pub struct OfflineDisk {
     #[command(flatten)]
     pub order: OrderDisk,
-    /// For so long, `30m` or `2h`; without it until `disk online`
+    /// For so long, `30m` or `2h`, at most `30d`; without it until `disk online`
     #[arg(long = "for", value_name = "TIME", value_parser = order::seconds)]
     pub for_s: Option<u64>,
 }
