@@ -3,7 +3,7 @@
 //! - Imports run downward only: cli > servers > engines, planners, stores > clients > libs > libs/types, and no server
 //!   imports another server.
 //! - Planners and `metadata/model` do no I/O.
-//! - SQL stands only where it may; `unsafe` only in `node/engine` and `libs/erasure`.
+//! - SQL stands only where it may ([`SQL`]), and so does `unsafe` ([`UNSAFE`]).
 //! - Dependency versions stand only in the root `Cargo.toml`.
 //! - No file grows past [`MAX_LINES`], no test is ignored, no module is called `util`.
 

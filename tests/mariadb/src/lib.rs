@@ -1,6 +1,6 @@
 //! Real MariaDB servers for tests: each on a free port of 127.0.0.1, with a folder of its own under `target/`.
 //!
-//! `mariadbd` is the one on the PATH, or the one that `cargo xtask mariadb` unpacked from Debian's packages into
+//! `mariadbd` is the one on the PATH or in `/usr/sbin`, or the one that `cargo xtask mariadb` unpacked from Debian's packages into
 //! `target/mariadb`. Without either a test fails and says so.
 //!
 //! A server ends with its value, by its process id, and with the test's process at the latest, however that ends: the
