@@ -52,7 +52,11 @@ impl TableFileReader {
     }
 
     pub fn volumes(&self) -> Result<Vec<Volume>, CatalogError> {
-        self.db.read(|tx| many(tx, &format!("SELECT {VOLUME_COLUMNS} ORDER BY volume"), []))
+        self.db.read(|tx| {
+            let mut all = rows(tx, &format!("SELECT {VOLUME_COLUMNS} ORDER BY volume"), [])?;
+            add_replicas_of_most(tx, &mut all)?;
+            Ok(all)
+        })
     }
 
     pub fn volumes_after(
@@ -80,9 +84,13 @@ impl TableFileReader {
         self.db.read(|tx| {
             let mut found = Vec::new();
             for state in VolumeState::ALL.into_iter().filter(|state| states.contains(state)) {
-                found.extend(many(tx, &format!("SELECT {VOLUME_COLUMNS} WHERE state = '{state}'"), [])?);
+                found.extend(rows(tx, &format!("SELECT {VOLUME_COLUMNS} WHERE state = '{state}'"), [])?);
             }
             found.sort_by_key(|volume| volume.volume);
+            match states.contains(&VolumeState::Sealed) {
+                true => add_replicas_of_most(tx, &mut found)?,
+                false => add_replicas(tx, &mut found)?,
+            }
             Ok(found)
         })
     }
@@ -164,14 +172,38 @@ pub(super) fn volume(tx: &Transaction<'_>, id: VolumeId) -> Result<Option<Volume
 
 /// The volumes that a query on [`VOLUME_COLUMNS`] finds, each with its replicas.
 fn many(tx: &Transaction<'_>, sql: &str, params: impl rusqlite::Params) -> Result<Vec<Volume>, CatalogError> {
-    let mut statement = tx.prepare_cached(sql)?;
-    let mut volumes = statement.query_map(params, row)?.collect::<Result<Vec<Volume>, _>>()?;
+    let mut volumes = rows(tx, sql, params)?;
+    add_replicas(tx, &mut volumes)?;
+    Ok(volumes)
+}
+
+/// Volumes without their replicas.
+fn rows(tx: &Transaction<'_>, sql: &str, params: impl rusqlite::Params) -> Result<Vec<Volume>, CatalogError> {
+    Ok(tx.prepare_cached(sql)?.query_map(params, row)?.collect::<Result<_, _>>()?)
+}
+
+/// Looks each volume's replicas up.
+fn add_replicas(tx: &Transaction<'_>, volumes: &mut [Volume]) -> Result<(), CatalogError> {
     let mut replicas = tx.prepare_cached("SELECT disk FROM replicas WHERE volume = ?1 ORDER BY place")?;
-    for volume in &mut volumes {
+    for volume in volumes {
         let disks = replicas.query_map([volume.volume.as_bytes()], |row| Ok(DiskId(row.get(0)?)))?;
         volume.replicas = disks.collect::<Result<_, _>>()?;
     }
-    Ok(volumes)
+    Ok(())
+}
+
+/// The same for most volumes of the table, in the order of their ids: goes once through all replicas beside them.
+fn add_replicas_of_most(tx: &Transaction<'_>, volumes: &mut [Volume]) -> Result<(), CatalogError> {
+    let mut replicas = tx.prepare_cached("SELECT volume, disk FROM replicas ORDER BY volume, place")?;
+    let mut replicas = replicas.query([])?;
+    let mut volumes = volumes.iter_mut().peekable();
+    while let Some(row) = replicas.next()? {
+        let id = VolumeId(row.get(0)?);
+        while volumes.next_if(|volume| volume.volume < id).is_some() {}
+        let Some(volume) = volumes.peek_mut().filter(|volume| volume.volume == id) else { continue };
+        volume.replicas.push(DiskId(row.get(1)?));
+    }
+    Ok(())
 }
 
 fn row(row: &Row<'_>) -> rusqlite::Result<Volume> {
