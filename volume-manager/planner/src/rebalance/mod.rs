@@ -5,6 +5,8 @@
 //!   distinctness leaves it. Shares are dealt from the top of the tree down.
 //! - Nothing moves between disks that are within the band of their shares, so a new disk draws its share from all others
 //!   and nothing else moves.
+//! - What moves for the shares brings the two zones, or the two disks of a zone, closer to them, so that plans come to an end
+//!   whatever cannot move.
 //! - A plan moves one replica of a volume at most, and never one to a place where the volume would stand closer together
 //!   than it does. What could not move yet is for the next plan.
 //! - The same question gets the same answer.
@@ -19,7 +21,7 @@ use holdfast_libs_types::{DiskId, VolumeId};
 use crate::spread::{Domains, number_domains, spread_of};
 use crate::{COPIES, Inventory, InventoryDisk, Spread};
 use lots::{Draws, Lots};
-use share::{Flows, deal, level};
+use share::{Flows, brings_closer, deal, level};
 
 /// Tries to draw a disk in a zone before the zone counts as having none that fits.
 const DRAWS: usize = 16;
@@ -138,12 +140,21 @@ struct Zone {
     outward: u64,
     /// ... or come to it.
     inward: u64,
+    /// Replicas in it, with the moves so far done, ...
+    has: u64,
+    /// ... and its share.
+    share: f64,
 }
 
 impl Zone {
     /// Whether it should get replicas from other zones, and found none.
     fn lacks(&self) -> bool {
         self.inward > 0 && self.takes.left() > 0
+    }
+
+    /// What it has, and its share.
+    fn level(&self) -> (u64, f64) {
+        (self.has, self.share)
     }
 }
 
@@ -307,10 +318,12 @@ impl<'i> Planner<'i> {
                 let room = self.disks[*at].free_above_reserve().saturating_sub(self.arrived[*at]);
                 places[self.places[*at].1] = takes[number].min(room);
             }
+            let (has_now, share) = (counts[zone], zone_shares[zone]);
             let zone = &mut self.zones[zone];
             zone.takes = Lots::new(&places);
             zone.inner = gives.iter().sum::<u64>().saturating_sub(outward);
             (zone.outward, zone.inward) = (outward, inward);
+            (zone.has, zone.share) = (has_now, share);
         }
     }
 
@@ -361,19 +374,23 @@ impl<'i> Planner<'i> {
 
     /// Moves a replica of a volume to a zone that still lacks some and has none of this one, though its disk does not give
     /// any: where nearly every volume has a replica in a zone, those of the disks that give may all have one. The next plan
-    /// fills the gap that this leaves.
+    /// fills the gap that this leaves. Only from a zone that lacks none and is fuller: zones that all lack what cannot move now
+    /// would else hand their gaps around for ever.
     fn fill_from_others(&mut self, volume: VolumeId, replicas: &[DiskId]) {
         let known = self.known(replicas);
         if known.is_empty() || self.plan.moves.len() >= self.policy.most || self.moved(volume) {
             return;
         }
         let lacking = (0..self.zones.len())
-            .find(|zone| self.zones[*zone].lacks() && known.iter().all(|at| self.places[*at].0 != *zone));
-        let Some(zone) = lacking else { return };
+            .filter(|zone| self.zones[*zone].lacks() && known.iter().all(|at| self.places[*at].0 != *zone));
         let fullness = |at: usize| self.has[at] as f64 / self.shares[at];
-        let movable = (0..known.len()).filter(|place| self.shares[known[*place]] > 0.0);
-        let fullest = movable.max_by(|a, b| fullness(known[*a]).total_cmp(&fullness(known[*b])));
-        let Some(place) = fullest else { return };
+        let mut found = lacking.filter_map(|zone| {
+            let gives = |home: &Zone| home.inward == 0 && brings_closer(home.level(), self.zones[zone].level());
+            let can_give = |at: usize| self.shares[at] > 0.0 && gives(&self.zones[self.places[at].0]);
+            let giving = (0..known.len()).filter(|place| can_give(known[*place]));
+            Some((zone, giving.max_by(|a, b| fullness(known[*a]).total_cmp(&fullness(known[*b])))?))
+        });
+        let Some((zone, place)) = found.next() else { return };
         let now = self.spread(&known);
         let mut draws = Draws::of(volume);
         let fits = |to: usize| self.fits(volume, &known, place, to, now);
@@ -392,6 +409,8 @@ impl<'i> Planner<'i> {
         } else {
             self.zones[home].outward = self.zones[home].outward.saturating_sub(1);
             self.zones[zone].inward -= 1;
+            self.zones[home].has -= 1;
+            self.zones[zone].has += 1;
         }
         let reason = if self.disks[from].leaving { MoveReason::Drain } else { MoveReason::Fill };
         self.note(volume, from, to, reason);
@@ -405,7 +424,9 @@ impl<'i> Planner<'i> {
         let mut zones: Vec<(usize, u64)> = Vec::new();
         if self.zones[home].outward > 0 {
             let inward = |(at, zone): (usize, &Zone)| (at, zone.inward.min(zone.takes.left()));
-            zones.extend(self.zones.iter().enumerate().map(inward).filter(|(at, room)| *at != home && *room > 0));
+            let others = self.zones.iter().enumerate().filter(|(at, _)| *at != home);
+            let emptier = others.filter(|(_, zone)| brings_closer(self.zones[home].level(), zone.level()));
+            zones.extend(emptier.map(inward).filter(|(_, room)| *room > 0));
         }
         while !zones.is_empty() {
             let lots = Lots::new(&zones.iter().map(|(_, room)| *room).collect::<Vec<_>>());
@@ -415,6 +436,8 @@ impl<'i> Planner<'i> {
                 return Some(to);
             }
         }
+        let disk = |at: usize| (self.has[at], self.shares[at]);
+        let fits = |to: usize| brings_closer(disk(known[place]), disk(to)) && fits(to);
         (self.zones[home].inner > 0).then(|| self.target_in(home, &fits, draws)).flatten()
     }
 

@@ -52,6 +52,12 @@ pub(super) fn level(has: &[u64], targets: &[f64], band: f64, net: i64) -> Flows 
     Flows { gives: above_a_level(&full, targets, gives), takes: below_a_level(&full, targets, takes) }
 }
 
+/// Whether one replica less in the first domain and one more in the second, each by what it has and its share, brings the two
+/// closer to their shares: the sum of `(has - share)^2 / share` falls.
+pub(super) fn brings_closer(from: (u64, f64), to: (u64, f64)) -> bool {
+    (from.0 as f64 - 0.5) / from.1 > (to.0 as f64 + 0.5) / to.1
+}
+
 /// Cuts `amount` off the domains that are fullest in relation to their targets, down to one level.
 fn above_a_level(has: &[f64], targets: &[f64], amount: i64) -> Vec<u64> {
     let cut = |level: f64| -> Vec<f64> {
@@ -105,7 +111,7 @@ fn whole(parts: &[f64], amount: i64) -> Vec<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Flows, deal, level};
+    use super::{Flows, brings_closer, deal, level};
 
     #[test]
     fn what_a_cap_holds_back_goes_to_the_others() {
@@ -122,5 +128,12 @@ mod tests {
         assert_eq!(drained, Flows { gives: vec![100, 0, 0], takes: vec![0, 46, 54] });
         let sends_ten = level(&[100, 100], &[95.0, 95.0], 0.1, 10);
         assert_eq!(sends_ten, Flows { gives: vec![5, 5], takes: vec![0, 0] });
+    }
+
+    #[test]
+    fn a_move_brings_closer_when_it_does_more_than_swap_two_domains() {
+        assert!(brings_closer((10, 9.5), (8, 9.5)) && !brings_closer((10, 9.5), (9, 9.5)));
+        assert!(brings_closer((20, 20.0), (4, 5.0)) && !brings_closer((18, 20.0), (4, 5.0)));
+        assert!(brings_closer((1, 0.0), (30, 20.0)), "what leaves goes anywhere");
     }
 }
