@@ -175,6 +175,11 @@ fn what_is_drained_gets_empty_and_nothing_else_moves() {
     assert_eq!(first.moves.len() as u64, before);
     apply(&mut inventory, &mut volumes, &first);
     assert!(!counts(&volumes).contains_key(&gone));
+    let held = [vec![gone, inventory.disks[3].disk, inventory.disks[5].disk]];
+    let places = volumes.iter().map(|(volume, disks)| (*volume, &disks[..]));
+    let policy = RebalancePolicy::default();
+    let waits = plan_rebalance(&inventory, places, held.iter().map(|disks| &disks[..]), &Barred::new(), &policy);
+    assert_eq!((waits.moves.len(), waits.left_over), (0, 0), "what cannot leave yet is the drain's matter");
     assert!(volumes.values().all(|disks| spread(&inventory, disks).zones == 3));
 }
 

@@ -87,7 +87,7 @@ pub struct RebalancePlan {
     pub disks: Vec<DiskFill>,
     /// Volumes that stand closer together than the cell allows and found no better place now.
     pub crowded: u64,
-    /// Replicas that should move and found no place now.
+    /// Replicas that should move and found no place now, without those on disks that leave.
     pub left_over: u64,
 }
 
@@ -472,7 +472,8 @@ impl<'i> Planner<'i> {
 
     fn finish(mut self) -> RebalancePlan {
         self.sort_moves();
-        self.plan.left_over = self.gives.iter().sum();
+        let stays = |at: &usize| !self.disks[*at].leaving;
+        self.plan.left_over = (0..self.disks.len()).filter(stays).map(|at| self.gives[at]).sum();
         self.plan.disks = (0..self.disks.len())
             .map(|at| DiskFill {
                 disk: self.disks[at].disk,

@@ -47,7 +47,7 @@ pub(crate) struct Plan {
     pub held_back_by: BTreeMap<String, u64>,
     /// Volumes that are not sealed: theirs do not move, and count where they are.
     pub unsealed: u64,
-    /// Replicas that should move and found no place.
+    /// Replicas that should move and found no place, without those on disks that leave.
     pub left_over: u64,
     /// What each disk holds, will hold, and its share.
     pub disks: Vec<holdfast_volume_manager_planner::DiskFill>,

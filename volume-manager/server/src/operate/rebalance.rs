@@ -90,7 +90,11 @@ async fn look(manager: &Manager, snapshot: &Arc<Snapshot>) -> Result<(RebalanceA
     case.number("unsealed", plan.unsealed);
     case.number("left_over", plan.left_over);
     if of(MoveReason::Fill).next().is_none() {
+        let is_left = |fill: &DiskFill| fill.has > 0 && snapshot.disk(fill.disk).is_some_and(|view| view.leaving);
         case.say(match plan.left_over {
+            0 if plan.disks.iter().any(is_left) => {
+                "no disk but those that are drained holds more than its share and the band of 3 %: a rebalance has nothing to move"
+            }
             0 => "no disk is further from its share than the band of 3 %: a rebalance has nothing to move",
             _ => "what would bring disks to their shares cannot move now: a rebalance has nothing to move",
         });

@@ -185,6 +185,25 @@ async fn volumes_that_are_being_written_stay_and_are_a_part_of_what_their_disks_
 }
 
 #[tokio::test]
+async fn what_a_drain_still_waits_for_is_not_told_as_disks_that_cannot_come_to_their_shares() {
+    let cell = Cell::start_pairs(audited(), 3, 2).await;
+    cell.sealed_volumes(12).await;
+    level(&cell).await;
+    let open = cell.written(1).await;
+    let (disk, admin) = (open.replicas[0].disk, cell.admin());
+    cell.nodes.iter().for_each(|node| node.hang(Call::Seal));
+    assert!(admin.order_disk(disk, "drain", &APPLY).await.unwrap().applied);
+    eventually("it waits for a seal alone", async || (drain_of(&cell, disk).await?.left == 1).then_some(())).await;
+    level(&cell).await;
+    let plan = admin.rebalance().await.unwrap().plan;
+    assert_eq!((plan.numbers["fill_moves"], plan.numbers["left_over"], plan.numbers["unsealed"]), (0, 0, 1));
+    assert!(plan.plan.iter().any(|said| said.starts_with("no disk but those that are drained holds more")), "{plan:?}");
+    assert!(!plan.warnings.iter().any(|said| said.contains("find no place")), "{plan:?}");
+    cell.nodes.iter().for_each(|node| node.unhang());
+    drained(&cell, disk).await;
+}
+
+#[tokio::test]
 async fn a_disk_that_takes_nothing_new_is_left_out_of_the_plan_and_what_it_holds_counts_where_it_is() {
     let cell = Cell::start_pairs(audited(), 3, 1).await;
     let volumes = cell.sealed_volumes(24).await;
