@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use holdfast_libs_transport::CallError;
+use holdfast_libs_transport::{ApiError, CallError};
 
 /// Exit code of a command that failed.
 pub const FAILED: u8 = 1;
@@ -48,16 +48,22 @@ fn code_of(error: &anyhow::Error) -> u8 {
     }
     match error.chain().find_map(|cause| cause.downcast_ref::<CallError>()) {
         Some(CallError::Unreachable { .. } | CallError::Timeout { .. }) => UNREACHABLE,
-        // A value that only the server could judge.
-        Some(CallError::Api(refused)) if refused.code == "bad_request" => USAGE,
+        Some(CallError::Api(refused)) if is_value_refused(refused) => USAGE,
         _ => FAILED,
     }
+}
+
+/// Whether what was typed is at fault, which only the server could judge: a value out of bounds (400), or one that its messages
+/// have no place for (422).
+fn is_value_refused(refused: &ApiError) -> bool {
+    refused.code == "bad_request" && matches!(refused.status.as_u16(), 400 | 422)
 }
 
 #[cfg(test)]
 mod tests {
     use anyhow::Context as _;
     use holdfast_libs_transport::{ApiError, CallError};
+    use http::StatusCode;
 
     use super::{code_of, told, usage};
 
@@ -81,6 +87,9 @@ mod tests {
     fn a_value_that_the_server_does_not_take_is_a_usage_error_as_one_that_the_command_does_not_take() {
         let refused = |error| code_of(&anyhow::Error::from(CallError::Api(error)).context("setting the impact"));
         assert_eq!(refused(ApiError::bad_request("`impact` must be a number")), 2);
+        let with_status = |status| refused(ApiError::new(StatusCode::from_u16(status).unwrap(), "bad_request", "no"));
+        assert_eq!([422, 408, 413, 415].map(with_status), [2, 1, 1, 1]);
+        assert_eq!(refused(ApiError::incomplete("the body broke off")), 1);
         assert_eq!(refused(ApiError::internal("the catalog is away")), 1);
         assert_eq!(code_of(&usage("say --yes")), 2);
         let timeout =

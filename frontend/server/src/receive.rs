@@ -7,7 +7,6 @@ use axum::extract::Request;
 use bytes::Bytes;
 use holdfast_libs_transport::ApiError;
 use holdfast_libs_types::BlockHash;
-use http::StatusCode;
 use http::header::CONTENT_LENGTH;
 use http_body_util::BodyExt;
 use sha2::{Digest, Sha256};
@@ -42,7 +41,7 @@ fn announced(request: &Request) -> Option<usize> {
 /// Reads a body of at most `limit` bytes once the budget has room for it.
 ///
 /// # Errors
-/// `too_large`, `unavailable`, or `bad_request` when the body breaks off.
+/// `too_large`, `unavailable`, or `incomplete` when the body breaks off or comes late.
 pub(crate) async fn receive(
     request: Request,
     limit: usize,
@@ -76,7 +75,7 @@ async fn read(
     let mut hasher = hashed.then(Sha256::new);
     let mut bytes = Vec::with_capacity(expected);
     while let Some(frame) = tokio::time::timeout(SILENCE, body.frame()).await.map_err(|_| too_slow())? {
-        let frame = frame.map_err(|error| ApiError::bad_request(format!("the body broke off: {error}")))?;
+        let frame = frame.map_err(|error| ApiError::incomplete(format!("the body broke off: {error}")))?;
         let Some(part) = frame.data_ref() else { continue };
         if part.len() > limit - bytes.len() {
             discard(body).await;
@@ -91,7 +90,7 @@ async fn read(
 }
 
 fn too_slow() -> ApiError {
-    ApiError::new(StatusCode::REQUEST_TIMEOUT, "bad_request", "the body did not arrive in time")
+    ApiError::incomplete("the body did not arrive in time")
 }
 
 /// Refuses a request whose body was not looked at.
@@ -119,6 +118,8 @@ async fn discard(mut body: Body) {
 mod tests {
     use axum::body::Body;
     use axum::extract::Request;
+    use bytes::Bytes;
+    use futures_util::{StreamExt as _, stream};
     use holdfast_libs_types::BlockHash;
 
     use super::receive;
@@ -140,6 +141,18 @@ mod tests {
             assert_eq!((&received.bytes[..], received.hash), (&b"abc"[..], Some(BlockHash::of(b"abc"))));
             let refused = receive(request(b"abcd", announce), 3, &budget, true).await;
             assert_eq!(refused.err().map(|error| error.code), Some("too_large".to_owned()));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_breaks_off_or_stops_is_incomplete_and_not_a_wrong_request() {
+        let budget = Budget::new(100, 0);
+        let begin = || stream::once(async { Ok(Bytes::from_static(b"ab")) });
+        let broken = Body::from_stream(begin().chain(stream::once(async { Err(std::io::Error::other("gone")) })));
+        let stopped = Body::from_stream(begin().chain(stream::pending()));
+        for body in [broken, stopped] {
+            let refused = receive(Request::new(body), 3, &budget, true).await.err().unwrap();
+            assert_eq!((refused.status.as_u16(), refused.code.as_str()), (408, "incomplete"), "{refused}");
         }
     }
 }

@@ -2,6 +2,7 @@
 //! `{"error": {"code": "...", "message": "...", "detail": {...}}}`.
 
 use axum::Json;
+use axum::extract::rejection::BytesRejection;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -51,6 +52,19 @@ impl ApiError {
         Self::new(StatusCode::BAD_REQUEST, "bad_request", message)
     }
 
+    /// 408: the body broke off or came late. Nothing is wrong with what was asked; it may be asked again.
+    pub fn incomplete(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::REQUEST_TIMEOUT, "incomplete", message)
+    }
+
+    /// Why a body was not read whole: it is too long, or [`Self::incomplete`].
+    pub fn unread(error: &BytesRejection) -> Self {
+        match error.status() {
+            StatusCode::BAD_REQUEST => Self::incomplete(error.body_text()),
+            status => Self::new(status, "bad_request", error.body_text()),
+        }
+    }
+
     /// 500: something that should not happen did.
     pub fn internal(message: impl Into<String>) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
@@ -77,9 +91,23 @@ impl IntoResponse for ApiError {
 
 #[cfg(test)]
 mod tests {
+    use axum::body::{Body, Bytes};
+    use axum::extract::{DefaultBodyLimit, FromRequest as _, Request};
     use http::StatusCode;
 
     use super::ApiError;
+
+    #[tokio::test]
+    async fn a_body_that_broke_off_is_incomplete_and_one_too_long_is_not() {
+        let pieces = [Ok(Bytes::from_static(b"ab")), Err(std::io::Error::other("gone"))];
+        let broken = Request::new(Body::from_stream(futures_util::stream::iter(pieces)));
+        let refused = ApiError::unread(&Bytes::from_request(broken, &()).await.unwrap_err());
+        assert_eq!((refused.status, refused.code.as_str()), (StatusCode::REQUEST_TIMEOUT, "incomplete"));
+        let mut long = Request::new(Body::from("abc"));
+        DefaultBodyLimit::apply(DefaultBodyLimit::max(2), &mut long);
+        let refused = ApiError::unread(&Bytes::from_request(long, &()).await.unwrap_err());
+        assert_eq!((refused.status, refused.code.as_str()), (StatusCode::PAYLOAD_TOO_LARGE, "bad_request"));
+    }
 
     #[test]
     fn an_answer_that_is_no_document_keeps_its_text() {

@@ -104,7 +104,7 @@ fn content_length(request: &Request) -> Option<usize> {
 async fn receive(mut body: Body, mut buffer: AlignedBuf) -> Result<AlignedBuf, ApiError> {
     let fill = async {
         while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|error| ApiError::bad_request(format!("the body broke off: {error}")))?;
+            let frame = frame.map_err(|error| ApiError::incomplete(format!("the body broke off: {error}")))?;
             if let Some(bytes) = frame.data_ref() {
                 buffer.extend_from_slice(bytes).map_err(|error| ApiError::bad_request(error.to_string()))?;
             }
@@ -112,8 +112,7 @@ async fn receive(mut body: Body, mut buffer: AlignedBuf) -> Result<AlignedBuf, A
         Ok(buffer)
     };
     tokio::time::timeout(BODY_DEADLINE, fill).await.unwrap_or_else(|_| {
-        let message = format!("the body did not arrive within {} s", BODY_DEADLINE.as_secs());
-        Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "bad_request", message))
+        Err(ApiError::incomplete(format!("the body did not arrive within {} s", BODY_DEADLINE.as_secs())))
     })
 }
 
@@ -122,4 +121,25 @@ async fn discard(mut body: Body) {
     let rest = async { while let Some(Ok(_)) = body.frame().await {} };
     // A caller that stalls here loses the answer, and nothing else.
     let _ = tokio::time::timeout(BODY_DEADLINE, rest).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use bytes::Bytes;
+    use futures_util::{StreamExt as _, stream};
+    use holdfast_node_engine::AlignedBuf;
+
+    use super::receive;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_breaks_off_or_stops_is_incomplete_and_not_a_wrong_request() {
+        let begin = || stream::once(async { Ok(Bytes::from_static(b"ab")) });
+        let broken = Body::from_stream(begin().chain(stream::once(async { Err(std::io::Error::other("gone")) })));
+        let stopped = Body::from_stream(begin().chain(stream::pending()));
+        for body in [broken, stopped] {
+            let refused = receive(body, AlignedBuf::with_capacity(4096)).await.unwrap_err();
+            assert_eq!((refused.status.as_u16(), refused.code.as_str()), (408, "incomplete"), "{refused}");
+        }
+    }
 }

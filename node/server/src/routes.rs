@@ -95,6 +95,6 @@ pub(crate) fn bad_query(error: &QueryRejection) -> ApiError {
 
 /// A control message.
 pub(crate) fn json<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>) -> Result<T, ApiError> {
-    let body = body.map_err(|error| ApiError::new(error.status(), "bad_request", error.body_text()))?;
+    let body = body.map_err(|error| ApiError::unread(&error))?;
     serde_json::from_slice(&body).map_err(|error| ApiError::bad_request(format!("the message is not right: {error}")))
 }

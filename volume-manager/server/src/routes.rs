@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::extract::rejection::JsonRejection;
 use axum::extract::{DefaultBodyLimit, FromRequest, Request};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::routing::{get, post};
@@ -26,6 +27,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Message<T> {
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         match Json::from_request(request, state).await {
             Ok(Json(message)) => Ok(Self(message)),
+            Err(JsonRejection::BytesRejection(error)) => Err(ApiError::unread(&error)),
             Err(error) => Err(ApiError::new(error.status(), "bad_request", error.body_text())),
         }
     }
