@@ -270,8 +270,9 @@ pub enum BenchCommand {
     Blocks(BenchBlocks),
     /// How fast a dev cell protects lost disks again, beside fio, and what clients feel of it
     ///
-    /// Fills the cell, then pulls one disk after the other, each in another zone, and removes its file in the end: run it on a cell
-    /// made for it, for example `holdfast dev --nodes 9 --disks 1 --no-clients`. MB are 10^6 bytes a second of data that has all replicas
+    /// Fills the cell, then pulls one disk after the other, each in another zone, and removes its file in the end, also when it fails
+    /// or is interrupted: until then the space of pulled disks is needed beside that of the copies. Run it on a cell made for it,
+    /// for example `holdfast dev --nodes 9 --disks 1 --no-clients`. MB are 10^6 bytes a second of data that has all replicas
     /// again; fio's are what it writes durably while it reads as much, and `2_reads` while it reads twice as much, as a repair
     /// does whose disks share a device. In a round with foreground, clients put and get blocks of 64 KiB for 30 s, then a disk is
     /// lost: `p99_ratio` is their 99th percentile during its repair over that before the loss, `put_p99_ratio` and

@@ -21,6 +21,7 @@ use rand::{Rng as _, SeedableRng as _};
 
 use crate::arguments::BenchDisk;
 use crate::bench::fio::{self, Job};
+use crate::bench::interrupted;
 use crate::bench::rounds::{self, Figures};
 use crate::show;
 
@@ -59,16 +60,12 @@ struct Placed {
 /// When the disk cannot be made, fio is missing, or an operation fails.
 pub async fn run(options: BenchDisk) -> anyhow::Result<()> {
     let scratch = Scratch::at(&options.path)?;
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    let interrupted = async {
-        tokio::select! {
-            _ = tokio::signal::ctrl_c() => {}
-            _ = terminate.recv() => {}
-        }
-    };
     let figures = tokio::select! {
         figures = measure(&scratch, &options) => figures?,
-        () = interrupted => bail!("interrupted; the scratch files are removed"),
+        stopped = interrupted() => {
+            stopped?;
+            bail!("interrupted; the scratch files are removed");
+        }
     };
     let figures = figures.document();
     if options.json {

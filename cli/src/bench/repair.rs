@@ -3,7 +3,7 @@
 //!
 //! The cell is filled until each disk holds the wanted bytes. Then, round after round, one disk is pulled, in another zone each
 //! time, and the clock runs from the first copy until everything has all its replicas. The pulled disk's file is renamed, and
-//! removed only when all is measured: a file system that frees gigabytes keeps every other write waiting for seconds.
+//! removed only in the end, also after an error: a file system that frees gigabytes keeps every other write waiting for seconds.
 //!
 //! Before each loss without foreground fio reads and writes at once on the same file system, durably, in the same sizes: as much
 //! read as written; and twice as much, as a repair on one device does, which reads every byte at its source and once more where
@@ -27,6 +27,7 @@ use crate::arguments::BenchRepair;
 use crate::bench::blocks::{self, Cell, Job, new_block};
 use crate::bench::fio::{self, Job as FioJob};
 use crate::bench::foreground::{self, Clients, Operations, percentile};
+use crate::bench::interrupted;
 use crate::bench::rounds::{self, Figures};
 use crate::outcome::usage;
 use crate::{profile, show};
@@ -48,8 +49,31 @@ struct Bench {
     volume_manager: VolumeManagerClient,
     /// Zones whose disks were lost already.
     hit: BTreeSet<String>,
-    /// Files of lost disks that are still to be removed.
-    pulled: Vec<PathBuf>,
+    pulled: Pulled,
+}
+
+/// The renamed files of lost disks. They are removed when this goes, however the benchmark ends.
+#[derive(Default)]
+struct Pulled(Vec<PathBuf>);
+
+impl Pulled {
+    /// Pulls the disk in a file.
+    fn pull(&mut self, disk: &str) -> anyhow::Result<()> {
+        let pulled = PathBuf::from(format!("{disk}.pulled"));
+        std::fs::rename(disk, &pulled).with_context(|| format!("cannot rename {disk}"))?;
+        self.0.push(pulled);
+        Ok(())
+    }
+}
+
+impl Drop for Pulled {
+    fn drop(&mut self) {
+        for file in &self.0 {
+            if let Err(error) = std::fs::remove_file(file) {
+                eprintln!("holdfast: cannot remove {}: {error}; remove it yourself", file.display());
+            }
+        }
+    }
 }
 
 /// Runs the benchmark and prints its figures.
@@ -68,31 +92,16 @@ pub async fn run(options: BenchRepair) -> anyhow::Result<()> {
         cell: Arc::new(blocks::open(&folder, &dev)?),
         volume_manager: VolumeManagerClient::new(http, profile::text(&dev, "volume_manager")?),
         hit: BTreeSet::new(),
-        pulled: Vec::new(),
+        pulled: Pulled::default(),
     };
-    let with_foreground = if options.ops == 0 { 0 } else { options.foreground_rounds };
-    bench.require_zones(options.rounds + with_foreground).await?;
-    bench.fill(options.disk_bytes.0).await?;
-    let mut figures = Figures::default();
-    for number in 1..=options.rounds {
-        eprintln!("round {number} of {} without foreground", options.rounds);
-        let fio = fio_at(&folder, 50)?;
-        let alike = fio_at(&folder, 67)?;
-        let repair = bench.lose_a_disk().await?;
-        figures.add("repaired_gb", repair.bytes as f64 / 1e9);
-        figures.add("repair_mb_s", repair.mb_s());
-        figures.add("fio_mb_s", fio);
-        figures.add("repair_to_fio", repair.mb_s() / fio);
-        figures.add("fio_2_reads_mb_s", alike);
-        figures.add("repair_to_fio_2_reads", repair.mb_s() / alike);
-    }
-    for number in 1..=with_foreground {
-        eprintln!("round {number} of {with_foreground} with foreground");
-        bench.with_foreground(f64::from(options.ops), &mut figures).await?;
-    }
-    for file in &bench.pulled {
-        std::fs::remove_file(file).with_context(|| format!("cannot remove {}", file.display()))?;
-    }
+    let figures = tokio::select! {
+        figures = bench.measure(&options, &folder) => figures?,
+        stopped = interrupted() => {
+            stopped?;
+            bail!("interrupted; the files of the disks that were pulled are removed");
+        }
+    };
+    drop(bench);
     let document = figures.document();
     if options.target.json {
         show::line(&serde_json::to_string_pretty(&document)?)
@@ -124,6 +133,31 @@ impl Repair {
 }
 
 impl Bench {
+    /// All rounds.
+    async fn measure(&mut self, options: &BenchRepair, folder: &Path) -> anyhow::Result<Figures> {
+        let with_foreground = if options.ops == 0 { 0 } else { options.foreground_rounds };
+        self.require_zones(options.rounds + with_foreground).await?;
+        self.fill(options.disk_bytes.0).await?;
+        let mut figures = Figures::default();
+        for number in 1..=options.rounds {
+            eprintln!("round {number} of {} without foreground", options.rounds);
+            let fio = fio_at(folder, 50)?;
+            let alike = fio_at(folder, 67)?;
+            let repair = self.lose_a_disk().await?;
+            figures.add("repaired_gb", repair.bytes as f64 / 1e9);
+            figures.add("repair_mb_s", repair.mb_s());
+            figures.add("fio_mb_s", fio);
+            figures.add("repair_to_fio", repair.mb_s() / fio);
+            figures.add("fio_2_reads_mb_s", alike);
+            figures.add("repair_to_fio_2_reads", repair.mb_s() / alike);
+        }
+        for number in 1..=with_foreground {
+            eprintln!("round {number} of {with_foreground} with foreground");
+            self.with_foreground(f64::from(options.ops), &mut figures).await?;
+        }
+        Ok(figures)
+    }
+
     /// Refuses before anything is done to a cell with too few zones for so many losses.
     async fn require_zones(&self, losses: u32) -> anyhow::Result<()> {
         let status = self.volume_manager.status().await?;
@@ -198,9 +232,7 @@ impl Bench {
     /// Pulls a disk and waits until everything has all its replicas again.
     async fn lose_a_disk(&mut self) -> anyhow::Result<Repair> {
         let victim = self.victim().await?;
-        let pulled = PathBuf::from(format!("{}.pulled", victim.path));
-        std::fs::rename(&victim.path, &pulled).with_context(|| format!("cannot rename {}", victim.path))?;
-        self.pulled.push(pulled);
+        self.pulled.pull(&victim.path)?;
         eprintln!("lost {} with {} volumes", victim.path, victim.volumes);
         let lost = Instant::now();
         let mut began = None;
@@ -259,4 +291,29 @@ fn compare(before: &Operations, during: &Operations, figures: &mut Figures) {
     p99(["get_p99_before_ms", "get_p99_during_ms", "get_p99_ratio"], &before.gets, &during.gets);
     figures.add("operations_before", was.len() as f64);
     figures.add("operations_during", is.len() as f64);
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::bail;
+
+    use super::Pulled;
+
+    #[test]
+    fn the_files_of_pulled_disks_go_also_when_the_benchmark_ends_with_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let left = || std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        let names = ["a.disk", "b.disk", "c.disk"];
+        names.iter().for_each(|name| std::fs::write(folder.path().join(name), b"disk").unwrap());
+        let path = |name| folder.path().join(name).display().to_string();
+        let fails = || -> anyhow::Result<()> {
+            let mut pulled = Pulled::default();
+            pulled.pull(&path("a.disk"))?;
+            pulled.pull(&path("b.disk"))?;
+            assert_eq!(left().filter(|name| name.to_str().unwrap().ends_with(".pulled")).count(), 2);
+            bail!("the loss is not repaired");
+        };
+        assert!(fails().is_err());
+        assert_eq!(left().collect::<Vec<_>>(), ["c.disk"]);
+    }
 }
