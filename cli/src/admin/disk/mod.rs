@@ -160,16 +160,21 @@ pub fn run(before: &BeforeCommand, command: DiskCommand) -> anyhow::Result<()> {
     }
 }
 
-/// The volumes that have a replica on a disk, in `state` if it is given. A disk has no more of them than slots.
-async fn volumes_on(cell: &Cell, disk: DiskId, state: Option<&str>) -> anyhow::Result<Vec<VolumeDetail>> {
+/// Goes through the volumes that have a replica on a disk, in `state` if it is given. They may be many more than the disk has
+/// slots: rows of volumes that failed or were sealed empty stay.
+async fn each_volume_on(
+    cell: &Cell,
+    disk: DiskId,
+    state: Option<&str>,
+    mut each: impl FnMut(VolumeDetail),
+) -> anyhow::Result<()> {
     let mut query = VolumeQuery { disk: Some(disk), state: state.map(str::to_owned), ..VolumeQuery::default() };
-    let mut volumes = Vec::new();
     loop {
         let page = cell.volume_manager().find_volumes(&query).await?;
-        volumes.extend(page.volumes);
+        page.volumes.into_iter().for_each(&mut each);
         match page.next {
             Some(next) => query.after = Some(next),
-            None => return Ok(volumes),
+            None => return Ok(()),
         }
     }
 }

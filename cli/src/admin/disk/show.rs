@@ -7,7 +7,7 @@ use holdfast_volume_manager_client::DiskDetail;
 use serde::Serialize;
 use serde_json::json;
 
-use super::{asked, volumes_on};
+use super::{asked, each_volume_on};
 use crate::admin::cell::Cell;
 use crate::admin::names;
 use crate::admin::tree::Fill;
@@ -56,11 +56,12 @@ pub async fn run(cell: Cell, text: &str) -> anyhow::Result<()> {
 
 async fn held(cell: &Cell, disk: &DiskDetail) -> anyhow::Result<Held> {
     let mut held = Held::default();
-    for volume in volumes_on(cell, disk.disk, None).await? {
+    each_volume_on(cell, disk.disk, None, |volume| {
         held.total += 1;
         held.at_risk += u64::from(volume.can_lose.is_some_and(|more| more < 2));
         *held.by_state.entry(volume.state).or_default() += 1;
-    }
+    })
+    .await?;
     Ok(held)
 }
 

@@ -6,7 +6,7 @@ use holdfast_node_client::{ExtentState, Occupant, Place, PlaceAsk};
 use holdfast_volume_manager_client::{DiskDetail, DrainRow, RebalanceRow, VolumeDetail};
 
 use crate::admin::cell::Cell;
-use crate::admin::disk::volumes_on;
+use crate::admin::disk::each_volume_on;
 
 /// Volumes that have a replica on a disk, by the catalog.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -111,19 +111,17 @@ async fn level(cell: &Cell, disk: DiskId) -> anyhow::Result<Level> {
 
 async fn held(cell: &Cell, disk: DiskId) -> anyhow::Result<Held> {
     let mut held = Held::default();
-    for volume in with_data(cell, disk, None).await? {
-        held.total += 1;
-        held.last_hope += u64::from(volume.unreadable);
+    each_volume_on(cell, disk, None, |volume| {
+        held.total += u64::from(has_data(&volume));
+        held.last_hope += u64::from(has_data(&volume) && volume.unreadable);
         held.one_left += u64::from(volume.can_lose == Some(0) && !volume.unreadable);
-    }
+    })
+    .await?;
     Ok(held)
 }
 
-/// The volumes of a disk that hold something.
-async fn with_data(cell: &Cell, disk: DiskId, state: Option<&str>) -> anyhow::Result<Vec<VolumeDetail>> {
-    let mut volumes = volumes_on(cell, disk, state).await?;
-    volumes.retain(|volume| volume.can_lose.is_some());
-    Ok(volumes)
+fn has_data(volume: &VolumeDetail) -> bool {
+    volume.can_lose.is_some()
 }
 
 /// What was compared.
@@ -137,7 +135,11 @@ pub struct Verified {
 pub async fn verify(cell: &Cell, disk: &DiskDetail) -> anyhow::Result<Verified> {
     let node = cell.node(&disk.address);
     let mut verified = Verified::default();
-    for volume in with_data(cell, disk.disk, Some("sealed")).await? {
+    // No more than the disk has slots.
+    let mut sealed = Vec::new();
+    each_volume_on(cell, disk.disk, Some("sealed"), |volume| sealed.extend(has_data(&volume).then_some(volume)))
+        .await?;
+    for volume in sealed {
         let extent = node.extent(disk.disk, volume.volume).await?;
         let is_same = extent.state == ExtentState::Sealed && extent.digest == volume.digest;
         if !is_same || Some(extent.tail) != volume.length {
