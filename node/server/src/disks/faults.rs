@@ -11,12 +11,18 @@ use tokio::time::Instant;
 /// One line of a kind in this time.
 const QUIET: Duration = Duration::from_secs(60);
 
-/// I/Os are judged by the profile's latency limits over so long, or longer until there are [`SLOW_ONE_IN`] of them.
+/// I/Os are judged by the profile's latency limits over so long, or longer until there are [`SLOW_ONE_IN`] of them, but no longer
+/// than that: what happened to an idle disk now and then is no sign.
 const WINDOW: Duration = Duration::from_secs(60);
+const LONGEST_WINDOW: Duration = Duration::from_secs(600);
 
 /// One I/O of so many may be past the limit, and so few are always forgiven.
 const SLOW_ONE_IN: u64 = 100;
 const SLOW_FORGIVEN: u64 = 2;
+
+/// So many tell, too, where there are fewer than [`SLOW_ONE_IN`] I/Os, of which they are more than a tenth then: past the limit in
+/// any window, or all of them in time in the longest one.
+const FEW_THAT_TELL: u64 = 10;
 
 /// Something to log about a disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,13 +121,22 @@ impl Slow {
         let limit_ms = limit_ms?;
         let (began, before) = *self.began.get_or_insert((now, *so_far));
         let all = so_far.count() - before.count();
-        // Of a few I/Os nothing can be said; a disk that answers none is found by others.
-        if now.duration_since(began) < WINDOW || all < SLOW_ONE_IN {
-            return None;
-        }
-        self.began = Some((now, *so_far));
         let past = |histogram: &LatencyHistogram| past_limit(histogram, limit_ms);
         let slow = past(so_far) - past(&before);
+        let took = now.duration_since(began);
+        if took < WINDOW {
+            return None;
+        }
+        // Of a few I/Os nothing can be said; a disk that answers none is found by others.
+        let is_over = took >= LONGEST_WINDOW;
+        let is_fast = is_over && slow == 0 && all >= FEW_THAT_TELL;
+        let is_known = all >= SLOW_ONE_IN || slow >= FEW_THAT_TELL || is_fast;
+        if is_over || is_known {
+            self.began = Some((now, *so_far));
+        }
+        if !is_known {
+            return None;
+        }
         let was = self.why.take();
         if slow > (all / SLOW_ONE_IN).max(SLOW_FORGIVEN) {
             self.why = Some(format!("{slow} of {all} {what} took longer than the profile's {limit_ms} ms"));
@@ -153,7 +168,7 @@ mod tests {
     use holdfast_node_engine::simulated::{self, SharedSimDisk, SimulatedDisk};
     use tokio::time::Instant;
 
-    use super::{Faults, Line, QUIET, WINDOW};
+    use super::{Faults, LONGEST_WINDOW, Line, QUIET, WINDOW};
 
     /// The status of a sound disk.
     fn sound() -> DiskStatus {
@@ -236,5 +251,69 @@ mod tests {
             faults.observe(&status, window(6)),
             [Line::Warning("disk is suspect: 3 of 100 reads took longer than the profile's 500 ms".to_owned())]
         );
+    }
+
+    /// A disk with a limit of 500 ms for reads, and when it was first looked at.
+    fn limited() -> (Faults, DiskStatus, Instant) {
+        let (mut faults, status, start) =
+            (Faults::new(Limits { read_ms: Some(500), ..Limits::default() }), sound(), Instant::now());
+        assert_eq!(faults.observe(&status, start), []);
+        (faults, status, start)
+    }
+
+    #[test]
+    fn slow_reads_of_an_idle_disk_do_not_add_up_over_hours() {
+        let (mut faults, mut status, start) = limited();
+        for minute in 1..=600 {
+            // Each half hour one that is slow, and in the end many more reads than one window needs.
+            status.latency.read.buckets[22] += u64::from(minute % 30 == 0);
+            status.latency.read.buckets[10] += 1;
+            assert_eq!(faults.observe(&status, start + WINDOW * minute), [], "minute {minute}");
+        }
+    }
+
+    #[test]
+    fn a_window_with_few_reads_goes_on_for_ten_minutes() {
+        let (mut faults, mut status, start) = limited();
+        status.latency.read.buckets[22] += 3;
+        assert_eq!(faults.observe(&status, start + LONGEST_WINDOW / 2), []);
+        status.latency.read.buckets[10] += 97;
+        let told = faults.observe(&status, start + LONGEST_WINDOW - WINDOW);
+        assert!(matches!(&told[..], [Line::Warning(told)] if told.contains("3 of 100 reads")), "{told:?}");
+    }
+
+    #[test]
+    fn a_disk_that_answers_ten_reads_a_minute_and_all_of_them_late_is_suspect_after_one() {
+        let (mut faults, mut status, start) = limited();
+        status.latency.read.buckets[23] += 9;
+        status.latency.read.buckets[10] += 30;
+        assert_eq!(faults.observe(&status, start + WINDOW), [], "nine may be by chance");
+        status.latency.read.buckets[23] += 1;
+        let told = faults.observe(&status, start + WINDOW * 3 / 2);
+        assert!(matches!(&told[..], [Line::Warning(told)] if told.contains("10 of 40 reads")), "{told:?}");
+        status.latency.read.buckets[23] += 10;
+        assert_eq!(faults.observe(&status, start + WINDOW * 5 / 2 - Duration::from_millis(1)), []);
+        assert!(faults.slow().is_some_and(|why| why.contains("10 of 40")), "a part of a window says nothing");
+        assert_eq!(faults.observe(&status, start + WINDOW * 5 / 2), []);
+        assert!(faults.slow().is_some_and(|why| why.contains("10 of 10 reads")));
+    }
+
+    #[test]
+    fn a_disk_that_is_seldom_read_is_suspect_no_more_after_ten_minutes_in_which_all_was_in_time() {
+        let (mut faults, mut status, start) = limited();
+        status.latency.read.buckets[23] += 10;
+        assert_eq!(faults.observe(&status, start + WINDOW).len(), 1);
+        let end_of = |window: u32| start + WINDOW + LONGEST_WINDOW * window;
+        let window = |slow, fast, faults: &mut Faults, status: &mut DiskStatus, end| {
+            status.latency.read.buckets[23] += slow;
+            status.latency.read.buckets[10] += fast;
+            faults.observe(status, end)
+        };
+        assert_eq!(window(0, 9, &mut faults, &mut status, end_of(1)), [], "of nine nothing is known");
+        assert_eq!(window(1, 50, &mut faults, &mut status, end_of(2)), [], "one was late");
+        assert_eq!(window(0, 10, &mut faults, &mut status, end_of(3) - Duration::from_millis(1)), [], "not yet");
+        assert!(faults.slow().is_some());
+        assert!(matches!(&faults.observe(&status, end_of(3))[..], [Line::Over(_)]));
+        assert_eq!(faults.slow(), None);
     }
 }
