@@ -183,7 +183,7 @@ fn report(status: &RebuildStatus) -> String {
         (
             "volumes",
             format!(
-                "{} of {} looked at; {} were new to the catalog, {} were open and are sealed",
+                "{} of {} looked at; {} were not in the catalog as the disks have them, {} were open and are sealed",
                 status.volumes_done, status.volumes, status.taken_in, status.sealed
             ),
         ),

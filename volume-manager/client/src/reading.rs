@@ -164,10 +164,10 @@ pub struct Capacity {
     pub reserve_bytes: u64,
     /// Of disks that are not in service.
     pub lost_bytes: u64,
-    /// Data that would fit if the disks that take new extents were empty but for the reserve, three replicas of it in distinct zones.
+    /// Data that would fit if the disks that take new extents were empty but for the reserve, three replicas of it in distinct
+    /// zones, or on distinct nodes while fewer than three zones take any.
     pub usable_bytes: u64,
-    /// Data that still fits, three replicas of it in distinct zones: 0 while fewer than three zones take new extents, though volumes
-    /// may still be made that stand closer together.
+    /// Data that still fits, in the same way.
     pub usable_free_bytes: u64,
 }
 

@@ -2,13 +2,14 @@
 
 use crate::COPIES;
 
-/// How many volumes fit whose replicas stand in distinct zones, when these are the slots of the zones that volumes may take.
+/// How many volumes fit whose replicas stand in distinct domains (zones or nodes), when these are the slots of the domains that
+/// volumes may take.
 ///
-/// So many, n, fit exactly when no zone needs to hold more than one replica of each: the zones together, each counted with
+/// So many, n, fit exactly when no domain needs to hold more than one replica of each: the domains together, each counted with
 /// no more than n of its slots, have room for all replicas.
-pub fn volumes_that_fit(slots_of_zones: &[u64]) -> u64 {
+pub fn volumes_that_fit(slots_of_domains: &[u64]) -> u64 {
     let copies = COPIES as u64;
-    let capped = |n: u64| slots_of_zones.iter().fold(0_u64, |sum, slots| sum.saturating_add((*slots).min(n)));
+    let capped = |n: u64| slots_of_domains.iter().fold(0_u64, |sum, slots| sum.saturating_add((*slots).min(n)));
     let fit = |n: u64| capped(n) / copies >= n;
     let (mut fits, mut too_many) = (0, capped(u64::MAX) / copies + 1);
     while too_many - fits > 1 {

@@ -251,7 +251,7 @@ fn lacking(
         details.push(if zone.usable > 0 {
             format!("{name} has no disk with a free slot ({disks}, {} free slots{above})", zone.free)
         } else if zone.avoided > 0 {
-            format!("{name} has no disk to use ({disks}, {} avoided after a failure or damage there)", zone.avoided)
+            format!("{name} has no disk to use ({disks}, {} avoided: a copy failed there, or it holds a damaged or a given up extent of the volume)", zone.avoided)
         } else {
             format!("{name} has no disk in service ({disks})")
         });

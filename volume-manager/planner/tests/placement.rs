@@ -116,7 +116,7 @@ fn a_zone_without_a_disk_in_service_is_not_called_full() {
     );
     let error = choose_disks(&inventory, volume(1), &[DiskId([3; 16])], 2, Distinct::Zones).unwrap_err();
     assert!(
-        error.to_string().contains("zone-3 has no disk to use (1 disk, 1 avoided after a failure or damage there)"),
+        error.to_string().contains("zone-3 has no disk to use (1 disk, 1 avoided: a copy failed there,"),
         "{error}"
     );
     let error = choose_repair_disk(

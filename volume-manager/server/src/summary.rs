@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use holdfast_libs_types::{DiskId, VolumeId};
 use holdfast_volume_manager_catalog::{CatalogError, Volume, VolumeState};
 use holdfast_volume_manager_client::{Capacity, Work, WorkSummary};
-use holdfast_volume_manager_planner::{COPIES, HealthCounts, volumes_that_fit};
+use holdfast_volume_manager_planner::{COPIES, HealthCounts, Spread, volumes_that_fit};
 
 use crate::inventory::Snapshot;
 use crate::listing::PAGE;
@@ -76,13 +76,16 @@ pub(crate) fn capacity(snapshot: &Snapshot) -> Capacity {
     }
     // One size in the cell, as its slots are.
     let volume_bytes = snapshot.disks.iter().map(|view| view.disk.info.volume_bytes).min().unwrap_or(0);
+    let taking = || planner.disks.iter().filter(|disk| disk.eligible && !disk.leaving);
+    // With too few zones replicas stand on distinct nodes at least.
+    let in_zones = Spread::best(taking()).zones >= COPIES;
     let room = |free: bool| {
-        let mut zones: BTreeMap<&str, u64> = BTreeMap::new();
-        for disk in planner.disks.iter().filter(|disk| disk.eligible && !disk.leaving) {
+        let mut domains: BTreeMap<&str, u64> = BTreeMap::new();
+        for disk in taking() {
             let slots = if free { disk.free_above_reserve() } else { disk.slots.saturating_sub(disk.reserved_slots()) };
-            *zones.entry(&disk.zone).or_default() += slots;
+            *domains.entry(if in_zones { &disk.zone } else { &disk.node.0 }).or_default() += slots;
         }
-        volumes_that_fit(&zones.into_values().collect::<Vec<_>>()) * volume_bytes
+        volumes_that_fit(&domains.into_values().collect::<Vec<_>>()) * volume_bytes
     };
     (capacity.usable_bytes, capacity.usable_free_bytes) = (room(false), room(true));
     capacity

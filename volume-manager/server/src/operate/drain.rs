@@ -9,6 +9,7 @@ use holdfast_volume_manager_planner::{COPIES, Inventory, InventoryDisk, Placemen
 
 use super::{Case, Tally, count, is_hollow};
 use crate::inventory::Snapshot;
+use crate::liveness::NodeStanding;
 use crate::room;
 
 /// Replicas placed one by one for a plan, with so many disks looked at for each; of more, only the sums are compared.
@@ -100,13 +101,17 @@ fn domains(case: &mut Case, snapshot: &Snapshot, inventory: &Inventory, moving: 
     let stand_farther = moving.iter().filter(|(_, volume)| snapshot.spread(&volume.replicas).zones > after.zones);
     let fewer = stand_farther.map(|(_, volume)| volume.volume).collect::<HashSet<_>>().len() as u64;
     case.number("volumes_with_less_spread", fewer);
+    let away = snapshot.nodes.iter().filter(|view| view.standing != NodeStanding::Up && gone.contains(&view.node.zone));
+    let away: Vec<String> =
+        away.map(|view| format!("; node {} there is {}", view.node.node, view.standing.name())).collect();
     let sentence = format!(
-        "it takes the last disks of {}: {} that {} over {} zones would stand over {}",
+        "it takes the last disks of {}: {} that {} over {} zones would stand over {}{}",
         gone.join(", "),
         count(fewer, "volume"),
         if fewer == 1 { "stands" } else { "stand" },
         before.zones,
-        after.zones
+        after.zones,
+        away.concat()
     );
     match less_spread {
         true => case.warn(sentence),
@@ -158,7 +163,7 @@ fn places(case: &mut Case, snapshot: &Snapshot, inventory: Inventory, held: &[Le
     case.number("replicas_without_place", failed.total());
     for (why, replicas) in failed.0 {
         let all = count(held.len() as u64, "replica");
-        case.refuse(format!("{replicas} of {all} would find no place: {why}{reasons}"));
+        case.refuse(format!("{replicas} of {all} would find no place, those that do counted in: {why}{reasons}"));
     }
     case.plan.moves = groups
         .into_iter()

@@ -48,7 +48,8 @@ async fn a_copy_that_fails_is_tried_on_another_disk() {
     let admin = cell.admin();
     eventually("the status says that nothing is left to try", async || {
         let status = admin.status().await.unwrap();
-        let said = |text: &String| text.contains("repair") && text.contains("zone-1") && text.contains("failure");
+        let said =
+            |text: &String| text.contains("repair") && text.contains("zone-1") && text.contains("a copy failed there");
         (status.health != "ok" && status.reasons.iter().any(said)).then_some(())
     })
     .await;

@@ -98,7 +98,7 @@ async fn a_volume_that_lost_a_replica_is_at_risk_and_says_what_is_done_and_the_s
     assert_eq!((repair.running, repair.waiting, repair.bytes_left), (0, 1, row.length));
     let (before, now) = (&whole.capacity, &status.capacity);
     assert_eq!((before.lost_bytes, now.raw_bytes + now.lost_bytes), (0, before.raw_bytes));
-    assert!(before.usable_free_bytes > 0 && now.usable_free_bytes == 0, "two zones are too few for a volume");
+    assert!(before.usable_free_bytes > 0 && now.usable_free_bytes == 0, "two nodes are too few for a volume");
     assert_eq!(before.used_bytes + before.free_bytes, before.raw_bytes);
     let inventory = admin.inventory().await.unwrap();
     let detail = inventory.disks.iter().find(|disk| disk.disk == lost).unwrap();
