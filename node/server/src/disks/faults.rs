@@ -120,13 +120,12 @@ impl Slow {
     fn observe(&mut self, what: &str, limit_ms: Option<u32>, so_far: &LatencyHistogram, now: Instant) -> Option<Line> {
         let limit_ms = limit_ms?;
         let (began, before) = *self.began.get_or_insert((now, *so_far));
-        let all = so_far.count() - before.count();
-        let past = |histogram: &LatencyHistogram| past_limit(histogram, limit_ms);
-        let slow = past(so_far) - past(&before);
         let took = now.duration_since(began);
         if took < WINDOW {
             return None;
         }
+        let past = |histogram: &LatencyHistogram| past_limit(histogram, limit_ms);
+        let (slow, all) = (past(so_far) - past(&before), so_far.count() - before.count());
         // Of a few I/Os nothing can be said; a disk that answers none is found by others.
         let is_over = took >= LONGEST_WINDOW;
         let is_fast = is_over && slow == 0 && all >= FEW_THAT_TELL;
