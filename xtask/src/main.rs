@@ -1,6 +1,7 @@
 //! The project's own commands: `cargo xtask test`, `cargo xtask tidy`, `cargo xtask soak`, `cargo xtask mariadb`.
 
 mod mariadb;
+mod metric_names;
 mod packages;
 mod soak;
 mod suites;

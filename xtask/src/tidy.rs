@@ -5,6 +5,7 @@
 //! - Planners and `metadata/model` do no I/O.
 //! - SQL stands only where it may ([`SQL`]), and so does `unsafe` ([`UNSAFE`]).
 //! - Dependency versions stand only in the root `Cargo.toml`.
+//! - `docs/metrics.md` names the metrics that the daemons have, and no others.
 //! - No file grows past [`MAX_LINES`], no test is ignored, no module is called `util`.
 
 use std::path::{Path, PathBuf};
@@ -55,6 +56,7 @@ pub fn run() -> anyhow::Result<()> {
             check_source(&name, &shown, &text, &mut breaches);
         }
     }
+    crate::metric_names::check(&root, &mut breaches)?;
     if breaches.is_empty() {
         eprintln!("==> tidy: ok");
         return Ok(());
