@@ -5,6 +5,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::str::FromStr;
 
 use anyhow::Context as _;
+pub use holdfast_libs_types::told::{bytes, count, moment};
 use indicatif::{ProgressBar, ProgressStyle};
 
 const UNITS: [(&str, u64); 5] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
@@ -62,16 +63,6 @@ pub fn line(line: &str) -> anyhow::Result<()> {
     text(&format!("{line}\n"))
 }
 
-/// `1.5 GiB`.
-pub fn bytes(count: u64) -> String {
-    for (unit, factor) in UNITS {
-        if count >= factor && factor > 1 {
-            return format!("{:.1} {unit}", count as f64 / factor as f64);
-        }
-    }
-    format!("{count} B")
-}
-
 /// `42 s`, `3 min 5 s`, `2 h 10 min`, `5 days`.
 pub fn duration(seconds: f64) -> String {
     let seconds = seconds.clamp(0.0, 1e12).round() as u64;
@@ -81,13 +72,6 @@ pub fn duration(seconds: f64) -> String {
         (_, _, minutes, seconds) if minutes > 0 => format!("{minutes} min {seconds} s"),
         (.., seconds) => format!("{seconds} s"),
     }
-}
-
-/// A time in Unix milliseconds as RFC 3339 has it, in UTC.
-pub fn moment(unix_ms: u64) -> String {
-    let at = i64::try_from(unix_ms / 1000).ok().and_then(|at| time::OffsetDateTime::from_unix_timestamp(at).ok());
-    let told = at.and_then(|at| at.format(&time::format_description::well_known::Rfc3339).ok());
-    told.unwrap_or_else(|| format!("{unix_ms} ms after 1970"))
 }
 
 /// `37 %`; less than one percent is not nothing.
@@ -166,7 +150,7 @@ pub fn progress(total_bytes: u64, what: &str) -> ProgressBar {
 }
 
 /// A progress bar over things on a terminal, nothing elsewhere.
-pub fn count(total: u64, what: &str) -> ProgressBar {
+pub fn progress_of(total: u64, what: &str) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
@@ -180,7 +164,7 @@ pub fn count(total: u64, what: &str) -> ProgressBar {
 
 #[cfg(test)]
 mod tests {
-    use super::{ByteSize, bytes, duration, name, percent, table};
+    use super::{ByteSize, duration, name, percent, table};
 
     #[test]
     fn sizes_are_read_with_and_without_units() {
@@ -193,7 +177,6 @@ mod tests {
 
     #[test]
     fn tables_align_and_names_stay_on_one_line() {
-        assert_eq!(bytes(1536), "1.5 KiB");
         let rows = vec![vec!["a".to_owned(), "b".to_owned()], vec!["long".to_owned(), "c".to_owned()]];
         assert_eq!(table(&rows), "a     b\nlong  c\n");
         assert_eq!(name("a\nb"), "a\\nb");

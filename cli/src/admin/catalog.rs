@@ -140,7 +140,7 @@ async fn rebuild(cell: Cell, only_status: bool) -> anyhow::Result<()> {
         return cell.answer(&status, || report(&status));
     }
     let mut status = volume_manager.rebuild().await?;
-    let bar = show::count(0, "reading the disks");
+    let bar = show::progress_of(0, "reading the disks");
     let mut heard = Instant::now();
     while status.state == RebuildState::Running {
         tokio::time::sleep(LOOK).await;
@@ -159,7 +159,7 @@ async fn rebuild(cell: Cell, only_status: bool) -> anyhow::Result<()> {
         (RebuildState::Done, 0) if status.not_reached.is_empty() => Ok(()),
         (RebuildState::Done, 0) => bail!("{}", unread(&status)),
         (RebuildState::Done, left) => {
-            bail!("{left} volumes could not be recovered now; they stay on their disks as they are")
+            bail!("not recovered now: {}; what the disks hold of that stays as it is", show::count(left, "volume"))
         }
         (RebuildState::None, _) => {
             bail!("another volume manager leads now, and the rebuild has not ended: run it again")
@@ -176,10 +176,13 @@ fn report(status: &RebuildStatus) -> String {
         RebuildState::Done => "done",
         RebuildState::Stopped => "stopped",
     };
-    let left = status.seconds_left.map(|left| format!(", about {left} s left")).unwrap_or_default();
+    let left = status.seconds_left.map(|left| format!(", about {} left", show::duration(left as f64)));
+    let [disks, nodes, keys] = [(status.disks, "disk"), (status.nodes, "node"), (status.keys, "key")]
+        .map(|(number, what)| show::count(number, what));
+    let volumes = |number| show::count(number, "volume");
     let mut rows = vec![
-        ("rebuild", format!("{state} after {} s{left}", status.seconds)),
-        ("read", format!("{} disks of {} nodes, {} keys", status.disks, status.nodes, status.keys)),
+        ("rebuild", format!("{state} after {}{}", show::duration(status.seconds as f64), left.unwrap_or_default())),
+        ("read", format!("{disks} of {nodes}, {keys}")),
         (
             "volumes",
             format!(
@@ -188,8 +191,8 @@ fn report(status: &RebuildStatus) -> String {
             ),
         ),
         ("blocks", format!("{} in the index; {} records were added", status.blocks, status.records)),
-        ("to be repaired", format!("{} volumes with fewer replicas than they should have", status.short_of_replicas)),
-        ("not recovered", format!("{} volumes", status.not_recovered_total)),
+        ("to be repaired", format!("{} with too few replicas", volumes(status.short_of_replicas))),
+        ("not recovered", volumes(status.not_recovered_total)),
     ];
     if !status.detail.is_empty() {
         rows.insert(1, ("", status.detail.clone()));
@@ -199,7 +202,7 @@ fn report(status: &RebuildStatus) -> String {
     }
     let not_reached: u64 = status.not_reached.iter().map(|unread| unread.disks.len() as u64).sum();
     if !status.not_reached.is_empty() {
-        rows.push(("NOT READ", format!("{not_reached} disks that the catalog knows")));
+        rows.push(("NOT READ", format!("{} that the catalog knows", show::count(not_reached, "disk"))));
     }
     let mut out: String = rows.iter().map(|(name, value)| format!("{name:<15} {value}\n")).collect();
     for volume in &status.not_recovered {
@@ -237,7 +240,7 @@ mod tests {
             NotReached { node: NodeId("node-5".to_owned()), disks: vec![disk], why: "the node is down".to_owned() };
         let status = RebuildStatus { state: RebuildState::Done, not_reached: vec![away], ..RebuildStatus::default() };
         let text = report(&status);
-        assert!(text.contains("NOT READ        1 disks that the catalog knows\n"), "{text}");
+        assert!(text.contains("NOT READ        1 disk that the catalog knows\n"), "{text}");
         assert!(text.contains(&format!("  node node-5: the node is down (disks: {disk})\n")), "{text}");
         let said = unread(&status);
         assert!(said.contains("disks of node-5 were not read") && said.contains("run this again"), "{said}");

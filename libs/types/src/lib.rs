@@ -1,5 +1,5 @@
-//! The vocabulary that every part of Holdfast shares: ids, block hashes, limits, and the byte layout of
-//! records and batches.
+//! The vocabulary that every part of Holdfast shares: ids, block hashes, limits, the byte layout of
+//! records and batches, and how sizes and times are told to people.
 //!
 //! This crate does no I/O and depends on no other crate of the workspace. Encodings are laid out by hand;
 //! `golden` tests freeze their bytes.
@@ -12,6 +12,7 @@ pub mod hash;
 pub mod ids;
 mod layout;
 pub mod record;
+pub mod told;
 
 pub use content_hash::ContentHasher;
 pub use hash::BlockHash;

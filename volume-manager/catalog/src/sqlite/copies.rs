@@ -10,7 +10,7 @@ use std::io::{Read, Write as _};
 use std::path::{Path, PathBuf};
 
 use holdfast_libs_surroundings::WallClock;
-use holdfast_libs_types::CellId;
+use holdfast_libs_types::{CellId, told};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -155,7 +155,7 @@ fn make_ready(from: &Path, made: &Path, backup: &Backup, term: Term, generation:
     copy_in(from, made, INDEX, &backup.index)?;
     copy_in(from, made, TABLE, &backup.table)?;
     IndexFile::open(made, backup.cell, WallClock::system())?.settle()?;
-    let why = format!("restored from a copy made at {} ms since 1970", backup.made_ms);
+    let why = format!("restored from a copy made at {}", told::moment(backup.made_ms));
     TableFile::open(made, backup.cell, WallClock::system())?.begin_restored(term, generation, &why)
 }
 

@@ -19,6 +19,7 @@ use http::StatusCode;
 use serde_json::json;
 
 pub(crate) use disks::order_disk;
+pub(crate) use holdfast_libs_types::told::count;
 pub(crate) use nodes::order_node;
 pub(crate) use rebalance::{order_rebalance, rebalance};
 
@@ -63,11 +64,6 @@ impl Case {
 /// The volumes that hold something and have a replica on the disk.
 fn on_disk(volumes: &[Volume], disk: DiskId) -> impl Iterator<Item = &Volume> {
     volumes.iter().filter(move |volume| volume.replicas.contains(&disk) && !is_hollow(volume))
-}
-
-/// `1 volume`, `2 volumes`.
-pub(crate) fn count(number: u64, what: &str) -> String {
-    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
 }
 
 /// Sentences said of several things, each with how many.
