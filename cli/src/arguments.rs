@@ -144,10 +144,10 @@ pub struct DevOptions {
     /// Folder for everything: disks, configuration, logs, the two synced folders
     #[arg(long, value_name = "DIR", default_value = "holdfast-dev")]
     pub data: PathBuf,
-    /// Nodes in all, at least 3, dealt over three zones [default: 3, or as DIR was made]
+    /// Nodes in all, at least 3, dealt over three zones; those that DIR lacks are added [default: 3, or as DIR was made]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(3..=99))]
     pub nodes: Option<u32>,
-    /// Disks a node [default: 2, or as DIR was made]
+    /// Disks a node; those that DIR lacks are added [default: 2, or as DIR was made]
     #[arg(long, value_name = "M", value_parser = clap::value_parser!(u32).range(1..=99))]
     pub disks: Option<u32>,
     /// Size of a disk, at least 256MiB; its space is taken slot by slot as it is used [default: 8GiB, or as DIR was made]

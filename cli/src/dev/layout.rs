@@ -18,6 +18,7 @@ use crate::dev::certificates;
 use crate::dev::children::Spec;
 use crate::outcome::usage;
 use crate::profile::write_private;
+use crate::show::{bytes, count};
 
 /// Zones that the nodes are dealt over.
 const ZONES: u32 = 3;
@@ -67,6 +68,16 @@ fn refuse_foreign(root: &Path) -> anyhow::Result<()> {
     }
 }
 
+/// What a folder gets that had, and will have, so many nodes with so many disks each.
+fn grows(had: (u32, u32), has: (u32, u32), disk_size: u64) -> Option<String> {
+    let disks = |(nodes, disks): (u32, u32)| u64::from(nodes) * u64::from(disks);
+    let shape = |(nodes, disks): (u32, u32)| {
+        format!("{} with {} each", count(nodes.into(), "node"), count(disks.into(), "disk"))
+    };
+    let (from, to, new) = (shape(had), shape(has), disks(has).saturating_sub(disks(had)));
+    (had != has).then(|| format!("from {from} to {to}: adds {}, empty, of {}", count(new, "disk"), bytes(disk_size)))
+}
+
 /// Waits until an address can be listened on: daemons of a `dev` that was killed a moment ago may still be dying.
 fn wait_free(name: &str, listen: SocketAddr, limit: Duration) -> anyhow::Result<()> {
     let started = Instant::now();
@@ -86,6 +97,8 @@ fn wait_free(name: &str, listen: SocketAddr, limit: Duration) -> anyhow::Result<
 pub struct Layout {
     root: PathBuf,
     kept: Kept,
+    /// What the folder gets beyond what it has, in words.
+    grows: Option<String>,
 }
 
 impl Layout {
@@ -106,7 +119,7 @@ impl Layout {
                 listen: BTreeMap::new(),
             },
         };
-        let mut layout = Self { root: root.to_owned(), kept };
+        let mut layout = Self { root: root.to_owned(), kept, grows: None };
         layout.tell_missing_disks();
         layout.reshape(options)?;
         layout.choose_ports(options)?;
@@ -118,6 +131,9 @@ impl Layout {
     /// # Errors
     /// When something cannot be written.
     pub fn make(&self) -> anyhow::Result<()> {
+        if let Some(grows) = &self.grows {
+            eprintln!("holdfast dev: {grows}");
+        }
         for folder in FOLDERS {
             let path = self.path(folder);
             let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
@@ -131,6 +147,7 @@ impl Layout {
 
     /// Takes over a larger shape; a smaller one is refused, since nodes and disks hold data.
     fn reshape(&mut self, options: &DevOptions) -> anyhow::Result<()> {
+        let had = (self.kept.nodes, self.kept.disks);
         let grow = |kept: &mut u32, wanted: Option<u32>, what: &str| {
             let wanted = wanted.unwrap_or(*kept);
             if wanted < *kept {
@@ -155,6 +172,7 @@ impl Layout {
             }
             self.kept.disk_size = size.0;
         }
+        self.grows = grows(had, (self.kept.nodes, self.kept.disks), self.kept.disk_size);
         Ok(())
     }
 
@@ -317,5 +335,22 @@ impl Layout {
             disks: Vec::new(),
             folder: None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::grows;
+
+    #[test]
+    fn what_a_folder_gets_beyond_what_it_had_is_told_and_nothing_where_that_is_nothing() {
+        assert_eq!(grows((3, 2), (3, 2), 8 << 30), None);
+        let told = grows((3, 2), (3, 3), 8 << 30).unwrap();
+        assert_eq!(
+            told,
+            "from 3 nodes with 2 disks each to 3 nodes with 3 disks each: adds 3 disks, empty, of 8.0 GiB"
+        );
+        let told = grows((3, 1), (4, 1), 1 << 30).unwrap();
+        assert_eq!(told, "from 3 nodes with 1 disk each to 4 nodes with 1 disk each: adds 1 disk, empty, of 1.0 GiB");
     }
 }
