@@ -425,6 +425,22 @@ pub struct KeyringStored {
     pub stored: Vec<DiskId>,
     /// Those that did not take it.
     pub missing: Vec<KeyringMissing>,
+    /// How full the key areas are of those that have it.
+    #[serde(default)]
+    pub key_areas: Vec<KeyArea>,
+}
+
+/// How full the key area of a disk is. No key leaves it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyArea {
+    /// The disk.
+    pub disk: DiskId,
+    /// Keys in it.
+    pub keys: u64,
+    /// Bytes that they take.
+    pub used_bytes: u64,
+    /// Bytes that it holds.
+    pub most_bytes: u64,
 }
 
 /// A disk that did not take a keyring.

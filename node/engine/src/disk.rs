@@ -91,6 +91,11 @@ impl Disk {
         self.shared.geometry.volume_capacity_bytes()
     }
 
+    /// Most bytes that its key area holds.
+    pub fn key_area_bytes(&self) -> u64 {
+        self.shared.geometry.key_area_bytes()
+    }
+
     /// The pool this disk's buffers come from.
     pub fn buffers(&self) -> &BufferPool {
         &self.shared.pool

@@ -247,6 +247,11 @@ impl Geometry {
         self.data_bytes
     }
 
+    /// Bytes that the key area holds: each half has a copy of them behind a header page.
+    pub(crate) fn key_area_bytes(&self) -> u64 {
+        self.keys.len / 2 - PAGE
+    }
+
     /// From one slot's start to the next, bytes.
     pub(crate) fn slot_stride(&self) -> u64 {
         self.zones.as_ref().map_or(self.slot_bytes, SlotZones::slot_stride)

@@ -23,7 +23,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use holdfast_libs_transport::ApiError;
 use holdfast_libs_types::KeyId;
-use holdfast_node_client::{KeyringBody, KeyringMissing, KeyringStored, code};
+use holdfast_node_client::{KeyArea, KeyringBody, KeyringMissing, KeyringStored, code};
 use holdfast_node_engine::{Disk, EngineError};
 use http::StatusCode;
 
@@ -51,11 +51,14 @@ pub(crate) async fn put(
             store(disk.engine(), &keyring).await
         })
     });
-    let mut answer = KeyringStored { stored: Vec::new(), missing: Vec::new() };
+    let mut answer = KeyringStored { stored: Vec::new(), missing: Vec::new(), key_areas: Vec::new() };
     for (disk, result) in disks.iter().zip(join_all(storing).await) {
         let disk = disk.id();
         match result {
-            Ok(()) => answer.stored.push(disk),
+            Ok(area) => {
+                answer.stored.push(disk);
+                answer.key_areas.push(area);
+            }
             Err(error) => answer.missing.push(KeyringMissing { disk, code: error.code, reason: error.message }),
         }
     }
@@ -94,9 +97,9 @@ fn union(mut keyrings: Vec<KeyringBody>) -> KeyringBody {
     KeyringBody { generation, keys: keys.collect() }
 }
 
-/// Adds to the key area what it lacks. Nothing is written to one that cannot be read, or that another version wrote: it may have
+/// Adds to the key area what it lacks; answers how full it is then. Nothing is written to one that cannot be read, or that another version wrote: it may have
 /// keys that no other disk has.
-async fn store(disk: &Disk, keyring: &KeyringBody) -> Result<(), EngineError> {
+async fn store(disk: &Disk, keyring: &KeyringBody) -> Result<KeyArea, EngineError> {
     let foreign = |what: String| EngineError::Io {
         disk: disk.id(),
         what: "reading the keyring",
@@ -104,11 +107,22 @@ async fn store(disk: &Disk, keyring: &KeyringBody) -> Result<(), EngineError> {
     };
     let there = disk.read_key_area().await?.map(|bytes| decode(&bytes)).transpose().map_err(foreign)?;
     let joined = union(there.iter().chain([keyring]).cloned().collect());
-    if there.as_ref() == Some(&joined) {
-        return Ok(());
-    }
     let bytes = encode(&joined).map_err(|error| EngineError::InvalidArgument(error.message))?;
-    disk.write_key_area(bytes).await
+    let area = KeyArea {
+        disk: disk.id(),
+        keys: joined.keys.len() as u64,
+        used_bytes: bytes.len() as u64,
+        most_bytes: disk.key_area_bytes(),
+    };
+    if area.used_bytes > area.most_bytes {
+        let KeyArea { keys, used_bytes, most_bytes, .. } = area;
+        let why = format!("its key area is full: {keys} keys take {used_bytes} bytes, and it holds {most_bytes}");
+        return Err(EngineError::InvalidArgument(why));
+    }
+    if there.as_ref() != Some(&joined) {
+        disk.write_key_area(bytes).await?;
+    }
+    Ok(area)
 }
 
 fn encode(keyring: &KeyringBody) -> Result<Vec<u8>, ApiError> {

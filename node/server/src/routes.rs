@@ -17,8 +17,11 @@ use serde::de::DeserializeOwned;
 use crate::disks::OpenDisk;
 use crate::{Node, append, copy, extents, health, keyring, metrics, places, trash, upkeep};
 
-/// Largest control message, bytes; a keyring is the longest.
+/// Largest control message, bytes.
 const MAX_CONTROL_BYTES: usize = 1 << 20;
+
+/// Largest keyring, bytes: what a key area holds, about 2 MiB, takes twice as many as JSON with its keys in hex.
+const MAX_KEYRING_BYTES: usize = 8 << 20;
 
 /// All calls of the node, each behind the roles that may make it.
 pub(crate) fn router(node: Arc<Node>, tokens: &ServiceTokens) -> Router {
@@ -52,7 +55,8 @@ pub(crate) fn router(node: Arc<Node>, tokens: &ServiceTokens) -> Router {
     let append = Router::new().route("/v1/disks/{disk}/volumes/{volume}/append", put(append::append));
     let record = Router::new().route("/v1/disks/{disk}/volumes/{volume}/record", get(extents::record));
     let bytes = Router::new().route("/v1/disks/{disk}/volumes/{volume}/bytes", get(extents::bytes));
-    let keyring = Router::new().route("/v1/keyring", post(keyring::put));
+    let keyring =
+        Router::new().route("/v1/keyring", post(keyring::put)).layer(DefaultBodyLimit::max(MAX_KEYRING_BYTES));
     let keys = Router::new().route("/v1/keyring", get(keyring::get));
     Router::new()
         .merge(guarded(everyone, &Role::ALL))

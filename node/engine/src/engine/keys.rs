@@ -85,7 +85,7 @@ impl Engine {
     /// See `Disk::write_key_area`.
     pub(crate) async fn write_key_area(&self, content: Vec<u8>) -> Result<(), EngineError> {
         self.shared.writable()?;
-        let most = self.geometry().keys.len / 2 - PAGE;
+        let most = self.geometry().key_area_bytes();
         if content.len() as u64 > most {
             return Err(EngineError::InvalidArgument(format!(
                 "the key area holds {most} bytes, not {}",
@@ -178,7 +178,7 @@ impl Engine {
             Ok(header) => header,
             Err(error) => return Copy::Unreadable(format!("cannot be read: {error}")),
         };
-        let most = self.geometry().keys.len / 2 - PAGE;
+        let most = self.geometry().key_area_bytes();
         let header = match KeyHeader::decode(&header, &self.shared.id.0, most) {
             Ok(header) => header,
             Err(bad) => return bad,

@@ -405,6 +405,27 @@ async fn a_disk_that_does_not_take_the_keyring_is_named() {
 }
 
 #[tokio::test]
+async fn a_key_area_takes_as_many_keys_as_fit_says_how_full_it_is_and_refuses_more() {
+    let Setup { node, _dir } = setup().await;
+    let leader = node.client(Role::VolumeManager);
+    // As long as a wrapped data key.
+    let keyring = |keys: u32| {
+        let key = |number: u32| (format!("{number:032x}"), "ab".repeat(60));
+        KeyringBody { generation: keys.into(), keys: (0..keys).map(key).collect() }
+    };
+    let first = leader.put_keyring(&keyring(1)).await.unwrap().key_areas;
+    assert_eq!((first.len(), first[0].keys, first[0].used_bytes), (1, 1, 20 + 78));
+    let fit = u32::try_from((first[0].most_bytes - 20) / 78).unwrap();
+    assert!((26_000..28_000).contains(&fit), "docs/catalog.md tells how many: {fit}");
+    let full = leader.put_keyring(&keyring(fit)).await.unwrap();
+    assert_eq!((full.missing.len(), full.key_areas[0].keys), (0, fit.into()), "{:?}", full.missing);
+    let more = leader.put_keyring(&keyring(fit + 1)).await.unwrap();
+    assert!(more.stored.is_empty() && more.missing[0].reason.contains("its key area is full"), "{:?}", more.missing);
+    assert_eq!(leader.keyring().await.unwrap().keys.len(), fit as usize);
+    node.stop().await;
+}
+
+#[tokio::test]
 async fn the_newest_keyring_stays_on_the_disks() {
     let Setup { node, _dir } = setup().await;
     let leader = node.client(Role::VolumeManager);
