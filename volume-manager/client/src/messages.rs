@@ -352,6 +352,10 @@ pub struct Work {
 pub struct CellStatus {
     /// `ok`, `degraded` or `critical`.
     pub health: String,
+    /// Why the catalog does not know all that the disks hold, and what to do; absent when nothing shows that. It stands among the
+    /// reasons, too.
+    #[serde(default)]
+    pub catalog_lost: Option<String>,
     /// Why it is not `ok`, one sentence each.
     pub reasons: Vec<String>,
     /// The cell.
@@ -518,6 +522,10 @@ pub struct RepairDisk {
 /// The answer to `GET` and `POST /v1/repair`: what `admin repair status --json` prints.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RepairStatus {
+    /// Why the catalog does not know all that the disks hold, so that more may be to repair, and what to do; absent when nothing
+    /// shows that.
+    #[serde(default)]
+    pub catalog_lost: Option<String>,
     /// Who paused it, if anybody did.
     pub paused: Option<RepairPause>,
     /// How much longer the foreground's 99th percentile may take, percent; `None` for no limit.

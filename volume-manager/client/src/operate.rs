@@ -28,6 +28,9 @@ pub struct Order {
 pub struct OrderPlan {
     /// It was carried out, or is being carried out from now on.
     pub applied: bool,
+    /// It changes nothing: what it asks for is so already, or there is nothing that it could do.
+    #[serde(default)]
+    pub nothing_to_do: bool,
     /// What it comes to, one sentence each.
     pub plan: Vec<String>,
     /// What to know before, one sentence each.

@@ -18,6 +18,9 @@ pub struct Inventory {
     pub nodes: Vec<NodeRow>,
     /// Its disks, by id.
     pub disks: Vec<DiskDetail>,
+    /// Why the catalog does not know all that the disks hold, and what to do; absent when nothing shows that.
+    #[serde(default)]
+    pub catalog_lost: Option<String>,
 }
 
 /// All that the volume manager knows of a disk without looking at what it holds.
@@ -101,6 +104,9 @@ pub struct VolumePage {
     pub volumes: Vec<VolumeDetail>,
     /// There may be more: ask again with this as `after`. A page may be empty and have more behind it.
     pub next: Option<VolumeId>,
+    /// Why the catalog does not know all volumes that the disks hold, and what to do; absent when nothing shows that.
+    #[serde(default)]
+    pub catalog_lost: Option<String>,
 }
 
 /// A volume with where it is and why it is as it is.
@@ -162,6 +168,12 @@ pub struct Capacity {
     pub free_bytes: u64,
     /// Free, but kept back for repair.
     pub reserve_bytes: u64,
+    /// Of the bytes in use, those of extents in the trash: free again when their retention is over.
+    #[serde(default)]
+    pub trash_bytes: u64,
+    /// Those extents.
+    #[serde(default)]
+    pub trash_extents: u64,
     /// Of disks that are not in service.
     pub lost_bytes: u64,
     /// Data that would fit if the disks that take new extents were empty but for the reserve, three replicas of it in distinct

@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use holdfast_libs_transport::{ApiError, CallError};
 use holdfast_libs_types::{DiskId, NodeId};
-use holdfast_node_client::{KeyringBody, KeyringStored, code};
+use holdfast_node_client::{KeyArea, KeyringBody, KeyringStored, code};
 use holdfast_volume_manager_catalog::{CatalogError, WrappedKeys};
 use holdfast_volume_manager_client::Replica;
 use http::StatusCode;
@@ -21,6 +21,9 @@ use crate::liveness::NodeStanding;
 use crate::manager::{Manager, within};
 
 const LIMIT: Duration = Duration::from_secs(10);
+
+/// From here on the operator is told how full a key area is.
+const NEARLY_FULL_PERCENT: u64 = 80;
 
 /// A disk that did not take it is asked again after so many heartbeats.
 const AGAIN_HEARTBEATS: u64 = 10;
@@ -99,6 +102,30 @@ pub(crate) fn lacking(manager: &Manager) -> HashMap<DiskId, String> {
     let progress = manager.progress();
     let missing = progress.keyrings.values().flat_map(|given| &given.taken.missing);
     missing.map(|missing| (missing.disk, missing.reason.clone())).collect()
+}
+
+/// How full the fullest key area is, once that is much.
+pub(crate) fn nearly_full(manager: &Manager) -> Option<String> {
+    let progress = manager.progress();
+    let areas = progress.keyrings.values().flat_map(|given| &given.taken.key_areas);
+    areas.max_by_key(|area| percent_of(area)).and_then(told)
+}
+
+fn percent_of(area: &KeyArea) -> u64 {
+    area.used_bytes.saturating_mul(100) / area.most_bytes.max(1)
+}
+
+fn told(area: &KeyArea) -> Option<String> {
+    let percent = percent_of(area);
+    // All keys are as long.
+    let fit = area.most_bytes.saturating_mul(area.keys) / area.used_bytes.max(1);
+    (percent >= NEARLY_FULL_PERCENT).then(|| {
+        format!(
+            "the key area of disk {} is {percent} % full: it has {} of about {fit} keys. Each start of a frontend adds one to every \
+             disk and none ever leaves; once it is full no volume is leased, so writes stop. Start frontends only when they must",
+            area.disk, area.keys
+        )
+    })
 }
 
 /// Remembers what a node was given.

@@ -38,6 +38,7 @@ mod manager;
 mod metrics;
 mod moves;
 mod operate;
+mod reasons;
 mod rebuild;
 mod reconcile;
 mod registration;

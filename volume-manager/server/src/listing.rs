@@ -18,6 +18,7 @@ use crate::discard::is_hollow;
 use crate::error::answer;
 use crate::inventory::{DiskView, Snapshot};
 use crate::manager::{Manager, Progress};
+use crate::reasons::not_whole;
 use crate::routes::Message;
 use crate::status::{holds_something, node_row, row_reason, words};
 
@@ -40,7 +41,12 @@ pub(crate) async fn inventory(State(manager): State<Arc<Manager>>) -> Result<Jso
     for (row, _) in disks.iter_mut().zip(&snapshot.disks).filter(|(_, view)| view.leaving) {
         row.drain_left = Some(drain_left(&manager, row.disk).await.map_err(|error| answer(&error))?);
     }
-    Ok(Json(Inventory { cell: manager.config.cell, nodes: snapshot.nodes.iter().map(node_row).collect(), disks }))
+    Ok(Json(Inventory {
+        cell: manager.config.cell,
+        nodes: snapshot.nodes.iter().map(node_row).collect(),
+        disks,
+        catalog_lost: not_whole(&manager),
+    }))
 }
 
 fn disk_detail(view: &DiskView, planner: &InventoryDisk, unknown: &HashMap<DiskId, u64>) -> DiskDetail {
@@ -101,19 +107,19 @@ pub(crate) async fn find(
         let is_last = page.len() < PAGE;
         for volume in page {
             if wanted.is_beyond(volume.volume) {
-                return Ok(Json(VolumePage { volumes: details(&manager, &snapshot, &found), next: None }));
+                return Ok(Json(page_of(&manager, &snapshot, &found, None)));
             }
             after = Some(volume.volume);
             if wanted.lets_through(&volume, &snapshot, places.as_ref()) {
                 found.push(volume);
             }
             if found.len() >= wanted.limit {
-                return Ok(Json(VolumePage { volumes: details(&manager, &snapshot, &found), next: after }));
+                return Ok(Json(page_of(&manager, &snapshot, &found, after)));
             }
         }
         if is_last || examined >= MOST_EXAMINED {
             let next = after.filter(|_| !is_last);
-            return Ok(Json(VolumePage { volumes: details(&manager, &snapshot, &found), next }));
+            return Ok(Json(page_of(&manager, &snapshot, &found, next)));
         }
     }
 }
@@ -179,10 +185,12 @@ impl<'a> Wanted<'a> {
     }
 }
 
-fn details(manager: &Manager, snapshot: &Snapshot, volumes: &[Volume]) -> Vec<VolumeDetail> {
+fn page_of(manager: &Manager, snapshot: &Snapshot, found: &[Volume], next: Option<VolumeId>) -> VolumePage {
+    let catalog_lost = not_whole(manager);
     let progress = manager.progress();
     let blocked: HashMap<VolumeId, &String> = progress.blocked.iter().map(|(volume, why)| (*volume, why)).collect();
-    volumes.iter().map(|volume| detail(snapshot, &progress, &blocked, volume)).collect()
+    let volumes = found.iter().map(|volume| detail(snapshot, &progress, &blocked, volume)).collect();
+    VolumePage { volumes, next, catalog_lost }
 }
 
 fn detail(

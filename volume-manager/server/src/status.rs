@@ -18,7 +18,9 @@ use crate::error::answer;
 use crate::inventory::{DISTINCT, DiskView, Snapshot};
 use crate::liveness::{NodeStanding, Standing, in_words};
 use crate::manager::Manager;
-use crate::{room, summary};
+use crate::operate::count;
+use crate::reasons::{not_whole, waiting};
+use crate::{keyring, room, summary};
 
 pub(crate) async fn status(State(manager): State<Arc<Manager>>) -> Result<Json<CellStatus>, ApiError> {
     let snapshot = manager.snapshot().await.map_err(|error| answer(&error))?;
@@ -27,7 +29,8 @@ pub(crate) async fn status(State(manager): State<Arc<Manager>>) -> Result<Json<C
     let (mut work, damaged) = work(&manager);
     let mut work_summary = summary::work(&manager, &counted, &work);
     let harmed = harmed(&manager, &snapshot);
-    let (mut health, mut reasons) = health(&snapshot, counts, &work, (damaged, harmed), stops(&manager, &snapshot));
+    let told = (damaged, harmed, waiting(&manager));
+    let (mut health, mut reasons) = health(&snapshot, counts, told, stops(&manager, &snapshot));
     work.truncate(MAX_ROWS);
     let drains = drains::drain_rows(&manager, &snapshot, &counted.on_leaving);
     let rebalance = drains::rebalance_row(&manager, &snapshot);
@@ -36,14 +39,16 @@ pub(crate) async fn status(State(manager): State<Arc<Manager>>) -> Result<Json<C
     if health == "ok" && !reasons.is_empty() {
         health = "degraded";
     }
-    if let Some(why) = lost(&manager) {
+    let catalog_lost = not_whole(&manager);
+    if let Some(why) = &catalog_lost {
         health = "critical";
-        reasons.insert(0, why);
+        reasons.insert(0, why.clone());
     }
     let can_lose = counts.can_lose.iter().enumerate().map(|(n, count)| (n.to_string(), *count)).collect();
     Ok(Json(CellStatus {
         health: health.to_owned(),
         reasons,
+        catalog_lost,
         cell: manager.config.cell,
         term: manager.term.0,
         volumes: VolumeCounts { total: counts.total, can_lose },
@@ -56,24 +61,6 @@ pub(crate) async fn status(State(manager): State<Arc<Manager>>) -> Result<Json<C
         work_summary,
         capacity: summary::capacity(&snapshot),
     }))
-}
-
-/// What the catalog does not know, if anything shows that.
-fn lost(manager: &Manager) -> Option<String> {
-    if let Some(why) = &manager.lost {
-        return Some(format!(
-            "the catalog is not whole ({why}); nothing is leased or ordered until it is rebuilt: when all nodes are up, run \
-             `holdfast admin catalog rebuild`"
-        ));
-    }
-    let progress = manager.progress();
-    let (disks, extents) = (progress.strangers.len(), progress.strangers.values().sum::<u64>());
-    (extents > 0).then(|| {
-        format!(
-            "the catalog does not know the volumes of {extents} extents on {disks} disks: blocks in them cannot be read; \
-             `holdfast admin catalog rebuild` takes them in"
-        )
-    })
 }
 
 /// Most rows in the list of work, and most blocked repairs among them.
@@ -111,9 +98,9 @@ fn work(manager: &Manager) -> (Vec<Work>, Vec<String>) {
 fn harmed(manager: &Manager, snapshot: &Snapshot) -> Vec<String> {
     let progress = manager.progress();
     let say = |view: &DiskView| {
-        let (info, count) = (&view.disk.info, view.damaged_extents);
+        let (info, damaged) = (&view.disk.info, view.damaged_extents);
         format!(
-            "disk {} ({}) of node {} reports damaged extents ({count}); what it holds is being compared with the catalog",
+            "disk {} ({}) of node {} reports damaged extents ({damaged}); what it holds is being compared with the catalog",
             info.disk, info.path, info.node
         )
     };
@@ -135,10 +122,11 @@ fn asked(manager: &Manager, snapshot: &Snapshot, crowded: u64, drains: &[DrainRo
             true => format!("{} of {} zones take new replicas now", serving.zones, best.zones),
             false => "they are moved apart as far as there is room".to_owned(),
         };
-        let (volumes, stand) = if crowded == 1 { ("volume", "stands") } else { ("volumes", "stand") };
-        said.push(format!("{crowded} {volumes} {stand} closer together than the cell allows: {why}"));
+        let stand = if crowded == 1 { "stands" } else { "stand" };
+        said.push(format!("{} {stand} closer together than the cell allows: {why}", count(crowded, "volume")));
     }
-    for view in snapshot.disks.iter().filter(|view| view.offline.is_some()) {
+    // Of one that is away that is its reason already.
+    for view in snapshot.disks.iter().filter(|view| view.offline.is_some() && view.standing == Standing::Healthy) {
         said.push(format!("disk {} is offline by an operator's order", view.disk.info.disk));
     }
     for row in drains.iter().filter(|row| row.left > 0) {
@@ -157,25 +145,24 @@ fn asked(manager: &Manager, snapshot: &Snapshot, crowded: u64, drains: &[DrainRo
 }
 
 /// `ok`, `degraded` or `critical`, and why. `damaged` replicas are the last of their volumes; `harmed` disks are told in
-/// words too, as is what `stops`.
+/// words too, as is what `stops`, and work that is `waiting`.
 fn health(
     snapshot: &Snapshot,
     counts: &HealthCounts,
-    work: &[Work],
-    (damaged, harmed): (Vec<String>, Vec<String>),
+    (damaged, harmed, waiting): (Vec<String>, Vec<String>, Vec<String>),
     stops: Vec<String>,
 ) -> (&'static str, Vec<String>) {
     let [none_or_one, short, _] = counts.can_lose;
     let (unreadable, last) = (counts.unreadable, none_or_one.saturating_sub(counts.unreadable));
     let critical = unreadable + last > 0 || !damaged.is_empty();
     let mut reasons = Vec::new();
-    for (count, what) in
+    for (number, what) in
         [(unreadable, "no live replica"), (last, "one live replica left"), (short, "one replica too few")]
     {
-        match count {
+        match number {
             0 => {}
             1 => reasons.push(format!("1 volume has {what}")),
-            _ => reasons.push(format!("{count} volumes have {what}")),
+            _ => reasons.push(format!("{number} volumes have {what}")),
         }
     }
     add(&mut reasons, damaged.into_iter());
@@ -183,10 +170,11 @@ fn health(
     let awaited: HashSet<&NodeId> =
         snapshot.nodes.iter().filter(|view| view.is_awaited()).map(|view| &view.node.node).collect();
     if !awaited.is_empty() {
-        let (count, of) = (awaited.len(), snapshot.nodes.len());
+        let (silent, of) = (awaited.len(), snapshot.nodes.len());
         let named = room::named(awaited.iter().map(ToString::to_string).collect());
-        reasons
-            .push(format!("not heard of yet since this volume manager began to lead: {count} of {of} nodes ({named})"));
+        reasons.push(format!(
+            "not heard of yet since this volume manager began to lead: {silent} of {of} nodes ({named})"
+        ));
     }
     let nodes = snapshot.nodes.iter().filter(|view| view.standing != NodeStanding::Up && !view.is_awaited());
     reasons.extend(nodes.map(|view| format!("node {} is {}", view.node.node, view.standing.name())));
@@ -206,16 +194,21 @@ fn health(
         Some(format!("disk {disk} does not take the keyring, so nothing new goes there; drain and replace it if that stays: {why}"))
     });
     add(&mut reasons, keyless);
-    // A blank device waits to be formatted; that is no trouble.
+    // A blank device waits to be formatted; that is no trouble. Where nothing is at the place of a disk, that disk was told of.
+    let is_missed = |node: &NodeId, path: &str| {
+        let mut there =
+            snapshot.disks.iter().filter(|view| view.disk.info.node == *node && view.disk.info.path == path);
+        there.any(|view| view.standing != Standing::Healthy)
+    };
     let unusable = snapshot.nodes.iter().flat_map(|view| {
         let node = &view.node.node;
         let bad = view.unusable.iter().filter(|disk| disk.cause != "unformatted");
+        let bad = bad.filter(move |disk| disk.cause != "missing" || !is_missed(node, &disk.path));
         bad.map(move |disk| format!("node {node} cannot use {}: {}", disk.path, disk.reason))
     });
     add(&mut reasons, unusable);
     reasons.extend(stops);
-    let waiting = work.iter().filter(|work| work.detail.starts_with("waits"));
-    add(&mut reasons, waiting.map(|work| format!("volume {}: {} {}", work.volume, work.kind, work.detail)));
+    add(&mut reasons, waiting.into_iter());
     let health = match (critical, reasons.is_empty()) {
         (true, _) => "critical",
         (false, true) => "ok",
@@ -224,14 +217,14 @@ fn health(
     (health, reasons)
 }
 
-/// What stops writes, or repair.
+/// What stops writes or repair, or will.
 fn stops(manager: &Manager, snapshot: &Snapshot) -> Vec<String> {
     // Placement depends on the volume's id only in its choice, never in whether there is one.
     let chosen = choose_disks(&snapshot.planner(), VolumeId::default(), &[], COPIES, DISTINCT);
     let full = chosen
         .err()
         .map(|error| format!("no new volume can be made, so writes stop: {}", room::explained(snapshot, &error)));
-    paused(manager).into_iter().chain(full).collect()
+    paused(manager).into_iter().chain(full).chain(keyring::nearly_full(manager)).collect()
 }
 
 /// By whom repair is paused. A volume that lacks a replica stays as it is then.

@@ -72,6 +72,8 @@ pub(crate) fn capacity(snapshot: &Snapshot) -> Capacity {
         capacity.raw_bytes += raw;
         capacity.free_bytes += disk.free_slots * slot_bytes;
         capacity.used_bytes += disk.slots.saturating_sub(disk.free_slots) * slot_bytes;
+        capacity.trash_extents += view.trashed_extents;
+        capacity.trash_bytes += view.trashed_extents * slot_bytes;
         capacity.reserve_bytes += disk.reserved_slots().min(disk.free_slots) * slot_bytes;
     }
     // One size in the cell, as its slots are.

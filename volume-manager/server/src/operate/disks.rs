@@ -15,7 +15,7 @@ use super::{Case, count, drain, on_disk, unknown};
 use crate::error::answer;
 use crate::intents::{DiskIntent, Drain, Offline};
 use crate::inventory::{DISTINCT, DiskView, Snapshot};
-use crate::liveness::Standing;
+use crate::liveness::{Standing, in_words};
 use crate::manager::Manager;
 use crate::room;
 use crate::routes::Message;
@@ -52,7 +52,10 @@ pub(crate) async fn order_disk(
         "offline" => {
             offline(&mut case, &snapshot, &volumes, view, &ask)?;
             let until_ms = ask.for_s.map(|seconds| now_ms + seconds * 1000);
-            ("taking offline", DiskIntent { offline: Some(Offline { since_ms: now_ms, until_ms }), ..intent })
+            // One that is offline for good already stays so.
+            let stands = intent.offline.filter(|offline| offline.until_ms.is_none() && until_ms.is_none());
+            let offline = stands.unwrap_or(Offline { since_ms: now_ms, until_ms });
+            ("taking offline", DiskIntent { offline: Some(offline), ..intent })
         }
         "online" => {
             online(&mut case, &volumes, view, intent);
@@ -67,6 +70,7 @@ pub(crate) async fn order_disk(
         }
         _ => return Err(ApiError::bad_request(format!("{order:?} is none of drain, offline, online, forget"))),
     };
+    case.plan.nothing_to_do = order != "forget" && wanted == intent;
     let mut plan = case.judge(&format!("{what} disk {disk}"))?;
     if ask.apply {
         if order == "forget" {
@@ -193,7 +197,17 @@ pub(super) fn forget(case: &mut Case, volumes: &[Volume], view: &DiskView) {
         Standing::Lost(_) | Standing::Failed(_) => {}
         Standing::Suspect(_) | Standing::Down(_) if view.leaving => {}
         Standing::Suspect(away) | Standing::Down(away) => {
-            case.refuse(format!("{name} may come back at any moment ({}), and it was not drained", away.reason));
+            if let Some(left) = away.lost_in {
+                let others = case.plan.numbers.get("lost_in_s").copied().unwrap_or(0);
+                case.number("lost_in_s", left.as_secs().max(others));
+            }
+            let when = match (away.lost_in, view.offline) {
+                (Some(left), _) => format!("it counts as lost in {} if it stays away: try again then", in_words(left)),
+                (None, Some(_)) => "bring it online first".to_owned(),
+                (None, None) => "try again when more of the cell is heard".to_owned(),
+            };
+            let why = &away.reason;
+            case.refuse(format!("{name} may come back at any moment ({why}), and it was not drained; {when}"));
         }
         Standing::Healthy | Standing::ReadOnly(_) => case.refuse(format!(
             "node {} still has {name} in service, and would register it again: take it out first",

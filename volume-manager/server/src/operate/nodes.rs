@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Path, State};
@@ -15,7 +16,7 @@ use super::{Case, count, drain, on_disk, unknown};
 use crate::error::answer;
 use crate::intents::{DiskIntent, Drain, NodeIntent};
 use crate::inventory::{DISTINCT, NodeView, Snapshot};
-use crate::liveness::NodeStanding;
+use crate::liveness::{NodeStanding, in_words};
 use crate::manager::Manager;
 use crate::room;
 use crate::routes::Message;
@@ -61,11 +62,12 @@ pub(crate) async fn order_node(
             let its = snapshot.disks.iter().filter(|view| disks.contains(&view.disk.info.disk));
             its.for_each(|view| forget(&mut case, &volumes, view));
             case.number("replicas", held);
-            forgettable(&mut case, view);
+            forgettable(&mut case, view, manager.config.timing.down());
             ("forgetting", NodeIntent::default())
         }
         _ => return Err(ApiError::bad_request(format!("{order:?} is none of drain, cordon, uncordon, forget"))),
     };
+    case.plan.nothing_to_do = order != "forget" && wanted == intent;
     let mut plan = case.judge(&format!("{what} node {node}"))?;
     if ask.apply {
         if order == "forget" {
@@ -118,7 +120,8 @@ fn uncordon(case: &mut Case, intent: NodeIntent, held: u64) {
     }
 }
 
-fn forgettable(case: &mut Case, view: &NodeView) {
+/// Whether a node can go off the inventory; after `down` of silence it counts as down.
+fn forgettable(case: &mut Case, view: &NodeView, down: Duration) {
     match view.standing {
         NodeStanding::Up => {
             case.refuse(format!("node {} is up, and would register again: stop it first", view.node.node));
@@ -128,7 +131,12 @@ fn forgettable(case: &mut Case, view: &NodeView) {
                 true => format!("was heard {} s ago", view.silence_ms / 1000),
                 false => "was not heard of yet since this volume manager began to lead".to_owned(),
             };
-            case.refuse(format!("node {} {heard}, may come back at any moment, and was not drained", view.node.node));
+            let left = in_words(down.saturating_sub(Duration::from_millis(view.silence_ms)));
+            case.refuse(format!(
+                "node {} {heard}, may come back at any moment, and was not drained; it counts as down in {left} if it stays \
+                 silent: try again then",
+                view.node.node
+            ));
         }
         NodeStanding::Suspect | NodeStanding::Down => {}
     }

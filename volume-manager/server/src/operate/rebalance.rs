@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Path, State};
 use holdfast_libs_transport::ApiError;
-use holdfast_libs_types::{DiskId, NodeId};
+use holdfast_libs_types::{DiskId, NodeId, told};
 use holdfast_volume_manager_catalog::CatalogError;
 use holdfast_volume_manager_client::{DiskShare, MoveGroup, OrderPlan, RebalanceAnswer, RebalanceRow};
 use holdfast_volume_manager_planner::{DiskFill, MoveReason};
@@ -83,7 +83,7 @@ async fn look(manager: &Manager, snapshot: &Arc<Snapshot>) -> Result<(RebalanceA
         case.number(&format!("{}_moves", moves::reason(reason)), moves);
         case.number(&format!("{}_bytes", moves::reason(reason)), bytes);
         if moves > 0 {
-            case.say(format!("{} with {bytes} bytes move {why}", count(moves, "replica")));
+            case.say(format!("{} ({}) move {why}", count(moves, "replica"), told::bytes(bytes)));
         }
     }
     case.number("held_back", plan.held_back);
@@ -109,6 +109,7 @@ async fn look(manager: &Manager, snapshot: &Arc<Snapshot>) -> Result<(RebalanceA
         case.warn(format!("{} not sealed yet, and count where they are until then", are(plan.unsealed, "volume")));
     }
     let fills: Vec<Step> = of(MoveReason::Fill).copied().collect();
+    case.plan.nothing_to_do = fills.is_empty();
     let disks: Vec<DiskShare> = plan.disks.iter().filter_map(|fill| share(snapshot, fill)).collect();
     left_out(&mut case, snapshot, &disks);
     case.plan.moves = groups(snapshot, &plan);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use holdfast_libs_transport::ApiError;
-use holdfast_libs_types::VolumeId;
+use holdfast_libs_types::{VolumeId, told};
 use holdfast_volume_manager_catalog::{Volume, VolumeState};
 use holdfast_volume_manager_client::{RepairCopy, RepairDisk, RepairRisk, RepairStatus, RepairWait};
 use holdfast_volume_manager_planner::COPIES;
@@ -15,6 +15,7 @@ use crate::error::answer;
 use crate::inventory::{DiskView, Snapshot};
 use crate::liveness::{Away, in_words};
 use crate::manager::{Manager, Progress};
+use crate::reasons::not_whole;
 
 /// Most reasons that are told.
 const MAX_WAITS: usize = 50;
@@ -27,7 +28,7 @@ pub(crate) async fn get(State(manager): State<Arc<Manager>>) -> Result<Json<Repa
 pub(crate) async fn of(manager: &Manager) -> Result<RepairStatus, ApiError> {
     let snapshot = manager.snapshot().await.map_err(|error| answer(&error))?;
     let sealed = manager.catalog.table.volumes_in(&[VolumeState::Sealed]).await.map_err(|error| answer(&error))?;
-    let paused = manager.wishes.pause(manager.now_ms());
+    let (paused, catalog_lost) = (manager.wishes.pause(manager.now_ms()), not_whole(manager));
     let progress = manager.progress();
     let blocked: HashMap<VolumeId, &String> = progress.blocked.iter().map(|(volume, why)| (*volume, why)).collect();
     let mut found = Found::default();
@@ -50,6 +51,7 @@ pub(crate) async fn of(manager: &Manager) -> Result<RepairStatus, ApiError> {
     let waiting = found.waits.into_iter().map(|(why, (volumes, bytes))| RepairWait { why, volumes, bytes });
     Ok(RepairStatus {
         warnings: warnings(&found.risks, paused.is_some()),
+        catalog_lost,
         paused,
         max_client_impact: manager.max_client_impact(),
         bytes_left,
@@ -144,13 +146,14 @@ fn warnings(risks: &BTreeMap<String, RepairRisk>, paused: bool) -> Vec<String> {
     let mut warnings = Vec::new();
     let mut say = |risk: &str, what: &str| {
         if let Some(RepairRisk { volumes, bytes }) = risks.get(risk) {
-            warnings.push(format!("{volumes} volumes {what} ({bytes} bytes to copy)"));
+            let (volumes, bytes) = (told::count(*volumes, "volume"), told::bytes(*bytes));
+            warnings.push(format!("{volumes} {what} ({bytes} to copy)"));
         }
     };
     say("unreadable", "cannot be read now");
     if paused {
-        say("0", "have one replica left: while repair is paused, the loss of one more disk loses data");
-        say("1", "have two replicas left: while repair is paused, the loss of two more disks loses data");
+        say("0", "with one replica left: while repair is paused, the loss of one more disk loses data");
+        say("1", "with two replicas left: while repair is paused, the loss of two more disks loses data");
     }
     warnings
 }

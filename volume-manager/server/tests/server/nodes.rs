@@ -7,7 +7,7 @@ use holdfast_libs_transport::{CallError, Role};
 use holdfast_libs_types::{DiskId, InstanceId, KeyId, VolumeId};
 use holdfast_node_client::code;
 use holdfast_volume_manager_catalog::{Volume, VolumeState};
-use holdfast_volume_manager_client::{Heartbeat, LeaseRequest, Register, UnusableDisk};
+use holdfast_volume_manager_client::{Heartbeat, LeaseRequest, Order, Register, UnusableDisk};
 use serde_json::{Value, json};
 
 async fn sealed(cell: &Cell) -> Volume {
@@ -169,6 +169,55 @@ async fn what_a_node_cannot_use_is_told_in_the_status() {
     assert_eq!(row.unusable, register.unusable);
     let told: Vec<_> = status.reasons.iter().filter(|reason| reason.contains("wwn-")).collect();
     assert!(told.len() == 1 && told[0].contains("wwn-duplicate"), "a blank device is no trouble: {told:?}");
+}
+
+#[tokio::test]
+async fn a_disk_that_was_pulled_is_told_once_and_so_is_one_that_is_offline_meanwhile() {
+    let cell = Cell::start(timing(), 2).await;
+    let node = &cell.nodes[0];
+    let [pulled, other] = node.disks()[..] else { panic!("two disks") };
+    let path = node.registration().disks.iter().find(|report| report.disk == pulled).unwrap().path.clone();
+    node.report(pulled, |report| {
+        (report.state, report.reason) = ("gone".to_owned(), Some(format!("nothing is at {path} any more")));
+    });
+    node.silence(true);
+    let missing = |path: &str| UnusableDisk {
+        path: path.to_owned(),
+        cause: "missing".to_owned(),
+        reason: "does not exist".to_owned(),
+    };
+    let register = Register { unusable: vec![missing(&path), missing("/dev/never")], ..node.registration() };
+    cell.client(Role::Node).register(&register).await.unwrap();
+    let status = cell.admin().status().await.unwrap();
+    let about = |text: &str| status.reasons.iter().filter(|reason| reason.contains(text)).count();
+    assert_eq!((about(&path), about("/dev/never")), (1, 1), "{:?}", status.reasons);
+    assert!(status.nodes.iter().any(|row| row.unusable.len() == 2));
+    let offline = Order { apply: true, ..Order::default() };
+    for disk in [pulled, other] {
+        cell.admin().order_disk(disk, "offline", &offline).await.unwrap();
+    }
+    let status = cell.admin().status().await.unwrap();
+    for disk in [pulled, other] {
+        let told = status.reasons.iter().filter(|reason| reason.starts_with(&format!("disk {disk} is "))).count();
+        assert_eq!(told, 1, "{:?}", status.reasons);
+    }
+}
+
+#[tokio::test]
+async fn key_areas_that_fill_up_are_told_before_they_are_full() {
+    let cell = Cell::start(timing(), 1).await;
+    let told = async |generation: u8, used: u64| {
+        cell.nodes[1].use_key_bytes(used);
+        cell.index().await.put_key(&KeyId([generation; 16]), &[1; 40]).await.unwrap();
+        cell.lease().await;
+        let status = cell.admin().status().await.unwrap();
+        status.reasons.into_iter().find(|reason| reason.starts_with("the key area of disk"))
+    };
+    assert_eq!(told(1, 799).await, None);
+    let said = told(2, 800).await.unwrap();
+    let disk = cell.nodes[1].disks()[0];
+    assert!(said.contains(&format!("disk {disk} is 80 % full: it has 2 of about 2 keys")), "{said}");
+    assert!(said.contains("writes stop"), "{said}");
 }
 
 #[tokio::test]

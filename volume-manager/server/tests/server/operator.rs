@@ -35,7 +35,7 @@ async fn a_pause_outlives_the_leader_says_what_stays_at_risk_and_ends_with_resum
     let left = repair.to_repair["1"];
     assert_eq!((left.volumes, left.bytes, repair.bytes_left), (1, volume.length.unwrap(), volume.length.unwrap()));
     assert_eq!(repair.waiting[0].why, "repair is paused");
-    assert!(repair.warnings[0].starts_with("1 volumes have two replicas left"), "{:?}", repair.warnings);
+    assert!(repair.warnings[0].starts_with("1 volume with two replicas left"), "{:?}", repair.warnings);
     let status = cell.admin().status().await.unwrap();
     assert!(status.reasons.iter().any(|reason| reason.starts_with("repair is paused by ann")), "{:?}", status.reasons);
     let copies = || cell.nodes.iter().flat_map(|node| node.disks().into_iter().map(|disk| node.copies_to(disk))).sum();

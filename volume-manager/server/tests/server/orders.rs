@@ -106,7 +106,12 @@ async fn where_there_is_no_room_the_disks_out_of_use_and_the_slots_of_the_trash_
         (refused.code() == Some("cell_full") && told(&refused.to_string())).then_some(())
     })
     .await;
-    let said = status(&cell).await.reasons;
+    let now = eventually("the trash of all disks that count is counted", async || {
+        Some(status(&cell).await).filter(|now| now.capacity.trash_extents == 5)
+    })
+    .await;
+    assert_eq!(now.capacity.trash_bytes, 5 * now.disks[0].slot_bytes);
+    let said = now.reasons;
     assert!(said.iter().any(|said| said.starts_with("no new volume can be made") && told(said)), "{said:?}");
     let full = volume.replicas.iter().find(|disk| !cell.nodes[4].disks().contains(disk)).unwrap();
     let (why, _) = refusal(admin.order_disk(*full, "drain", &APPLY).await, "slots_there");
@@ -361,6 +366,9 @@ async fn what_is_in_use_or_may_come_back_is_not_forgotten() {
     disk_is(&cell, disk, "down").await;
     let (why, _) = refusal(admin.order_disk(disk, "forget", &APPLY).await, "replicas");
     assert!(why.contains("may come back at any moment"), "{why}");
+    let (soon, left) = refusal(admin.order_disk(disk, "forget", &APPLY).await, "lost_in_s");
+    let when = format!("it counts as lost in {left} s if it stays away: try again then");
+    assert!((1..=60).contains(&left) && soon.contains(&when), "{soon}");
     let node = &cell.node_of(disk).name;
     let (why, disks) = refusal(admin.order_node(node, "forget", &APPLY).await, "disks");
     assert!(disks == 1 && why.contains(&format!("node {node} is up")), "{why}");
@@ -380,13 +388,38 @@ async fn what_is_in_use_or_may_come_back_is_not_forgotten() {
     })
     .await;
     let (why, _) = refusal(admin.order_node(node, "forget", &APPLY).await, "disks");
-    assert!(why.contains("was heard") && why.contains("and was not drained"), "{why}");
+    assert!(why.contains("was heard") && why.contains("and was not drained; it counts as down in "), "{why}");
     let strange = admin.order_node(&NodeId("a/b".to_owned()), "drain", &APPLY).await.unwrap_err();
     assert_eq!(strange.code(), Some("unknown_node"), "{strange}");
     let strange = admin.order_disk(DiskId([9; 16]), "drain", &APPLY).await.unwrap_err();
     assert_eq!(strange.code(), Some("unknown_disk"), "{strange}");
     let strange = admin.order_disk(disk, "burn", &APPLY).await.unwrap_err();
     assert_eq!(strange.code(), Some("bad_request"), "{strange}");
+}
+
+#[tokio::test]
+async fn an_order_that_changes_nothing_is_told_as_such() {
+    let cell = Cell::start_pairs(timing(), 3, 1).await;
+    let (admin, node) = (cell.admin(), &cell.nodes[0]);
+    let (name, disk, ask) = (&node.name, node.disks()[0], Order::default());
+    let of_node = async |order: &str, ask: &Order| admin.order_node(name, order, ask).await.unwrap();
+    let of_disk = async |order: &str, ask: &Order| admin.order_disk(disk, order, ask).await.unwrap();
+    for (there, back) in [("cordon", "uncordon"), ("drain", "uncordon")] {
+        assert!(of_node(back, &ask).await.nothing_to_do && of_node(back, &APPLY).await.nothing_to_do, "{back}");
+        assert!(!of_node(there, &ask).await.nothing_to_do && !of_node(there, &APPLY).await.nothing_to_do, "{there}");
+        assert!(of_node(there, &ask).await.nothing_to_do, "{there}");
+        assert!(!of_node(back, &APPLY).await.nothing_to_do, "{back}");
+    }
+    for (there, back) in [("offline", "online"), ("drain", "online")] {
+        assert!(of_disk(back, &ask).await.nothing_to_do && of_disk(back, &APPLY).await.nothing_to_do, "{back}");
+        assert!(!of_disk(there, &ask).await.nothing_to_do && !of_disk(there, &APPLY).await.nothing_to_do, "{there}");
+        assert!(of_disk(there, &ask).await.nothing_to_do, "{there}");
+        assert!(!of_disk(back, &APPLY).await.nothing_to_do, "{back}");
+    }
+    assert!(of_disk("offline", &Order { for_s: Some(60), ..APPLY }).await.applied);
+    assert!(!of_disk("offline", &ask).await.nothing_to_do, "it had an end, and would have none");
+    let rebalance = admin.rebalance().await.unwrap().plan;
+    assert!(rebalance.nothing_to_do && rebalance.moves.is_empty(), "{rebalance:?}");
 }
 
 #[tokio::test]

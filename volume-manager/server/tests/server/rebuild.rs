@@ -6,7 +6,9 @@ use crate::support::{Call, Cell, FRONTEND, FakeNode, PAGE, code_of, eventually, 
 use holdfast_libs_types::{BlockHash, DiskId, KeyId, VolumeId};
 use holdfast_node_client::{ExtentState, code};
 use holdfast_volume_manager_catalog::{IndexRow, Volume, VolumeState};
-use holdfast_volume_manager_client::{LeaseRequest, LeasedVolume, NotReached, Order, RebuildState, RebuildStatus};
+use holdfast_volume_manager_client::{
+    LeaseRequest, LeasedVolume, NotReached, Order, RebuildState, RebuildStatus, VolumeQuery,
+};
 use holdfast_volume_manager_server::{Timing, copies};
 
 const KEY: KeyId = KeyId([0x4e; 16]);
@@ -73,6 +75,19 @@ async fn in_service(cell: &Cell) -> LeasedVolume {
     .await
 }
 
+/// What the answers say of a catalog that is not whole: all of them the same.
+async fn says_lost(cell: &Cell) -> Option<String> {
+    let admin = cell.admin();
+    let said = [
+        admin.status().await.unwrap().catalog_lost,
+        admin.repair().await.unwrap().catalog_lost,
+        admin.inventory().await.unwrap().catalog_lost,
+        admin.find_volumes(&VolumeQuery::default()).await.unwrap().catalog_lost,
+    ];
+    assert!(said.iter().all(|one| *one == said[0]), "{said:?}");
+    said.into_iter().next().flatten()
+}
+
 fn replicas(leased: &LeasedVolume) -> Vec<DiskId> {
     let mut disks: Vec<DiskId> = leased.replicas.iter().map(|replica| replica.disk).collect();
     disks.sort();
@@ -107,6 +122,8 @@ async fn a_lost_catalog_is_made_again_with_every_acknowledged_block_and_key() {
     assert_eq!(code_of(cell.admin().rebalance().await), "catalog_lost");
     assert_eq!(code_of(cell.admin().order_rebalance("apply").await), "catalog_lost");
     assert_eq!(blocks(&cell).await, Blocks::new());
+    let told = says_lost(&cell).await.unwrap();
+    assert!(told.starts_with("the catalog is not whole (") && told.contains("run `holdfast admin catalog rebuild`"));
     for (node, before) in cell.nodes.iter().zip(calls) {
         assert_eq!(node.calls()[before..], [], "a node was given orders before the rebuild");
     }
@@ -132,9 +149,33 @@ async fn a_lost_catalog_is_made_again_with_every_acknowledged_block_and_key() {
         assert!(cell.index().await.fence(of.volume).await.unwrap().unwrap().closed, "the next rebuild reads it again");
     }
     assert_eq!(cell.admin().status().await.unwrap().health, "ok");
+    assert_eq!(says_lost(&cell).await, None);
     for node in &cell.nodes {
         assert!(!node.calls().contains(&Call::Trash));
     }
+}
+
+#[tokio::test]
+async fn while_the_catalog_is_made_again_every_answer_tells_that_it_is_not_whole_and_how_far_that_is() {
+    let mut cell = Cell::start(timing(), 1).await;
+    written(&cell).await;
+    cell.lose_catalog();
+    start_on_nothing(&mut cell).await;
+    cell.nodes[1].hang(Call::Extents);
+    eventually("a rebuild can be asked for", async || cell.admin().rebuild().await.ok()).await;
+    eventually("it waits for the list of a disk", async || {
+        let status = cell.admin().rebuild_status().await.ok()?;
+        (status.detail == "listing the extents of every disk").then_some(())
+    })
+    .await;
+    let told = says_lost(&cell).await.unwrap();
+    assert!(
+        told.contains("that is under way, 0 of 0 volumes are looked at; `holdfast admin catalog rebuild --status`")
+    );
+    cell.nodes[1].unhang();
+    assert_eq!(ended(&cell).await.state, RebuildState::Done);
+    in_service(&cell).await;
+    assert_eq!(says_lost(&cell).await, None);
 }
 
 #[tokio::test]
@@ -237,6 +278,7 @@ async fn what_cannot_be_sealed_is_told_stays_and_is_taken_in_when_it_can() {
     let disk = replicas(&open)[0];
     let shown = cell.admin().inventory().await.unwrap().disks.into_iter().find(|shown| shown.disk == disk);
     assert_eq!(shown.map(|shown| shown.unknown_extents), Some(1));
+    assert!(says_lost(&cell).await.unwrap().contains(unknown), "blocks of volumes that no list shows cannot be read");
     let refused = cell.admin().order_disk(disk, "drain", &Order::default()).await.unwrap_err().to_string();
     assert!(refused.contains("does not know the volumes of 1 extent"), "{refused}");
     assert!(replicas(&open).iter().all(|disk| cell.node_of(*disk).find(*disk, open.volume).is_some()));

@@ -203,6 +203,21 @@ async fn with_no_other_disk_than_the_damaged_one_the_repair_waits_and_says_why()
 }
 
 #[tokio::test]
+async fn volumes_that_wait_for_the_same_are_one_reason() {
+    let cell = Cell::start(timing(), 1).await;
+    let volumes = [sealed(&cell).await, sealed(&cell).await, sealed(&cell).await, sealed(&cell).await];
+    fail(&cell, volumes[0].replicas[0]);
+    let told = eventually("all of them wait", async || {
+        let status = cell.admin().status().await.unwrap();
+        let mut waits: Vec<String> = status.reasons;
+        waits.retain(|reason| reason.contains("repair waits"));
+        waits.iter().any(|reason| reason.starts_with("4 volumes: repair waits: ")).then_some(waits)
+    })
+    .await;
+    assert!(told.len() == 1 && told[0].ends_with(" and 1 more)"), "{told:?}");
+}
+
+#[tokio::test]
 async fn what_has_no_place_to_be_repaired_to_is_told_why_and_not_when_it_is_done() {
     let cell = Cell::start(timing(), 2).await;
     let volume = sealed(&cell).await;

@@ -13,7 +13,7 @@ use holdfast_libs_transport::tls::TlsFiles;
 use holdfast_libs_transport::{ApiError, HttpClient, Role, ServiceTokens};
 use holdfast_libs_types::{BlockHash, DiskId, InstanceId, NodeId, VolumeId, WriteEpoch};
 use holdfast_node_client::{
-    CancelCopy, CopyRequest, CreateExtent, ExtentInfo, ExtentState, FenceRequest, KeyringBody, KeyringMissing,
+    CancelCopy, CopyRequest, CreateExtent, ExtentInfo, ExtentState, FenceRequest, KeyArea, KeyringBody, KeyringMissing,
     KeyringStored, RecordInfo, SealRequest, Sealed, Tail, TrashRequest, code,
 };
 use holdfast_volume_manager_client::{DiskReport, Heartbeat, Register, VolumeManagerClient};
@@ -71,6 +71,8 @@ struct Inner {
     term: u64,
     manager: String,
     keyrings: Vec<KeyringBody>,
+    /// Of the 1,000 bytes of each disk's key area.
+    used_key_bytes: u64,
     /// What its disks have of each volume, as far as they were written.
     records: BTreeMap<VolumeId, Vec<RecordInfo>>,
     /// Extents whose end may be torn.
@@ -112,6 +114,7 @@ impl FakeNode {
             term: 0,
             manager: String::new(),
             keyrings: Vec::new(),
+            used_key_bytes: 0,
             records: BTreeMap::new(),
             torn: HashSet::new(),
             quota: None,
@@ -267,6 +270,11 @@ impl FakeNode {
     /// Calls that it got so far.
     pub fn calls(&self) -> Vec<Call> {
         self.inner().calls.iter().map(|(call, _, _)| *call).collect()
+    }
+
+    /// Has its disks say that their keys take so many of the 1,000 bytes of their key areas.
+    pub fn use_key_bytes(&self, bytes: u64) {
+        self.inner().used_key_bytes = bytes;
     }
 
     /// Generations of the keyring that it was given, in order.
@@ -468,7 +476,14 @@ async fn keyring(State(inner): State<Shared>, Json(body): Json<KeyringBody>) -> 
         .map(|(disk, code)| KeyringMissing { disk, code: code.to_owned(), reason: "refused".to_owned() })
         .collect();
     let takes = |disk: &&DiskId| !inner.refuse.contains_key(&(Call::Keyring, **disk));
-    Json(KeyringStored { stored: inner.reports.keys().filter(takes).copied().collect(), missing })
+    let stored: Vec<DiskId> = inner.reports.keys().filter(takes).copied().collect();
+    let area = |disk: &DiskId| KeyArea {
+        disk: *disk,
+        keys: inner.keyrings.last().map_or(0, |keyring| keyring.keys.len() as u64),
+        used_bytes: inner.used_key_bytes,
+        most_bytes: 1000,
+    };
+    Json(KeyringStored { key_areas: stored.iter().map(area).collect(), stored, missing })
 }
 
 async fn keys(State(inner): State<Shared>) -> Result<Json<KeyringBody>, ApiError> {
