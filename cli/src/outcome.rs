@@ -34,6 +34,13 @@ pub fn told(error: &anyhow::Error) -> String {
     text
 }
 
+/// What became of a question to a node, in words.
+pub fn of_node(error: CallError) -> String {
+    let silent = matches!(error, CallError::Unreachable { .. } | CallError::Timeout { .. });
+    let told = told(&error.into());
+    if silent { format!("the node does not answer: {told}") } else { told }
+}
+
 /// Prints an error with its causes and picks the exit code.
 pub fn report(result: anyhow::Result<()>) -> ExitCode {
     let Err(error) = result else { return ExitCode::SUCCESS };

@@ -4,6 +4,7 @@
 //! `holdfast/admin.toml` in the user's configuration folder, then `/etc/holdfast/admin.toml`.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::bail;
 use clap::Args;
@@ -17,6 +18,9 @@ use crate::{profile, show};
 
 /// Where an operator's configuration is when nothing else names one.
 const SYSTEM_CONFIG: &str = "/etc/holdfast/admin.toml";
+
+/// A node that is asked what it knows answers within this, or is shown as one that does not answer.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Shown below the help of `holdfast admin`.
 pub const HOW_TO_NAME_A_CELL: &str = "\
@@ -132,6 +136,11 @@ impl Cell {
     /// One of its nodes.
     pub fn node(&self, address: &str) -> NodeClient {
         NodeClient::new(self.http.clone(), address)
+    }
+
+    /// One of its nodes, asked what it knows itself: one that hangs must not hold up what the catalog knows of it.
+    pub fn ask(&self, address: &str) -> NodeClient {
+        self.node(address).within(PATIENCE)
     }
 
     /// Whether the answer is one JSON document.

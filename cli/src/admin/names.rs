@@ -1,7 +1,7 @@
 //! What an operator types for a zone, a node, a disk or a volume: its id or name, the beginning of it as long as that fits
 //! only one, or where a disk is (`NODE:PATH`).
 
-use anyhow::anyhow;
+use anyhow::{Context as _, anyhow};
 use holdfast_volume_manager_client::{DiskDetail, Inventory, NodeRow, VolumeDetail, VolumeQuery};
 
 use super::cell::Cell;
@@ -75,7 +75,18 @@ pub fn disk<'a>(inventory: &'a Inventory, text: &str) -> anyhow::Result<&'a Disk
     if text.starts_with('/') {
         return one("disk", text, disks.filter(|disk| disk.path == text), |disk| disk.path.clone() + "#", told);
     }
+    if !is_beginning(text) {
+        let text = show::name(text);
+        return Err(usage(format!(
+            "`{text}` names no disk: write 1 to 32 hex digits of its id, NODE:PATH or its path"
+        )));
+    }
     one("disk", &text.to_ascii_lowercase(), disks, |disk| disk.disk.to_string(), told)
+}
+
+/// Whether an id may begin so.
+fn is_beginning(text: &str) -> bool {
+    (1..=32).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// A node, by its name or the beginning of it.
@@ -102,16 +113,20 @@ pub fn zone(inventory: &Inventory, text: &str) -> anyhow::Result<String> {
 /// # Errors
 /// See [`one`].
 pub async fn volume(cell: &Cell, text: &str) -> anyhow::Result<VolumeDetail> {
-    if text.is_empty() || text.len() > 32 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+    if !is_beginning(text) {
         return Err(usage(format!(
             "`{}` does not begin the id of a volume: write 1 to 32 hex digits",
             show::name(text)
         )));
     }
     let query = VolumeQuery { prefix: Some(text.to_owned()), limit: MOST_NAMED + 1, ..VolumeQuery::default() };
-    let found = cell.volume_manager().find_volumes(&query).await?.volumes;
+    let page = cell.volume_manager().find_volumes(&query).await?;
     let id = |volume: &VolumeDetail| volume.volume.to_string();
-    one("volume", &text.to_ascii_lowercase(), found.iter(), id, id).cloned()
+    let found = one("volume", &text.to_ascii_lowercase(), page.volumes.iter(), id, id).cloned();
+    match page.catalog_lost {
+        Some(why) if page.volumes.is_empty() => found.context(format!("not all volumes are known: {why}")),
+        _ => found,
+    }
 }
 
 /// How many digits of an id tell all these disks apart.
@@ -154,7 +169,12 @@ mod tests {
             offline_until_ms: None,
             drain_left: None,
         };
-        Inventory { cell: CellId([1; 16]), nodes: Vec::new(), disks: disks.iter().map(detail).collect() }
+        Inventory {
+            cell: CellId([1; 16]),
+            nodes: Vec::new(),
+            disks: disks.iter().map(detail).collect(),
+            catalog_lost: None,
+        }
     }
 
     #[test]
@@ -180,7 +200,8 @@ mod tests {
             ("ab", true, "fits several: ab1"),
             ("/dev/sda", true, "node-1:/dev/sda"),
             ("99", false, "no disk `99`"),
-            ("", false, "no disk"),
+            ("", true, "names no disk"),
+            ("zz", true, "`zz` names no disk"),
             ("node-3:/dev/sda", false, "no node has reported a disk at /dev/sda"),
         ] {
             let error = found(text).unwrap_err();

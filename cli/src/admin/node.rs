@@ -149,10 +149,10 @@ async fn show(cell: Cell, text: &str) -> anyhow::Result<()> {
     let inventory = cell.volume_manager().inventory().await?;
     let node = names::node(&inventory, text)?;
     let disks: Vec<&DiskDetail> = inventory.disks.iter().filter(|disk| disk.node == node.node).collect();
-    let asked = cell.node(&node.address).health().await;
+    let asked = cell.ask(&node.address).health().await;
     let (health, node_error) = match asked {
         Ok(health) => (Some(health), None),
-        Err(error) => (None, Some(outcome::told(&error.into()))),
+        Err(error) => (None, Some(outcome::of_node(error))),
     };
     let document = json!({
         "node": node, "fill": fill(&inventory, node), "disks": disks, "health": health, "node_error": node_error,

@@ -52,6 +52,7 @@ pub async fn node(cell: &Cell, node: &NodeId, order: &str, ask: &Order) -> anyho
 /// The plan as people read it.
 fn shown(plan: &OrderPlan) -> String {
     let last = match plan.applied {
+        _ if plan.nothing_to_do => "nothing to do: it is so already",
         true if plan.moves.is_empty() => "done",
         true => "begun; `holdfast admin status` tells how far it is",
         false => "nothing was done yet: --apply does it",
@@ -87,6 +88,7 @@ pub async fn rebalance(cell: &Cell, order: &str) -> anyhow::Result<()> {
         _ => return Err(usage(format!("`{order}` is none of plan, apply, status, cancel"))),
     };
     cell.answer(&answer, || match order {
+        "plan" if answer.plan.nothing_to_do => planned(&answer) + "nothing to do\n",
         "plan" => planned(&answer) + "nothing was done yet: `rebalance apply` does it\n",
         "apply" => planned(&answer) + &under_way(&answer),
         "cancel" => said(&answer),
@@ -119,8 +121,8 @@ fn planned(answer: &RebalanceAnswer) -> String {
 fn under_way(answer: &RebalanceAnswer) -> String {
     let Some(row) = &answer.under_way else { return "no rebalance is under way\n".to_owned() };
     let mut out = format!(
-        "a rebalance of {} moves ({}) is under way: {} are left ({}), {} at the moment\n",
-        row.moves,
+        "a rebalance of {} ({}) is under way: {} left ({}), {} at the moment\n",
+        show::count(row.moves, "move"),
         show::bytes(row.bytes),
         row.left,
         show::bytes(row.left_bytes),
@@ -137,7 +139,21 @@ fn under_way(answer: &RebalanceAnswer) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::seconds;
+    use holdfast_volume_manager_client::OrderPlan;
+
+    use super::{seconds, shown};
+
+    #[test]
+    fn an_order_that_changes_nothing_says_so_and_offers_nothing_to_apply() {
+        let mut plan =
+            OrderPlan { plan: vec!["it is neither cordoned nor drained".to_owned()], ..OrderPlan::default() };
+        assert!(shown(&plan).ends_with("--apply does it\n"), "{}", shown(&plan));
+        plan.nothing_to_do = true;
+        for applied in [false, true] {
+            plan.applied = applied;
+            assert_eq!(shown(&plan), "it is neither cordoned nor drained\nnothing to do: it is so already\n");
+        }
+    }
 
     #[test]
     fn times_are_read_with_their_unit() {

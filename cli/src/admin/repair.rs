@@ -71,17 +71,25 @@ pub async fn run(cell: Cell, command: RepairCommand) -> anyhow::Result<()> {
 
 fn screen(status: &RepairStatus) -> String {
     let mut out = String::new();
-    let mut line = |name: &str, value: String| out.push_str(&format!("{name:<14} {value}\n"));
+    let mut line = |name: &str, value: String| out.push_str(&format!("{name:<14} {}\n", show::name(&value)));
+    if let Some(why) = &status.catalog_lost {
+        line("NOT ALL KNOWN", why.clone());
+    }
     let state = match &status.paused {
         Some(pause) => {
             let reason = pause.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
             format!("paused by {} for {} s{reason}", pause.by, pause.since_s_ago)
         }
-        None if status.to_repair.is_empty() && status.waiting.is_empty() => "nothing to repair".to_owned(),
+        None if status.to_repair.is_empty() && status.waiting.is_empty() => match status.catalog_lost {
+            Some(_) => "nothing to repair of what the catalog knows".to_owned(),
+            None => "nothing to repair".to_owned(),
+        },
         None if status.under_way.is_empty() => {
             let volumes: u64 = status.waiting.iter().map(|wait| wait.volumes).sum();
-            format!("nothing is copied now: {volumes} volumes lack a replica and wait, see below")
+            let lack = if volumes == 1 { "lacks a replica and waits" } else { "lack a replica and wait" };
+            format!("nothing is copied now: {} {lack}, see below", show::count(volumes, "volume"))
         }
+        None if status.under_way.len() == 1 => "1 copy under way".to_owned(),
         None => format!("{} copies under way", status.under_way.len()),
     };
     line("repair", state);
@@ -91,11 +99,12 @@ fn screen(status: &RepairStatus) -> String {
     );
     for (risk, found) in &status.to_repair {
         let what = if risk == "unreadable" { risk.clone() } else { format!("can lose {risk}") };
-        line(&what, format!("{} volumes, {} to copy", found.volumes, show::bytes(found.bytes)));
+        line(&what, format!("{}, {} to copy", show::count(found.volumes, "volume"), show::bytes(found.bytes)));
     }
     if let Some(rate) = status.bytes_per_s {
         let but = if status.waiting.is_empty() { "" } else { ", but for what waits for more than its turn" };
-        let eta = status.eta_s.map(|eta| format!(", done in {eta} s at that rate{but}")).unwrap_or_default();
+        let eta = status.eta_s.map(|eta| format!(", done in {} at that rate{but}", show::duration(eta as f64)));
+        let eta = eta.unwrap_or_default();
         line("rate", format!("{}/s{eta}", show::bytes(rate)));
     }
     for warning in &status.warnings {
@@ -137,6 +146,7 @@ mod tests {
     fn the_screen_says_what_is_at_risk_what_waits_for_what_and_who_paused_it() {
         let risk = RepairRisk { volumes: 3, bytes: 3 << 30 };
         let status = RepairStatus {
+            catalog_lost: None,
             paused: Some(RepairPause { by: "ann".to_owned(), reason: Some("racks".to_owned()), since_s_ago: 5 }),
             max_client_impact: None,
             to_repair: BTreeMap::from([("0".to_owned(), risk)]),
@@ -165,6 +175,7 @@ mod tests {
     fn volumes_that_wait_for_a_disk_are_told_though_nothing_is_to_be_copied_yet() {
         let wait = |why: &str, volumes| RepairWait { why: why.to_owned(), volumes, bytes: 1 << 30 };
         let mut status = RepairStatus {
+            catalog_lost: None,
             paused: None,
             max_client_impact: Some(50),
             to_repair: BTreeMap::new(),
@@ -181,6 +192,10 @@ mod tests {
             text.contains("nothing is copied now: 7 volumes lack a replica and wait") && text.contains("disk b, which")
         );
         status.waiting.clear();
-        assert!(screen(&status).contains("nothing to repair"));
+        assert!(screen(&status).contains("nothing to repair\n"));
+        status.catalog_lost = Some("the catalog is not whole (it is new)".to_owned());
+        let text = screen(&status);
+        assert!(text.starts_with("NOT ALL KNOWN  the catalog is not whole (it is new)\n"), "{text}");
+        assert!(text.contains("nothing to repair of what the catalog knows\n"), "{text}");
     }
 }

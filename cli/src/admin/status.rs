@@ -4,7 +4,7 @@ use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use clap::Args;
-use holdfast_volume_manager_client::{CellStatus, WorkSummary};
+use holdfast_volume_manager_client::{CellStatus, NodeRow, WorkSummary};
 
 use super::cell::{Cell, CellTarget};
 use crate::outcome::{told, usage};
@@ -76,6 +76,15 @@ fn screen(status: &CellStatus) -> String {
         show::bytes(space.reserve_bytes)
     );
     out.push_str(&line("raw space", &raw));
+    let trash = match space.trash_extents {
+        0 => "empty".to_owned(),
+        extents => format!(
+            "{} of what is used, in {}; free again when their retention is over",
+            show::bytes(space.trash_bytes),
+            show::count(extents, "extent")
+        ),
+    };
+    out.push_str(&line("trash", &trash));
     let usable =
         format!("{} more fit, of {} in all", show::bytes(space.usable_free_bytes), show::bytes(space.usable_bytes));
     out.push_str(&line("data", &usable));
@@ -88,7 +97,8 @@ fn screen(status: &CellStatus) -> String {
     zones.sort();
     zones.dedup();
     let healthy = status.disks.iter().filter(|disk| disk.state == "healthy").count();
-    out.push_str(&line("nodes", &format!("{}, in {} zones", count(status.nodes.len(), up, "up"), zones.len())));
+    let zones = show::count(zones.len() as u64, "zone");
+    out.push_str(&line("nodes", &format!("{}, in {zones}", count(status.nodes.len(), up, "up"))));
     out.push_str(&line("disks", &count(status.disks.len(), healthy, "healthy")));
     asked(status).iter().for_each(|told| out.push_str(&line("asked", told)));
     if status.work_summary.is_empty() {
@@ -109,7 +119,8 @@ fn asked(status: &CellStatus) -> Vec<String> {
     let drains = status.drains.iter().map(|row| match row.left {
         0 => format!("disk {} of node {} is drained: it takes no new data", row.disk, row.node),
         left => {
-            format!("disk {} of node {} is being drained: {left} volumes are still to leave it", row.disk, row.node)
+            let (left, are) = (show::count(left, "volume"), if left == 1 { "is" } else { "are" });
+            format!("disk {} of node {} is being drained: {left} {are} still to leave it", row.disk, row.node)
         }
     });
     let offline = status.disks.iter().filter(|row| row.asked.iter().any(|word| word == "offline"));
@@ -164,7 +175,13 @@ fn troubled(status: &CellStatus) -> [Table; 3] {
         ]);
     }
     let mut unusable = Table::new(["NOT IN USE", "NODE", "WHY"]);
+    // Where nothing is at the place of a disk, that disk is in the table above.
+    let is_told = |node: &NodeRow, path: &str| {
+        let mut bad = status.disks.iter().filter(|disk| disk.state != "healthy");
+        bad.any(|disk| disk.node == node.node && disk.path == path)
+    };
     let devices = status.nodes.iter().flat_map(|node| node.unusable.iter().map(move |disk| (node, disk)));
+    let devices = devices.filter(|(node, disk)| disk.cause != "missing" || !is_told(node, &disk.path));
     for (node, disk) in devices.take(MOST_ROWS) {
         unusable.row([&disk.path, &node.node.0, &disk.reason]);
     }
@@ -173,9 +190,52 @@ fn troubled(status: &CellStatus) -> [Table; 3] {
 
 #[cfg(test)]
 mod tests {
-    use holdfast_volume_manager_client::WorkSummary;
+    use holdfast_volume_manager_client::{CellStatus, WorkSummary};
+    use serde_json::json;
 
-    use super::summary;
+    use super::{screen, summary};
+
+    fn status(extra: serde_json::Value) -> CellStatus {
+        let mut status = json!({
+            "health": "ok", "reasons": [], "cell": "ce".repeat(16), "term": 1, "nodes": [], "disks": [], "work": [],
+            "volumes": {"total": 0, "can_lose": {}},
+        });
+        let all = status.as_object_mut().unwrap();
+        all.extend(extra.as_object().unwrap().clone());
+        serde_json::from_value(status).unwrap()
+    }
+
+    #[test]
+    fn the_trash_is_told_with_the_space_that_it_holds() {
+        assert!(screen(&status(json!({}))).contains("\ntrash     empty\n"));
+        let capacity = json!({
+            "raw_bytes": 8_u64 << 30, "used_bytes": 4_u64 << 30, "free_bytes": 4_u64 << 30, "reserve_bytes": 0, "lost_bytes": 0,
+            "usable_bytes": 0, "usable_free_bytes": 0, "trash_bytes": 3 << 28, "trash_extents": 1,
+        });
+        let text = screen(&status(json!({ "capacity": capacity })));
+        let told = "\ntrash     768.0 MiB of what is used, in 1 extent; free again when their retention is over\n";
+        assert!(text.contains(told), "{text}");
+    }
+
+    #[test]
+    fn a_disk_that_was_pulled_is_in_one_table_only() {
+        let disk = |path: &str, state: &str| {
+            json!({
+                "disk": "d1".repeat(16), "node": "node-1", "path": path, "state": state, "reason": "it was pulled",
+                "slots": 1, "free_slots": 1, "slot_bytes": 1, "volumes": 0,
+            })
+        };
+        let missing = json!({"path": "/dev/b", "cause": "missing", "reason": "/dev/b does not exist"});
+        let node = json!({
+            "node": "node-1", "zone": "zone-1", "address": "https://a:1", "state": "up", "last_heartbeat_ms": 1,
+            "unusable": [missing],
+        });
+        let told = |disk: serde_json::Value| screen(&status(json!({ "nodes": [node], "disks": [disk] })));
+        let pulled = told(disk("/dev/b", "down"));
+        assert!(pulled.contains("it was pulled") && !pulled.contains("does not exist"), "{pulled}");
+        let never_there = told(disk("/dev/a", "down"));
+        assert!(never_there.contains("/dev/b does not exist"), "{never_there}");
+    }
 
     #[test]
     fn work_is_told_with_what_is_left_and_how_long_it_takes() {

@@ -1,6 +1,7 @@
 //! `admin volume`: volumes, where they are and why they are as they are.
 
 use clap::{Args, Subcommand};
+use futures_util::future::join_all;
 use holdfast_node_client::{ExtentInfo, ExtentState};
 use holdfast_volume_manager_client::{ReplicaDetail, VolumeDetail, VolumePage, VolumeQuery};
 use serde::Serialize;
@@ -69,7 +70,8 @@ async fn ls(cell: Cell, filter: &VolumeFilter) -> anyhow::Result<()> {
     }
     let mut page = cell.volume_manager().find_volumes(&query).await?;
     // From here on stdout has begun: under --json the document is ended whatever comes.
-    let mut listing = Listing { json: cell.json(), left: filter.limit.unwrap_or(u64::MAX), first: true };
+    let (left, catalog_lost) = (filter.limit.unwrap_or(u64::MAX), page.catalog_lost.clone());
+    let mut listing = Listing { json: cell.json(), left, first: true, catalog_lost };
     loop {
         let next = page.next;
         if !listing.page(page)? {
@@ -93,6 +95,8 @@ struct Listing {
     /// Volumes that may still be printed.
     left: u64,
     first: bool,
+    /// Why the catalog does not know all volumes.
+    catalog_lost: Option<String>,
 }
 
 impl Listing {
@@ -110,6 +114,9 @@ impl Listing {
             self.first &= volumes.is_empty();
         } else if self.first || !volumes.is_empty() {
             let text = table(volumes).to_string();
+            if let Some(why) = self.catalog_lost.as_ref().filter(|_| self.first) {
+                out.push_str(&format!("NOT ALL VOLUMES ARE KNOWN: {}\n\n", show::name(why)));
+            }
             // One heading for all pages.
             out.push_str(if self.first { &text } else { text.split_once('\n').map_or("", |(_, rows)| rows) });
             self.first = false;
@@ -122,8 +129,9 @@ impl Listing {
             return Ok(());
         }
         let begin = if self.first { "{\"volumes\": [" } else { "" };
+        let lost = format!(", \"catalog_lost\": {}", json!(self.catalog_lost));
         let error = error.map(|error| format!(", \"error\": {}", json!(error))).unwrap_or_default();
-        show::line(&format!("{begin}\n]{error}}}"))
+        show::line(&format!("{begin}\n]{lost}{error}}}"))
     }
 }
 
@@ -163,14 +171,14 @@ struct Held<'a> {
 
 async fn show(cell: Cell, text: &str) -> anyhow::Result<()> {
     let volume = names::volume(&cell, text).await?;
-    let mut held = Vec::new();
-    for replica in &volume.replicas {
-        let (extent, node_error) = match cell.node(&replica.address).extent(replica.disk, volume.volume).await {
-            Ok(extent) => (Some(extent), None),
-            Err(error) => (None, Some(outcome::told(&error.into()))),
-        };
-        held.push(Held { replica, extent, node_error });
-    }
+    let (cell, id) = (&cell, volume.volume);
+    let asked = volume.replicas.iter().map(|replica| async move {
+        match cell.ask(&replica.address).extent(replica.disk, id).await {
+            Ok(extent) => Held { replica, extent: Some(extent), node_error: None },
+            Err(error) => Held { replica, extent: None, node_error: Some(outcome::of_node(error)) },
+        }
+    });
+    let held = join_all(asked).await;
     cell.answer(&json!({"volume": volume, "replicas": held}), || page(&volume, &held))
 }
 

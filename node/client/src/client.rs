@@ -28,12 +28,19 @@ pub const MAX_READ_BYTES: usize = 8 * 1024 * 1024;
 pub struct NodeClient {
     http: HttpClient,
     address: String,
+    deadline: Duration,
 }
 
 impl NodeClient {
     /// `address` is `https://HOST:PORT`; `http` carries the caller's service token.
     pub fn new(http: HttpClient, address: impl Into<String>) -> Self {
-        Self { http, address: address.into() }
+        Self { http, address: address.into(), deadline: DEADLINE }
+    }
+
+    /// The same with another deadline for every call that has no own one and is none for minutes: 30 s without this.
+    #[must_use]
+    pub fn within(self, deadline: Duration) -> Self {
+        Self { deadline, ..self }
     }
 
     /// The node's address.
@@ -46,7 +53,7 @@ impl NodeClient {
     /// # Errors
     /// See [`CallError`].
     pub async fn status(&self) -> Result<NodeStatus, CallError> {
-        self.http.get_json(&format!("{}/v1/status", self.address), DEADLINE).await
+        self.http.get_json(&format!("{}/v1/status", self.address), self.deadline).await
     }
 
     /// Whether the node can do its work, and why not.
@@ -54,7 +61,7 @@ impl NodeClient {
     /// # Errors
     /// See [`CallError`].
     pub async fn health(&self) -> Result<Health, CallError> {
-        self.http.get_json(&format!("{}/v1/health", self.address), DEADLINE).await
+        self.http.get_json(&format!("{}/v1/health", self.address), self.deadline).await
     }
 
     /// All extents of a disk.
@@ -62,7 +69,7 @@ impl NodeClient {
     /// # Errors
     /// `unknown_disk`.
     pub async fn extents(&self, disk: DiskId) -> Result<Vec<ExtentInfo>, CallError> {
-        self.http.get_json(&format!("{}/v1/disks/{disk}/extents", self.address), DEADLINE).await
+        self.http.get_json(&format!("{}/v1/disks/{disk}/extents", self.address), self.deadline).await
     }
 
     /// What a disk holds of one volume, as the disk knows it; nothing is read for it.
@@ -70,7 +77,7 @@ impl NodeClient {
     /// # Errors
     /// `unknown_disk`, `unknown_volume`.
     pub async fn extent(&self, disk: DiskId, volume: VolumeId) -> Result<ExtentInfo, CallError> {
-        self.http.get_json(&format!("{}/v1/disks/{disk}/extents/{volume}", self.address), DEADLINE).await
+        self.http.get_json(&format!("{}/v1/disks/{disk}/extents/{volume}", self.address), self.deadline).await
     }
 
     /// The records of a sealed extent, in the order of the volume.
@@ -78,7 +85,7 @@ impl NodeClient {
     /// # Errors
     /// `unknown_disk`, `unknown_volume`, `wrong_state` (not sealed), `damaged` (its footer is).
     pub async fn records(&self, disk: DiskId, volume: VolumeId) -> Result<Vec<RecordInfo>, CallError> {
-        self.http.get_json(&format!("{}/v1/disks/{disk}/records/{volume}", self.address), DEADLINE).await
+        self.http.get_json(&format!("{}/v1/disks/{disk}/records/{volume}", self.address), self.deadline).await
     }
 
     /// Puts an extent into the trash.
@@ -86,7 +93,7 @@ impl NodeClient {
     /// # Errors
     /// `wrong_order`, `stale_term`, `unknown_volume`, `wrong_state` (an unfinished copy), `read_only`.
     pub async fn trash(&self, request: &TrashRequest) -> Result<serde_json::Value, CallError> {
-        self.http.post_json(&format!("{}/v1/trash", self.address), request, DEADLINE).await
+        self.http.post_json(&format!("{}/v1/trash", self.address), request, self.deadline).await
     }
 
     /// Takes an extent out of the trash again.
@@ -94,7 +101,7 @@ impl NodeClient {
     /// # Errors
     /// `wrong_order`, `stale_term`, `unknown_volume` (erased already).
     pub async fn restore(&self, request: &RestoreRequest) -> Result<serde_json::Value, CallError> {
-        self.http.post_json(&format!("{}/v1/restore", self.address), request, DEADLINE).await
+        self.http.post_json(&format!("{}/v1/restore", self.address), request, self.deadline).await
     }
 
     /// What is in the trash of a disk, and what the watcher over erasures saw.
@@ -102,7 +109,7 @@ impl NodeClient {
     /// # Errors
     /// `unknown_disk`.
     pub async fn trash_of(&self, disk: DiskId) -> Result<TrashStatus, CallError> {
-        self.http.get_json(&format!("{}/v1/disks/{disk}/trash", self.address), DEADLINE).await
+        self.http.get_json(&format!("{}/v1/disks/{disk}/trash", self.address), self.deadline).await
     }
 
     /// Takes an extent out of the trash, by an operator's order.
@@ -114,7 +121,7 @@ impl NodeClient {
         disk: DiskId,
         request: &OperatorRestore,
     ) -> Result<serde_json::Value, CallError> {
-        self.http.post_json(&format!("{}/v1/disks/{disk}/restore", self.address), request, DEADLINE).await
+        self.http.post_json(&format!("{}/v1/disks/{disk}/restore", self.address), request, self.deadline).await
     }
 
     /// Has the node look for disks at once, also at those that could not be opened before; answers what it found.
@@ -122,7 +129,7 @@ impl NodeClient {
     /// # Errors
     /// See [`CallError`].
     pub async fn rescan(&self) -> Result<NodeStatus, CallError> {
-        self.http.post_json(&format!("{}/v1/disks/rescan", self.address), &serde_json::json!({}), DEADLINE).await
+        self.http.post_json(&format!("{}/v1/disks/rescan", self.address), &serde_json::json!({}), self.deadline).await
     }
 
     /// What stands at the place of a disk now (role admin).
@@ -130,7 +137,7 @@ impl NodeClient {
     /// # Errors
     /// `unknown_place`.
     pub async fn look_at_place(&self, ask: &PlaceAsk) -> Result<Place, CallError> {
-        self.http.post_json(&format!("{}/v1/places/look", self.address), ask, DEADLINE).await
+        self.http.post_json(&format!("{}/v1/places/look", self.address), ask, self.deadline).await
     }
 
     /// Switches the light of a disk's place (role admin).
@@ -138,7 +145,7 @@ impl NodeClient {
     /// # Errors
     /// `no_light`.
     pub async fn locate(&self, order: &LocateOrder) -> Result<Located, CallError> {
-        self.http.post_json(&format!("{}/v1/places/locate", self.address), order, DEADLINE).await
+        self.http.post_json(&format!("{}/v1/places/locate", self.address), order, self.deadline).await
     }
 
     /// Has the node make a disk of the blank device or file at a place, and use it (role admin).
@@ -154,7 +161,7 @@ impl NodeClient {
     /// # Errors
     /// `unknown_disk`.
     pub async fn scrub(&self, disk: DiskId) -> Result<ScrubStatus, CallError> {
-        self.http.get_json(&format!("{}/v1/disks/{disk}/scrub", self.address), DEADLINE).await
+        self.http.get_json(&format!("{}/v1/disks/{disk}/scrub", self.address), self.deadline).await
     }
 
     /// Starts, pauses or resumes the scrub of a disk, or changes its pace.
@@ -162,7 +169,7 @@ impl NodeClient {
     /// # Errors
     /// `unknown_disk`, `bad_request`.
     pub async fn order_scrub(&self, disk: DiskId, order: &ScrubOrder) -> Result<ScrubStatus, CallError> {
-        self.http.post_json(&format!("{}/v1/disks/{disk}/scrub", self.address), order, DEADLINE).await
+        self.http.post_json(&format!("{}/v1/disks/{disk}/scrub", self.address), order, self.deadline).await
     }
 
     /// Makes an extent. Repeating it with the same epoch is harmless while the extent is empty.
@@ -170,7 +177,7 @@ impl NodeClient {
     /// # Errors
     /// `no_space`, `already_exists`, `read_only`, `stale_term`.
     pub async fn create_extent(&self, request: &CreateExtent) -> Result<Tail, CallError> {
-        self.http.post_json(&format!("{}/v1/extents", self.address), request, DEADLINE).await
+        self.http.post_json(&format!("{}/v1/extents", self.address), request, self.deadline).await
     }
 
     /// Appends one batch; the answer means durable.
@@ -220,7 +227,7 @@ impl NodeClient {
         offset: u64,
         length: u32,
     ) -> Result<Bytes, CallError> {
-        self.http.get(&self.bytes_url(disk, volume, offset, length, false), MAX_READ_BYTES, DEADLINE).await
+        self.http.get(&self.bytes_url(disk, volume, offset, length, false), MAX_READ_BYTES, self.deadline).await
     }
 
     /// As [`NodeClient::read_bytes`], for a copy that may be `urgent`: shows the bytes to `see` as they come, in order. After an
@@ -238,7 +245,7 @@ impl NodeClient {
         see: impl FnMut(&[u8]) + Send,
     ) -> Result<(), CallError> {
         let url = self.bytes_url(disk, volume, offset, length, urgent);
-        self.http.get_pieces(&url, MAX_READ_BYTES, DEADLINE, see).await
+        self.http.get_pieces(&url, MAX_READ_BYTES, self.deadline, see).await
     }
 
     fn bytes_url(&self, disk: DiskId, volume: VolumeId, offset: u64, length: u32, urgent: bool) -> String {
@@ -251,7 +258,7 @@ impl NodeClient {
     /// # Errors
     /// `stale_term`, `fenced` (a higher epoch is in force), `damaged`.
     pub async fn fence(&self, request: &FenceRequest) -> Result<Tail, CallError> {
-        self.http.post_json(&format!("{}/v1/fence", self.address), request, DEADLINE).await
+        self.http.post_json(&format!("{}/v1/fence", self.address), request, self.deadline).await
     }
 
     /// Seals a replica: cut, verify, digest. Repeating it is harmless.
@@ -275,7 +282,7 @@ impl NodeClient {
     /// # Errors
     /// `unknown_disk`, `stale_term`.
     pub async fn cancel_copy(&self, request: &CancelCopy) -> Result<serde_json::Value, CallError> {
-        self.http.post_json(&format!("{}/v1/copy/cancel", self.address), request, DEADLINE).await
+        self.http.post_json(&format!("{}/v1/copy/cancel", self.address), request, self.deadline).await
     }
 
     /// All wrapped keys that any disk of the node has.
@@ -283,7 +290,7 @@ impl NodeClient {
     /// # Errors
     /// `damaged`, `disk_failed`.
     pub async fn keyring(&self) -> Result<KeyringBody, CallError> {
-        self.http.get_json(&format!("{}/v1/keyring", self.address), DEADLINE).await
+        self.http.get_json(&format!("{}/v1/keyring", self.address), self.deadline).await
     }
 
     /// Adds wrapped keys to the keyring on every disk of the node; the answer names the disks that did not take them.
@@ -291,6 +298,6 @@ impl NodeClient {
     /// # Errors
     /// `bad_request`.
     pub async fn put_keyring(&self, keyring: &KeyringBody) -> Result<KeyringStored, CallError> {
-        self.http.post_json(&format!("{}/v1/keyring", self.address), keyring, DEADLINE).await
+        self.http.post_json(&format!("{}/v1/keyring", self.address), keyring, self.deadline).await
     }
 }

@@ -214,6 +214,7 @@ pub fn asked(disk: &DiskDetail) -> Vec<String> {
     let until = || disk.offline_until_ms.map(|until| format!(" until {}", moment(until))).unwrap_or_default();
     let told = |word: &String| match (word.as_str(), disk.drain_left) {
         ("draining", Some(0)) => "drained: takes no new data".to_owned(),
+        ("draining", Some(1)) => "draining: 1 volume is still to leave it".to_owned(),
         ("draining", Some(left)) => format!("draining: {left} volumes are still to leave it"),
         ("offline", _) => format!("offline by order{}", until()),
         ("cordoned", _) => "its node is cordoned: takes no new data".to_owned(),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use holdfast_libs_transport::CallError;
 use holdfast_node_client::{DiskStatus, ExtentInfo, ExtentState, NodeClient, ScrubStatus, TrashStatus};
 use holdfast_volume_manager_client::DiskDetail;
 use serde::Serialize;
@@ -38,13 +39,16 @@ pub async fn run(cell: Cell, text: &str) -> anyhow::Result<()> {
     let inventory = cell.volume_manager().inventory().await?;
     let disk = names::disk(&inventory, text)?;
     let held = held(&cell, disk).await?;
-    let (node, node_error) = match by_node(&cell.node(&disk.address), disk).await {
+    let (node, node_error) = match by_node(&cell.ask(&disk.address), disk).await {
         Ok(node) => (Some(node), None),
-        Err(error) => (None, Some(outcome::told(&error))),
+        Err(error) => (None, Some(outcome::of_node(error))),
     };
     let document = json!({"disk": disk, "volumes": held, "by_node": node, "node_error": node_error});
     cell.answer(&document, || {
         let mut out = facts(disk, &held);
+        if let Some(why) = &inventory.catalog_lost {
+            out.push_str(&line("NOT ALL KNOWN", why));
+        }
         match (&node, &node_error) {
             (Some(node), _) => out.push_str(&of_node(node)),
             (None, Some(why)) => out.push_str(&line("node says", why)),
@@ -65,7 +69,7 @@ async fn held(cell: &Cell, disk: &DiskDetail) -> anyhow::Result<Held> {
     Ok(held)
 }
 
-async fn by_node(node: &NodeClient, disk: &DiskDetail) -> anyhow::Result<ByNode> {
+async fn by_node(node: &NodeClient, disk: &DiskDetail) -> Result<ByNode, CallError> {
     let status = node.status().await?.disks.into_iter().find(|status| status.disk == Some(disk.disk));
     let scrub = node.scrub(disk.disk).await?;
     let trash = node.trash_of(disk.disk).await?;
@@ -129,7 +133,8 @@ fn of_node(node: &ByNode) -> String {
     let trash = &node.trash;
     let bytes: u64 = trash.extents.iter().map(|extent| extent.tail).sum();
     let retention = show::duration(trash.retention_s as f64);
-    let held = format!("{} extents ({}), each kept for {retention} of uptime", trash.extents.len(), show::bytes(bytes));
+    let extents = show::count(trash.extents.len() as u64, "extent");
+    let held = format!("{extents} ({}), each kept for {retention} of uptime", show::bytes(bytes));
     out.push_str(&line("trash", &held));
     if trash.erase_alarms > 0 {
         let alarm = format!("{} erasures that nobody ordered were stopped: a fault of the node", trash.erase_alarms);

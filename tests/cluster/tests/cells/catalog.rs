@@ -1,6 +1,7 @@
 //! The catalog is lost and made again from the disks; the volume manager is dead for a while.
 
 use std::collections::BTreeMap;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -8,7 +9,7 @@ use holdfast_libs_transport::Role;
 use holdfast_libs_types::{BlockHash, DiskId, InstanceId, VolumeId};
 use holdfast_node_client::{ExtentInfo, ExtentState, NodeClient};
 use holdfast_tests_cluster::blocks::{Blocks, put_random, random_block};
-use holdfast_tests_cluster::cell::Cell;
+use holdfast_tests_cluster::cell::{Cell, binary};
 use holdfast_tests_cluster::{seed, wait_for};
 use holdfast_volume_manager_client::{LeaseRequest, VolumeManagerClient, VolumeRow};
 use nix::sys::signal::Signal;
@@ -86,6 +87,13 @@ fn a_deleted_catalog_is_made_again_from_the_disks_with_every_acknowledged_block(
     let status = cell.json(&["admin", "status"])?;
     let reasons = status["reasons"].to_string();
     assert!(status["health"] == "critical" && reasons.contains("holdfast admin catalog rebuild"), "{status}");
+    for command in [&["admin", "volume", "ls"][..], &["admin", "repair", "status"]] {
+        let told = cell.json(command)?["catalog_lost"].to_string();
+        assert!(told.contains("holdfast admin catalog rebuild"), "{command:?}: {told}");
+        let screen = Command::new(binary()?).args(command).arg("--dev").arg(cell.path()).output()?;
+        let screen = String::from_utf8_lossy(&screen.stdout).into_owned();
+        assert!(screen.starts_with("NOT ALL") && screen.contains("holdfast admin catalog rebuild"), "{screen}");
+    }
     let ask = LeaseRequest { frontend: InstanceId([1; 16]), avoid: Vec::new() };
     let lease = runtime.block_on(volume_manager(&cell, &blocks, Role::Frontend)?.lease(&ask));
     assert_eq!(lease.as_ref().err().and_then(|error| error.code()), Some("catalog_lost"), "{lease:?}");

@@ -82,7 +82,8 @@ fn nodes_disks_and_volumes_are_listed_filtered_and_named_by_the_beginning_of_the
     assert_eq!(rows(&shown, "replicas").len(), 3);
     assert!(rows(&shown, "replicas").iter().all(|replica| replica["extent"]["volume"] == volume.as_str()), "{shown}");
 
-    fails(&cell, &["admin", "disk", "show", "zz"], 1, "no disk `zz`")?;
+    fails(&cell, &["admin", "disk", "show", "zz"], 2, "`zz` names no disk")?;
+    fails(&cell, &["admin", "disk", "show", "ffffffffffff"], 1, "no disk `ffffffffffff`")?;
     fails(&cell, &["admin", "node", "show", "node"], 2, "fits several: node-1, node-2, node-3, node-4")?;
     fails(&cell, &["admin", "disk", "ls", "--zone", "atlantis"], 1, "no zone `atlantis`")?;
     fails(&cell, &["admin", "disk", "ls", "--state", "melted"], 2, "possible values")?;
@@ -93,6 +94,33 @@ fn nodes_disks_and_volumes_are_listed_filtered_and_named_by_the_beginning_of_the
         fails(&cell, &["admin", "volume", "show", &volume[..1]], 2, "fits several")?;
     }
     fails(&cell, &["admin", "status", "--watch"], 2, "needs a terminal")
+}
+
+#[test]
+fn a_node_that_hangs_is_told_after_seconds_with_what_the_catalog_knows_of_it() -> anyhow::Result<()> {
+    let cell = Cell::start("operator-hangs-", &["--no-clients"])?;
+    fill(&cell, 10)?;
+    let volumes = cell.json(&["admin", "volume", "ls"])?;
+    assert!(volumes["catalog_lost"].is_null(), "{volumes}");
+    let mut whole = rows(&volumes, "volumes").iter().filter(|row| rows(row, "replicas").len() == 3);
+    let volume = text(&whole.next().context("no volume")?["volume"]).to_owned();
+    cell.signal("node-2", nix::sys::signal::Signal::SIGSTOP)?;
+    let hangs = |error: &Value| {
+        let error = text(error);
+        error.starts_with("the node does not answer: ") && error.ends_with("no answer within 5 s")
+    };
+    // Its disks are lost, and off the volume's list, after ten seconds.
+    let shown = cell.json(&["admin", "volume", "show", &volume])?;
+    let (silent, answered): (Vec<&Value>, Vec<&Value>) =
+        rows(&shown, "replicas").iter().partition(|replica| replica["node"] == "node-2");
+    assert!(silent.len() == 1 && hangs(&silent[0]["node_error"]), "{shown}");
+    assert!(answered.len() == 2 && answered.iter().all(|replica| replica["extent"].is_object()), "{shown}");
+    let shown = cell.json(&["admin", "node", "show", "node-2"])?;
+    assert!(hangs(&shown["node_error"]) && rows(&shown, "disks").len() == 2, "{shown}");
+    let disk = text(&rows(&shown, "disks")[0]["disk"]).to_owned();
+    let shown = cell.json(&["admin", "disk", "show", &disk])?;
+    assert!(hangs(&shown["node_error"]) && shown["volumes"]["total"].is_u64(), "{shown}");
+    Ok(())
 }
 
 #[test]
