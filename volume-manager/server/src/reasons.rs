@@ -1,14 +1,15 @@
-//! Reasons of the status that concern the whole cell, or many volumes at once.
+//! Reasons of the status that concern the whole cell, or many volumes or disks at once: those are told once, with how many they
+//! are.
 
 use std::collections::BTreeMap;
 
-use holdfast_libs_types::VolumeId;
-use holdfast_volume_manager_client::{RebuildState, Work};
+use holdfast_libs_types::DiskId;
+use holdfast_volume_manager_client::{DrainRow, RebuildState, Work};
 
 use crate::manager::Manager;
 use crate::operate::count;
 
-/// Most volumes that a reason names.
+/// Most volumes or disks that a reason names.
 const MOST_NAMED: usize = 3;
 
 /// What the catalog does not know, if anything shows that.
@@ -38,49 +39,97 @@ pub(crate) fn not_whole(manager: &Manager) -> Option<String> {
     })
 }
 
-/// Work that waits, told once for all volumes that wait for the same.
+/// Work that waits.
 pub(crate) fn waiting(manager: &Manager) -> Vec<String> {
     let progress = manager.progress();
     let waits = |work: &Work| work.detail.strip_prefix("waits: ").map(str::to_owned);
     let claimed = progress.work.values().filter_map(|work| Some((work.kind.as_str(), waits(work)?, work.volume)));
     let blocked = progress.blocked.iter().filter(|(volume, _)| !progress.work.contains_key(volume));
     let blocked = blocked.map(|(volume, why)| ("repair", why.clone(), *volume));
-    let mut groups: BTreeMap<(&str, String), (u64, Vec<VolumeId>)> = BTreeMap::new();
-    for (kind, why, volume) in claimed.chain(blocked) {
-        let (number, named) = groups.entry((kind, why)).or_default();
-        *number += 1;
-        if named.len() < MOST_NAMED {
-            named.push(volume);
-        }
-    }
-    groups.iter().map(|((kind, why), (number, named))| waits_of(kind, why, *number, named)).collect()
+    let all = claimed.chain(blocked).map(|(kind, why, volume)| ((kind, why), volume));
+    let say = |((kind, why), number, named): ((&str, String), u64, String)| match number {
+        1 => format!("volume {named}: {kind} waits: {why}"),
+        _ => format!("{number} volumes: {kind} waits: {why} ({named})"),
+    };
+    grouped(all).into_iter().map(say).collect()
 }
 
-/// `volume V: repair waits: WHY`; of several, the first few by their ids.
-fn waits_of(kind: &str, why: &str, number: u64, named: &[VolumeId]) -> String {
-    let ids: Vec<String> = named.iter().map(ToString::to_string).collect();
-    let more = match number - named.len() as u64 {
-        0 => String::new(),
-        more => format!(" and {more} more"),
+/// Extents that a disk does not give up though no list names them.
+pub(crate) fn refused(manager: &Manager) -> Vec<String> {
+    let progress = manager.progress();
+    let all = progress.refused.iter().map(|((volume, disk), why)| ((*disk, why.as_str()), *volume));
+    let say = |((disk, why), number, named): ((DiskId, &str), u64, String)| match number {
+        1 => format!("disk {disk} does not give up its extent of volume {named}, which no list names: {why}"),
+        _ => format!(
+            "disk {disk} does not give up its extents of {number} volumes, which no list names: {why} ({named})"
+        ),
     };
-    match number {
-        1 => format!("volume {}: {kind} waits: {why}", ids.join(", ")),
-        _ => format!("{}: {kind} waits: {why} ({}{more})", count(number, "volume"), ids.join(", ")),
+    grouped(all).into_iter().map(say).collect()
+}
+
+/// What drains wait for.
+pub(crate) fn standing_drains(drains: &[DrainRow]) -> Vec<String> {
+    let waits = |row: &'_ DrainRow| row.waits.iter().map(|why| (why.clone(), row.disk)).collect::<Vec<_>>();
+    let all = drains.iter().filter(|row| row.left > 0).flat_map(waits);
+    let say = |(why, number, named): (String, u64, String)| match number {
+        1 => format!("the drain of disk {named} waits: {why}"),
+        _ => format!("the drains of {number} disks wait: {why} ({named})"),
+    };
+    grouped(all).into_iter().map(say).collect()
+}
+
+/// Brings together those of which the same is to be said: it, how many they are, and the first few by their ids.
+fn grouped<K: Ord, T: ToString>(all: impl Iterator<Item = (K, T)>) -> Vec<(K, u64, String)> {
+    let mut groups: BTreeMap<K, (u64, Vec<String>)> = BTreeMap::new();
+    for (said, of) in all {
+        let (number, named) = groups.entry(said).or_default();
+        *number += 1;
+        if named.len() < MOST_NAMED {
+            named.push(of.to_string());
+        }
     }
+    let group = |(said, (number, named)): (K, (u64, Vec<String>))| {
+        let more = match number - named.len() as u64 {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        (said, number, named.join(", ") + &more)
+    };
+    groups.into_iter().map(group).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use holdfast_libs_types::VolumeId;
+    use holdfast_libs_types::{DiskId, NodeId};
+    use holdfast_volume_manager_client::DrainRow;
 
-    use super::waits_of;
+    use super::{grouped, standing_drains};
 
     #[test]
-    fn volumes_that_wait_for_the_same_are_counted_and_the_first_of_them_named() {
-        let [a, b, c] = [1, 2, 3].map(|id| VolumeId([id; 16]));
-        assert_eq!(waits_of("repair", "no disk", 1, &[a]), format!("volume {a}: repair waits: no disk"));
-        assert_eq!(waits_of("seal", "a disk", 2, &[a, b]), format!("2 volumes: seal waits: a disk ({a}, {b})"));
-        let many = waits_of("repair", "no disk", 1004, &[a, b, c]);
-        assert_eq!(many, format!("1004 volumes: repair waits: no disk ({a}, {b}, {c} and 1001 more)"));
+    fn those_of_which_the_same_is_said_are_counted_and_the_first_of_them_named() {
+        let all = (1..=1006).map(|number| (if number % 3 == 0 { "no disk" } else { "a disk" }, number));
+        let expected =
+            [("a disk", 671, "1, 2, 4 and 668 more".to_owned()), ("no disk", 335, "3, 6, 9 and 332 more".to_owned())];
+        assert_eq!(grouped(all), expected);
+        assert_eq!(grouped([("a disk", 7)].into_iter()), [("a disk", 1, "7".to_owned())]);
+    }
+
+    #[test]
+    fn drains_of_several_disks_that_wait_for_the_same_are_one_reason() {
+        let row = |id: u8, left: u64| DrainRow {
+            disk: DiskId([id; 16]),
+            node: NodeId("node-1".to_owned()),
+            since_ms: 0,
+            left,
+            left_bytes: 0,
+            moving: 0,
+            waits: vec!["repairs come first".to_owned()],
+            eta_s: None,
+        };
+        let [a, b] = [1, 2].map(|id| DiskId([id; 16]));
+        let one = format!("the drain of disk {a} waits: repairs come first");
+        assert_eq!(standing_drains(&[row(1, 3), row(2, 0)]), [one], "the other one is done");
+        let both = format!("the drains of 2 disks wait: repairs come first ({a}, {b})");
+        assert_eq!(standing_drains(&[row(1, 3), row(2, 1)]), [both]);
     }
 }

@@ -19,7 +19,7 @@ use crate::inventory::{DISTINCT, DiskView, Snapshot};
 use crate::liveness::{NodeStanding, Standing, in_words};
 use crate::manager::Manager;
 use crate::operate::count;
-use crate::reasons::{not_whole, waiting};
+use crate::reasons::{not_whole, refused, standing_drains, waiting};
 use crate::{keyring, room, summary};
 
 pub(crate) async fn status(State(manager): State<Arc<Manager>>) -> Result<Json<CellStatus>, ApiError> {
@@ -129,14 +129,9 @@ fn asked(manager: &Manager, snapshot: &Snapshot, crowded: u64, drains: &[DrainRo
     for view in snapshot.disks.iter().filter(|view| view.offline.is_some() && view.standing == Standing::Healthy) {
         said.push(format!("disk {} is offline by an operator's order", view.disk.info.disk));
     }
-    for row in drains.iter().filter(|row| row.left > 0) {
-        said.extend(row.waits.iter().map(|why| format!("the drain of disk {} waits: {why}", row.disk)));
-    }
+    said.extend(standing_drains(drains));
+    said.extend(refused(manager));
     let progress = manager.progress();
-    let refused = progress.refused.iter();
-    said.extend(refused.map(|((volume, disk), why)| {
-        format!("disk {disk} does not give up its extent of volume {volume}, which no list names: {why}")
-    }));
     let strangers = progress.strangers.iter();
     said.extend(strangers.map(|(disk, count)| {
         format!("disk {disk} holds extents of volumes that the catalog does not know ({count}); they are left alone")
