@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use holdfast_libs_types::DiskId;
 use holdfast_volume_manager_catalog::{Volume, VolumeState};
 use holdfast_volume_manager_client::{DrainRow, RebalanceRow, WorkSummary};
-use holdfast_volume_manager_planner::{COPIES, Inventory, MoveReason, choose_move_disk};
+use holdfast_volume_manager_planner::{COPIES, Inventory, MoveReason};
 
 use crate::discard::is_hollow;
 use crate::inventory::{DiskView, Snapshot};
 use crate::manager::Manager;
-use crate::moves::{Progress, Step, is_movable};
+use crate::moves::{Progress, Step, is_movable, place_off};
 use crate::repair;
 
 /// Volumes of a disk for which a place is looked for, to tell whether there is one.
@@ -44,13 +44,12 @@ fn row(
     running: &[Step],
 ) -> DrainRow {
     let info = &view.disk.info;
-    let asked = [snapshot.intents.disk(info.disk).drain, snapshot.intents.node(&info.node).drain];
     let left: Vec<&Volume> =
         volumes.iter().filter(|volume| volume.replicas.contains(&info.disk) && !is_hollow(volume)).collect();
     DrainRow {
         disk: info.disk,
         node: info.node.clone(),
-        since_ms: asked.iter().flatten().map(|drain| drain.since_ms).min().unwrap_or(0),
+        since_ms: snapshot.drains(&view.disk).map(|drain| drain.since_ms).min().unwrap_or(0),
         left: left.len() as u64,
         left_bytes: left.iter().filter_map(|volume| volume.length).sum(),
         moving: running.iter().filter(|step| step.from == info.disk).count() as u64,
@@ -77,9 +76,11 @@ fn waits(
                 if looked_at > SAMPLE {
                     continue;
                 }
-                match no_place(manager, inventory, volume, disk) {
-                    Some(why) => format!("no place for its replica: {why}"),
-                    None => continue,
+                let avoid = repair::avoided(manager, volume.volume);
+                let less_spread = snapshot.accepts_less_spread(view);
+                match place_off(inventory, (volume.volume, &volume.replicas), disk, &avoid, less_spread) {
+                    Ok(_) => continue,
+                    Err(why) => format!("no place for its replica: {why}"),
                 }
             }
             VolumeState::Sealed => unwhole(snapshot, volume, Some(disk)),
@@ -104,12 +105,6 @@ fn of_volumes((why, count): (String, u64)) -> String {
         1 => format!("1 volume: {why}"),
         _ => format!("{count} volumes: {why}"),
     }
-}
-
-fn no_place(manager: &Manager, inventory: &Inventory, volume: &Volume, disk: DiskId) -> Option<String> {
-    let others: Vec<DiskId> = volume.replicas.iter().copied().filter(|other| *other != disk).collect();
-    let avoid = repair::avoided(manager, volume.volume);
-    choose_move_disk(inventory, volume.volume, &others, &avoid).err().map(|error| error.to_string())
 }
 
 /// Why none of a sealed volume's replicas is moved; `disk` is the one it is asked for.

@@ -36,6 +36,16 @@ pub(crate) struct Drain {
     pub since_ms: u64,
     /// Replicas that were there then.
     pub replicas: u64,
+    /// Volumes may stand over fewer zones after it.
+    #[serde(default)]
+    pub less_spread: bool,
+}
+
+impl Drain {
+    /// The same order given once more: what it accepts by now counts.
+    pub fn again(self, before: Option<Self>) -> Self {
+        Self { less_spread: self.less_spread, ..before.unwrap_or(self) }
+    }
 }
 
 /// What was asked for a disk.

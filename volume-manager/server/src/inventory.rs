@@ -8,7 +8,7 @@ use holdfast_volume_manager_client::{Replica, UnusableDisk};
 use holdfast_volume_manager_planner::{Absences, Distinct, Inventory, InventoryDisk, Patience, Spread};
 use tokio::time::Instant;
 
-use crate::intents::{Intents, NodeIntent, Offline};
+use crate::intents::{Drain, Intents, NodeIntent, Offline};
 use crate::keyring;
 use crate::liveness::{Away, Heard, NodeStanding, Standing};
 use crate::manager::{Manager, Progress};
@@ -144,6 +144,17 @@ impl Snapshot {
     pub fn kept(&self, volume: &Volume) -> Vec<DiskId> {
         let keeps = |disk: &DiskId| self.disk(*disk).is_some_and(|view| view.standing.keeps_replicas());
         volume.replicas.iter().copied().filter(keeps).collect()
+    }
+
+    /// The drains that a disk is under, its own and that of its node.
+    pub fn drains(&self, disk: &Disk) -> impl Iterator<Item = Drain> {
+        let asked = [self.intents.disk(disk.info.disk).drain, self.intents.node(&disk.info.node).drain];
+        asked.into_iter().flatten()
+    }
+
+    /// Whether volumes may stand over fewer zones once this disk is drained.
+    pub fn accepts_less_spread(&self, view: &DiskView) -> bool {
+        self.drains(&view.disk).any(|drain| drain.less_spread)
     }
 
     pub fn replica(&self, disk: DiskId) -> Option<Replica> {

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use holdfast_libs_types::{DiskId, VolumeId};
 use holdfast_volume_manager_catalog::{CatalogError, Volume};
-use holdfast_volume_manager_planner::{Inventory, MoveReason, RepairAction, choose_move_disk};
+use holdfast_volume_manager_planner::{Inventory, MoveReason, RepairAction};
 use tokio::time::Instant;
 
 use crate::discard::{discard_moved, is_hollow};
@@ -29,7 +29,7 @@ use crate::inventory::{DiskView, Snapshot};
 use crate::manager::Manager;
 use crate::repair::{self, Failure};
 
-pub(crate) use plan::{Plan, Volumes, is_movable, plan_aside};
+pub(crate) use plan::{Plan, Volumes, is_movable, place_off, plan_aside};
 
 /// After a plan of which nothing could be done, when nothing changed that it was made from: first this, then twice that, and so
 /// on.
@@ -388,14 +388,16 @@ fn target(manager: &Manager, snapshot: &Snapshot, volume: &Volume, step: &Step) 
     if !wanted || is_hollow(volume) || !is_movable(snapshot, volume) || !volume.replicas.contains(&step.from) {
         return None;
     }
-    let others: Vec<DiskId> = volume.replicas.iter().copied().filter(|disk| *disk != step.from).collect();
     let avoid = repair::avoided(manager, step.volume);
     let inventory = targets(manager, snapshot);
     if let Some(to) = step.to.filter(|to| fits(&inventory, snapshot, volume, step, *to) && !avoid.contains(to)) {
         return Some(to);
     }
     match step.reason {
-        MoveReason::Drain => choose_move_disk(&inventory, step.volume, &others, &avoid).ok(),
+        MoveReason::Drain => {
+            let less_spread = snapshot.accepts_less_spread(snapshot.disk(step.from)?);
+            place_off(&inventory, (step.volume, &volume.replicas), step.from, &avoid, less_spread).ok()
+        }
         MoveReason::Spread | MoveReason::Fill => None,
     }
 }

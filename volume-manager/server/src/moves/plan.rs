@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use holdfast_libs_types::{DiskId, VolumeId};
 use holdfast_volume_manager_catalog::{CatalogError, Volume, VolumeState};
-use holdfast_volume_manager_planner::{Barred, COPIES, Inventory, MoveReason, RebalancePolicy, Spread, plan_rebalance};
+use holdfast_volume_manager_planner::{
+    Barred, COPIES, Inventory, MoveReason, RebalancePolicy, Spread, choose_move_disk, plan_rebalance,
+};
 
 use super::Step;
 use crate::discard::is_hollow;
@@ -57,6 +59,31 @@ pub(crate) struct Plan {
 pub(crate) fn is_movable(snapshot: &Snapshot, volume: &Volume) -> bool {
     let is_well = |disk: &DiskId| snapshot.disk(*disk).is_some_and(DiskView::is_well);
     volume.state == VolumeState::Sealed && volume.replicas.len() >= COPIES && volume.replicas.iter().all(is_well)
+}
+
+/// Where a replica of a volume goes off a disk that is drained, or why it stays there: unless `less_spread` is accepted the
+/// volume stands over as many zones as before, also when its zone loses its other disks while the drain runs.
+pub(crate) fn place_off(
+    inventory: &Inventory,
+    (volume, replicas): (VolumeId, &[DiskId]),
+    from: DiskId,
+    avoid: &[DiskId],
+    less_spread: bool,
+) -> Result<DiskId, String> {
+    let mut after = replicas.to_vec();
+    after.retain(|disk| *disk != from);
+    let to = choose_move_disk(inventory, volume, &after, avoid).map_err(|error| error.to_string())?;
+    after.push(to);
+    let zones = |disks: &[DiskId]| Spread::of(disks.iter().filter_map(|disk| inventory.disk(*disk))).zones;
+    let (now, then) = (zones(replicas), zones(&after));
+    if then >= now || less_spread {
+        return Ok(to);
+    }
+    let zone = inventory.disk(from).map_or("its zone", |disk| &disk.zone);
+    Err(format!(
+        "the volume stands over {now} zones and would stand over {then}, for no other disk of {zone} can take it (a drain ordered with \
+         --less-spread accepts that)"
+    ))
 }
 
 /// As [`plan`], on a thread of its own when there is much to go through.

@@ -17,8 +17,8 @@ use crate::intents::{DiskIntent, Drain, Offline};
 use crate::inventory::{DISTINCT, DiskView, Snapshot};
 use crate::liveness::{Standing, in_words};
 use crate::manager::Manager;
-use crate::room;
 use crate::routes::Message;
+use crate::{repair, room};
 
 /// A disk that is away for longer is drained, or forgotten.
 const LONGEST_OFFLINE_S: u64 = 30 * 24 * 3600;
@@ -44,9 +44,9 @@ pub(crate) async fn order_disk(
                 case.refuse(why);
             }
             let disks = HashSet::from([disk]);
-            drain::drain(&mut case, &snapshot, &volumes, &disks, ask.less_spread);
+            drain::drain(&mut case, &snapshot, &volumes, &disks, &repair::barred(&manager).0, ask.less_spread);
             let replicas = on_disk(&volumes, disk).count() as u64;
-            let drain = intent.drain.unwrap_or(Drain { since_ms: now_ms, replicas });
+            let drain = Drain { since_ms: now_ms, replicas, less_spread: ask.less_spread }.again(intent.drain);
             ("draining", DiskIntent { drain: Some(drain), ..intent })
         }
         "offline" => {

@@ -5,23 +5,25 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use holdfast_libs_types::{DiskId, NodeId, VolumeId};
 use holdfast_volume_manager_catalog::{Volume, VolumeState};
 use holdfast_volume_manager_client::MoveGroup;
-use holdfast_volume_manager_planner::{COPIES, Inventory, InventoryDisk, PlacementError, Spread, choose_move_disk};
+use holdfast_volume_manager_planner::{Barred, COPIES, Inventory, InventoryDisk, Spread};
 
 use super::{Case, Tally, count, is_hollow};
 use crate::inventory::Snapshot;
 use crate::liveness::NodeStanding;
+use crate::moves::place_off;
 use crate::room;
 
 /// Replicas placed one by one for a plan, with so many disks looked at for each; of more, only the sums are compared.
 const MOST_PLACED: usize = 20_000;
 const MOST_LOOKED_AT: usize = 20_000_000;
 
-/// Looks at a drain of all these disks at once.
+/// Looks at a drain of all these disks at once. `barred` disks take no copy of a volume.
 pub(super) fn drain(
     case: &mut Case,
     snapshot: &Snapshot,
     volumes: &[Volume],
     disks: &HashSet<DiskId>,
+    barred: &Barred,
     less_spread: bool,
 ) {
     let mut inventory = snapshot.for_moves();
@@ -55,7 +57,7 @@ pub(super) fn drain(
             room::reasons(snapshot)
         ));
     } else {
-        places(case, snapshot, inventory, &held, &others);
+        places(case, snapshot, &inventory, (barred, less_spread), &held, &others);
     }
     case.say(match need {
         0 => "nothing has to move".to_owned(),
@@ -120,16 +122,24 @@ fn domains(case: &mut Case, snapshot: &Snapshot, inventory: &Inventory, moving: 
 }
 
 /// Places the replicas one by one, as the moves will: those of other drains first, of which no more may stay for this one.
-fn places(case: &mut Case, snapshot: &Snapshot, inventory: Inventory, held: &[Leaving<'_>], others: &[Leaving<'_>]) {
+fn places(
+    case: &mut Case,
+    snapshot: &Snapshot,
+    inventory: &Inventory,
+    (barred, less_spread): (&Barred, bool),
+    held: &[Leaving<'_>],
+    others: &[Leaving<'_>],
+) {
     let most = MOST_PLACED.min(MOST_LOOKED_AT / inventory.disks.len().max(1));
     let reasons = room::reasons(snapshot);
-    let mut without = Moves::new(snapshot.for_moves());
+    let moves = |inventory: Inventory| Moves { inventory, barred, less_spread, replicas: HashMap::new() };
+    let mut without = moves(snapshot.for_moves());
     let stuck = others.iter().take(most).filter(|replica| without.place(replica).is_err()).count() as u64;
-    let mut moves = Moves::new(inventory);
+    let mut moves = moves(inventory.clone());
     let mut failed = Tally::default();
     for replica in others.iter().take(most) {
         if let Err(error) = moves.place(replica) {
-            failed.add(error.to_string());
+            failed.add(error);
         }
     }
     let more = failed.total().saturating_sub(stuck);
@@ -152,7 +162,7 @@ fn places(case: &mut Case, snapshot: &Snapshot, inventory: Inventory, held: &[Le
                 group.1 += 1;
                 group.2 += volume.length.unwrap_or(0);
             }
-            Err(error) => failed.add(error.to_string()),
+            Err(error) => failed.add(error),
         }
     }
     if held.len().max(others.len()) > most {
@@ -179,25 +189,23 @@ fn places(case: &mut Case, snapshot: &Snapshot, inventory: Inventory, held: &[Le
 }
 
 /// Moves thought through one after the other.
-struct Moves {
+struct Moves<'a> {
     /// As it is after them.
     inventory: Inventory,
+    barred: &'a Barred,
+    less_spread: bool,
     /// Where the volumes stand after them.
     replicas: HashMap<VolumeId, Vec<DiskId>>,
 }
 
-impl Moves {
-    fn new(inventory: Inventory) -> Self {
-        Self { inventory, replicas: HashMap::new() }
-    }
-
+impl Moves<'_> {
     /// Finds a place for one more, and takes it.
-    fn place(&mut self, (from, volume): &Leaving<'_>) -> Result<DiskId, PlacementError> {
+    fn place(&mut self, (from, volume): &Leaving<'_>) -> Result<DiskId, String> {
         let replicas = self.replicas.entry(volume.volume).or_insert_with(|| volume.replicas.clone());
-        let others: Vec<DiskId> = replicas.iter().copied().filter(|disk| disk != from).collect();
-        let to = choose_move_disk(&self.inventory, volume.volume, &others, &[])?;
+        let avoid = self.barred.get(&volume.volume).map_or(&[][..], |disks| disks);
+        let to = place_off(&self.inventory, (volume.volume, replicas), *from, avoid, self.less_spread)?;
         self.inventory.take_slot(to);
-        *replicas = others;
+        replicas.retain(|disk| disk != from);
         replicas.push(to);
         Ok(to)
     }
@@ -207,7 +215,9 @@ impl Moves {
 mod tests {
     use holdfast_libs_types::{DiskId, NodeId, VolumeId, WriteEpoch};
     use holdfast_volume_manager_catalog::{Volume, VolumeState};
-    use holdfast_volume_manager_planner::{Inventory, InventoryDisk};
+    use holdfast_volume_manager_planner::{Barred, Inventory, InventoryDisk};
+
+    use std::collections::HashMap;
 
     use super::Moves;
 
@@ -224,7 +234,9 @@ mod tests {
             eligible: number > 2,
             leaving: number <= 2,
         };
-        let mut moves = Moves::new(Inventory { disks: (1..=5).map(of_node).collect() });
+        let barred = Barred::new();
+        let inventory = Inventory { disks: (1..=5).map(of_node).collect() };
+        let mut moves = Moves { inventory, barred: &barred, less_spread: false, replicas: HashMap::new() };
         let volume = Volume {
             volume: VolumeId([7; 16]),
             state: VolumeState::Sealed,

@@ -18,8 +18,8 @@ use crate::intents::{DiskIntent, Drain, NodeIntent};
 use crate::inventory::{DISTINCT, NodeView, Snapshot};
 use crate::liveness::{NodeStanding, in_words};
 use crate::manager::Manager;
-use crate::room;
 use crate::routes::Message;
+use crate::{repair, room};
 
 /// `POST /v1/nodes/N/ORDER`
 pub(crate) async fn order_node(
@@ -46,8 +46,8 @@ pub(crate) async fn order_node(
                     case.refuse(why);
                 }
             }
-            drain::drain(&mut case, &snapshot, &volumes, &disks, ask.less_spread);
-            let drain = intent.drain.unwrap_or(Drain { since_ms: now_ms, replicas: held });
+            drain::drain(&mut case, &snapshot, &volumes, &disks, &repair::barred(&manager).0, ask.less_spread);
+            let drain = Drain { since_ms: now_ms, replicas: held, less_spread: ask.less_spread }.again(intent.drain);
             ("draining", NodeIntent { drain: Some(drain), ..intent })
         }
         "cordon" => {

@@ -1,8 +1,10 @@
 //! An operator's orders: each tried where it is not safe, and refused with the numbers; and what they do where it is.
 
+use crate::support::node::Extent;
 use crate::support::{Call, Cell, FRONTEND, FakeNode, eventually, timing};
 use holdfast_libs_transport::{CallError, Role};
 use holdfast_libs_types::{DiskId, NodeId};
+use holdfast_node_client::{ExtentState, code};
 use holdfast_volume_manager_client::{CellStatus, LeaseRequest, Order, OrderPlan, RepairOrder};
 use holdfast_volume_manager_server::Timing;
 
@@ -224,6 +226,54 @@ async fn a_drain_that_cannot_go_on_says_what_it_waits_for() {
     .await;
     let said = status(&cell).await.reasons;
     assert!(said.iter().any(|said| said.starts_with(&format!("the drain of disk {disk} waits"))), "{said:?}");
+}
+
+#[tokio::test]
+async fn a_drain_is_refused_when_what_the_only_place_holds_of_a_volume_is_no_replica() {
+    let cell = Cell::start_pairs(Timing { audit_ms: 200, ..timing() }, 3, 1).await;
+    let volumes = cell.sealed_volumes(2).await;
+    let disk = volumes[0].replicas[0];
+    let zone = cell.zone_of(disk).to_owned();
+    let twin = cell.nodes.iter().find(|node| node.zone == zone && !node.disks().contains(&disk)).unwrap();
+    let plan = cell.admin().order_disk(disk, "drain", &Order::default()).await.unwrap();
+    let held = plan.numbers["replicas"];
+    assert!((1..=2).contains(&held), "{plan:?}");
+    let copy = cell.node_of(disk).find(disk, volumes[0].volume).unwrap();
+    let stale = Extent { state: ExtentState::Trashed, digest: Some("00".repeat(32)), ..copy };
+    twin.place(twin.disks()[0], volumes[0].volume, stale);
+    let refused = eventually("an audit has seen it", async || {
+        cell.admin().order_disk(disk, "drain", &Order::default()).await.err()
+    })
+    .await;
+    let why = format!(
+        "1 of {} would find no place, those that do counted in: the volume stands over 3 zones and would stand over 2, \
+         for no other disk of {zone} can take it",
+        if held == 1 { "1 replica" } else { "2 replicas" }
+    );
+    assert!(refused.to_string().contains(&why), "{refused}");
+}
+
+#[tokio::test]
+async fn a_drain_waits_when_its_zone_loses_its_other_node_until_less_spread_is_accepted() {
+    let cell = Cell::start_pairs(Timing { suspect_ms: 1000, down_ms: 1100, lost_ms: 1200, ..timing() }, 3, 1).await;
+    let [drained, twin] = [&cell.nodes[4], &cell.nodes[5]];
+    let disk = drained.disks()[0];
+    hold_on(&cell, drained, twin).await;
+    twin.refuse(Call::Copy, twin.disks()[0], code::BUSY);
+    assert!(cell.admin().order_node(&drained.name, "drain", &APPLY).await.unwrap().applied);
+    twin.silence(true);
+    disk_is(&cell, twin.disks()[0], "lost").await;
+    let left = async || status(&cell).await.drains.into_iter().find(|row| row.disk == disk);
+    let why = "the volume stands over 3 zones and would stand over 2, for no other disk of zone-3 can take it";
+    eventually("it waits, and says why", async || {
+        left().await?.waits.iter().any(|said| said.contains(why)).then_some(())
+    })
+    .await;
+    let copied = || cell.nodes[..4].iter().map(FakeNode::copies_made).sum::<usize>();
+    assert_eq!((left().await.unwrap().left, copied()), (4, 0));
+    let accepted = Order { less_spread: true, ..APPLY };
+    assert!(cell.admin().order_node(&drained.name, "drain", &accepted).await.unwrap().applied);
+    eventually("it goes on", async || (left().await?.left == 0).then_some(())).await;
 }
 
 #[tokio::test]
