@@ -119,6 +119,9 @@ pub struct Sealed {
     pub length: u64,
     /// SHA-256 of `[0, length)` in hex.
     pub digest: String,
+    /// It was in the trash of its disk, so that nothing had to be copied.
+    #[serde(default)]
+    pub restored: bool,
 }
 
 /// Where a replica can be read.
@@ -131,7 +134,8 @@ pub struct Source {
 }
 
 /// Pulls a replica of a sealed volume from other nodes. Answered when the copy was read back from the disk and its
-/// digest compared. Repeating it is harmless.
+/// digest compared. Where the disk has the replica in its trash, that is read back and taken out instead. Repeating it is
+/// harmless.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CopyRequest {
     /// Onto which disk.

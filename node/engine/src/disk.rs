@@ -297,6 +297,24 @@ impl Disk {
             .await
     }
 
+    /// Reads on, for `max_bytes`, through an extent of the trash that was sealed; answers how many bytes are left. One that
+    /// cannot be read is marked as damaged.
+    ///
+    /// # Errors
+    /// `WrongState` (not in the trash, or it was not sealed), `Damaged`, `UnknownVolume` (erased already), `ReadOnly`, …
+    pub async fn read_back_trashed(&self, volume: VolumeId, max_bytes: u64) -> Result<u64, EngineError> {
+        self.call_long(move |engine| async move { engine.read_back_trashed(volume, max_bytes).await }).await
+    }
+
+    /// Takes an extent that was sealed out of the trash, once what [`Disk::read_back_trashed`] read, and whatever is left to
+    /// be read, comes to its digest. One that does not is marked as damaged and stays.
+    ///
+    /// # Errors
+    /// As [`Disk::read_back_trashed`]; `StaleTerm`.
+    pub async fn restore_read_back(&self, volume: VolumeId, term: u64) -> Result<(), EngineError> {
+        self.call_long(move |engine| async move { engine.restore_read_back(volume, term).await }).await
+    }
+
     /// Erases what is in the trash for `retention` or longer, by the disk's uptime: frees its slots, durably, and gives
     /// their space back. A bounded number each time: call it until it answers nothing.
     ///

@@ -5,6 +5,8 @@
 //! (`pace`). What pieces may occupy is bounded over all copies of the node ([`COPY_BYTES`]).
 //!
 //! A piece goes from the socket into one aligned buffer, which the disk then owns.
+//!
+//! Where the disk has the replica in its trash nothing is pulled: it is read back and compared in the same way, and taken out.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
@@ -105,9 +107,9 @@ pub(crate) async fn copy(
     hex::decode_to_slice(&order.digest, &mut digest)
         .map_err(|_| ApiError::bad_request("`digest` must be 64 hex digits"))?;
     // On its own: a volume manager that stops waiting finds the copy done, or under way, when it asks again.
-    let copied = tokio::spawn(async move { make(&node, &order, digest).await.map(|()| order) });
-    let order = copied.await.map_err(|error| ApiError::internal(error.to_string()))??;
-    Ok(Json(Sealed { length: order.length, digest: order.digest }))
+    let made = tokio::spawn(async move { make(&node, &order, digest).await.map(|restored| (order, restored)) });
+    let (order, restored) = made.await.map_err(|error| ApiError::internal(error.to_string()))??;
+    Ok(Json(Sealed { length: order.length, digest: order.digest, restored }))
 }
 
 /// `POST /v1/copy/cancel`
@@ -133,7 +135,8 @@ pub(crate) async fn cancel(
     Ok(Json(Value::Null))
 }
 
-async fn make(node: &Node, order: &CopyRequest, digest: [u8; 32]) -> Result<(), ApiError> {
+/// Answers whether it was in the trash, and nothing had to be pulled.
+async fn make(node: &Node, order: &CopyRequest, digest: [u8; 32]) -> Result<bool, ApiError> {
     let disk = node.disks.get(order.disk)?;
     disk.admit()?;
     let busy = |message: &str| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, code::BUSY, message);
@@ -143,21 +146,31 @@ async fn make(node: &Node, order: &CopyRequest, digest: [u8; 32]) -> Result<(), 
         .map_err(|_| busy("this volume is being copied to this disk already"))?;
     let _place = disk.copies.try_acquire().map_err(|_| busy("the disk takes as many copies as it may"))?;
     let _place = node.copies.places.try_acquire().map_err(|_| busy("the node makes as many copies as it may"))?;
-    if !is_there_already(disk.engine(), order, &digest).await {
-        let copy = Copy { copies: &node.copies, disk: &disk, order };
-        tokio::select! {
-            biased;
-            pulled = copy.pull_from_any(digest) => pulled?,
-            refused = until_stalled(&disk) => return Err(refused),
-            () = running.cancelled.cancelled() => {
-                copy.give_up().await;
-                let message = "the volume manager does not need this copy any more";
-                return Err(ApiError::new(StatusCode::CONFLICT, code::CANCELLED, message));
-            }
-        }
-        tracing::info!(volume = %order.volume, disk = %order.disk, length = order.length, "replica copied");
+    let there = sealed_as_ordered(disk.engine(), order, &digest).await;
+    if there == Some(ExtentState::Sealed) {
+        return Ok(false);
     }
-    Ok(())
+    let is_trashed = there == Some(ExtentState::Trashed);
+    let copy = Copy { copies: &node.copies, disk: &disk, order };
+    let work = async {
+        match is_trashed {
+            true => copy.take_out().await,
+            false => copy.pull_from_any(digest).await,
+        }
+    };
+    tokio::select! {
+        biased;
+        made = work => made?,
+        refused = until_stalled(&disk) => return Err(refused),
+        () = running.cancelled.cancelled() => {
+            copy.give_up().await;
+            let message = "the volume manager does not need this copy any more";
+            return Err(ApiError::new(StatusCode::CONFLICT, code::CANCELLED, message));
+        }
+    }
+    let how = if is_trashed { "replica restored from the trash" } else { "replica copied" };
+    tracing::info!(volume = %order.volume, disk = %order.disk, length = order.length, "{how}");
+    Ok(is_trashed)
 }
 
 /// Ends when the disk has stalled: a copy that waits for it gives its place to others.
@@ -170,10 +183,12 @@ async fn until_stalled(disk: &OpenDisk) -> ApiError {
     }
 }
 
-/// Whether an earlier copy of the same order was finished.
-async fn is_there_already(disk: &Disk, order: &CopyRequest, digest: &[u8; 32]) -> bool {
-    matches!(disk.extent(order.volume).await, Ok(extent)
-        if extent.state == ExtentState::Sealed && extent.length == order.length && extent.digest == Some(*digest))
+/// The state of an extent that has the length and the digest of the order and is not known to be damaged: sealed by an earlier
+/// copy, or in the trash.
+async fn sealed_as_ordered(disk: &Disk, order: &CopyRequest, digest: &[u8; 32]) -> Option<ExtentState> {
+    let extent = disk.extent(order.volume).await.ok()?;
+    let is_it = (extent.length, extent.digest) == (order.length, Some(*digest)) && extent.note.is_none();
+    (is_it && matches!(extent.state, ExtentState::Sealed | ExtentState::Trashed)).then_some(extent.state)
 }
 
 enum CopyFailure {
@@ -230,7 +245,8 @@ impl Copy<'_> {
     async fn give_up(&self) {
         let volume = self.order.volume;
         match self.disk.engine().abort_copy(volume).await {
-            Ok(()) | Err(EngineError::UnknownVolume { .. }) => {}
+            // There is none, or what is there was not pulled.
+            Ok(()) | Err(EngineError::UnknownVolume { .. } | EngineError::WrongState { .. }) => {}
             Err(error) => {
                 tracing::warn!(%volume, disk = %self.disk.id(), %error, "an unfinished copy stays on the disk");
             }
@@ -314,27 +330,42 @@ impl Copy<'_> {
 
     /// Reads the copy back and compares it.
     async fn read_back(&self) -> Result<(), CopyFailure> {
-        let (engine, volume, urgent) = (self.disk.engine(), self.order.volume, self.order.urgent);
+        let (engine, volume) = (self.disk.engine(), self.order.volume);
+        self.read_on(|bytes| engine.read_back_copy(volume, bytes)).await.map_err(CopyFailure::Here)?;
+        match engine.finish_copy(volume).await {
+            Ok(()) => Ok(()),
+            Err(error @ EngineError::CopyMismatch { .. }) => Err(CopyFailure::Source(error.to_string())),
+            Err(error) => Err(CopyFailure::Here(refusal(&error))),
+        }
+    }
+
+    /// Reads back what is in the trash, compares it, and takes it out.
+    async fn take_out(&self) -> Result<(), ApiError> {
+        let (engine, volume) = (self.disk.engine(), self.order.volume);
+        self.read_on(|bytes| engine.read_back_trashed(volume, bytes)).await?;
+        engine.restore_read_back(volume, self.order.term).await.map_err(|error| refusal(&error))
+    }
+
+    /// Reads a piece after the other, as the foreground of the disk bears it; `read` answers how many bytes are left.
+    async fn read_on<F>(&self, read: impl Fn(u64) -> F) -> Result<(), ApiError>
+    where
+        F: Future<Output = Result<u64, EngineError>>,
+    {
         let mut since = Instant::now();
         loop {
             let bytes = self.disk.pace.piece_bytes();
             // All that it wrote is written: it holds no other room.
             let room = self.copies.bytes.acquire_many(bytes as u32).await;
-            let step = async { engine.read_back_copy(volume, bytes).await.map_err(|error| refusal(&error)) };
-            match self.disk.background(urgent, bytes, step).await {
-                Ok(0) => break,
+            let step = async { read(bytes).await.map_err(|error| refusal(&error)) };
+            match self.disk.background(self.order.urgent, bytes, step).await {
+                Ok(0) => return Ok(()),
                 Ok(_) => since = Instant::now(),
                 Err(error) if is_worth_waiting(&error, since) => {
                     drop(room);
                     tokio::time::sleep(BUSY_WAIT).await;
                 }
-                Err(error) => return Err(CopyFailure::Here(error)),
+                Err(error) => return Err(error),
             }
-        }
-        match engine.finish_copy(volume).await {
-            Ok(()) => Ok(()),
-            Err(error @ EngineError::CopyMismatch { .. }) => Err(CopyFailure::Source(error.to_string())),
-            Err(error) => Err(CopyFailure::Here(refusal(&error))),
         }
     }
 }

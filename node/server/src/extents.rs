@@ -135,7 +135,7 @@ pub(crate) async fn seal(
     disk.admit()?;
     let sealed = disk.engine().seal(order.volume, order.epoch, order.length, order.term).await;
     let digest = sealed.map_err(|error| refusal(&error))?;
-    Ok(Json(Sealed { length: order.length, digest: hex::encode(digest) }))
+    Ok(Json(Sealed { length: order.length, digest: hex::encode(digest), restored: false }))
 }
 
 /// The query of a read.

@@ -22,7 +22,9 @@ pub use capacity::volumes_that_fit;
 pub use durability::{Durability, DurabilityError, DurabilityInputs, durability};
 pub use health::{HealthCounts, can_lose, health_counts};
 pub use inventory::{Inventory, InventoryDisk};
-pub use placement::{COPIES, Distinct, PlacementError, choose_disks, choose_move_disk, choose_repair_disk};
+pub use placement::{
+    COPIES, Distinct, PlacementError, choose_disks, choose_move_disk, choose_repair_disk, choose_restore_disk,
+};
 pub use rebalance::{Barred, DiskFill, Move, MoveReason, RebalancePlan, RebalancePolicy, plan_rebalance};
 pub use rebuild::{Found, FoundExtent, Recovery, highest_epoch, recover};
 pub use repair::{RepairAction, RepairPlan, VolumeReplicas, plan_repairs};

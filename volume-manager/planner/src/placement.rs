@@ -91,7 +91,8 @@ pub fn choose_disks(
 
 /// Chooses a disk for one more replica of `volume`, as far from the `live` replicas as a free slot can be found: in another
 /// zone, else, if `distinct` lets it, in another rack, else on another node. The reserve may be used. Disks in `avoid` are never chosen: those with a stale
-/// extent of the volume, or that failed a copy just now.
+/// extent of the volume, or that failed a copy just now. Those that have a `restorable` replica in their trash need no slot, and
+/// come first among disks as far away.
 ///
 /// # Errors
 /// `TooFewDomains`, `Full`.
@@ -99,12 +100,35 @@ pub fn choose_repair_disk(
     inventory: &Inventory,
     volume: VolumeId,
     live: &[DiskId],
+    restorable: &[DiskId],
     avoid: &[DiskId],
     distinct: Distinct,
 ) -> Result<DiskId, PlacementError> {
     let there: Vec<&InventoryDisk> = live.iter().filter_map(|disk| inventory.disk(*disk)).collect();
-    let chosen = choose(inventory, volume, (Purpose::Repair, distinct), 1, &there, avoid)?;
-    Ok(chosen[0])
+    let far = |disk: DiskId| inventory.disk(disk).map_or(u8::MAX, |disk| nearness(disk, &there));
+    let chosen = choose(inventory, volume, (Purpose::Repair, distinct), 1, &there, avoid);
+    match (choose_restore_disk(inventory, live, restorable, avoid, distinct), chosen) {
+        (Some(back), Ok(chosen)) if far(back) > far(chosen[0]) => Ok(chosen[0]),
+        (Some(back), _) => Ok(back),
+        (None, chosen) => chosen.map(|chosen| chosen[0]),
+    }
+}
+
+/// The one of the `restorable` disks that is farthest from the `live` replicas, if one may have another: it needs no source
+/// either.
+pub fn choose_restore_disk(
+    inventory: &Inventory,
+    live: &[DiskId],
+    restorable: &[DiskId],
+    avoid: &[DiskId],
+    distinct: Distinct,
+) -> Option<DiskId> {
+    let there: Vec<&InventoryDisk> = live.iter().filter_map(|disk| inventory.disk(*disk)).collect();
+    let usable = |disk: &&InventoryDisk| {
+        disk.eligible && !avoid.contains(&disk.disk) && !there.iter().any(|other| excludes(other, disk, distinct))
+    };
+    let known = restorable.iter().filter_map(|disk| inventory.disk(*disk)).filter(usable);
+    known.min_by_key(|disk| (nearness(disk, &there), disk.disk)).map(|disk| disk.disk)
 }
 
 /// Chooses the disk that takes over a replica of `volume` whose other replicas are on `others`: on a node of its own, with a
@@ -251,7 +275,7 @@ fn lacking(
         details.push(if zone.usable > 0 {
             format!("{name} has no disk with a free slot ({disks}, {} free slots{above})", zone.free)
         } else if zone.avoided > 0 {
-            format!("{name} has no disk to use ({disks}, {} avoided: a copy failed there, or it holds a damaged or a given up extent of the volume)", zone.avoided)
+            format!("{name} has no disk to use ({disks}, {} avoided: a copy failed there, or what it holds of the volume, or has of it in its trash, is damaged or no replica)", zone.avoided)
         } else {
             format!("{name} has no disk in service ({disks})")
         });

@@ -2,7 +2,7 @@
 
 use holdfast_libs_types::{DiskId, VolumeId};
 
-use crate::{COPIES, Distinct, Inventory, PlacementError, choose_repair_disk};
+use crate::{COPIES, Distinct, Inventory, PlacementError, choose_repair_disk, choose_restore_disk};
 
 /// A sealed volume and the state of its replicas.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub struct VolumeReplicas {
     pub away: Vec<DiskId>,
     /// Disks that must not get one: with a stale extent of this volume, or that failed a copy of it just now.
     pub avoid: Vec<DiskId>,
+    /// Disks that have a replica in their trash: there it costs one read, and no slot.
+    pub restorable: Vec<DiskId>,
 }
 
 /// One copy to make.
@@ -26,7 +28,7 @@ pub struct VolumeReplicas {
 pub struct RepairAction {
     /// The volume.
     pub volume: VolumeId,
-    /// Where it can be read, in the order to try.
+    /// Where it can be read, in the order to try; none when only a trash has it, that of the target.
     pub sources: Vec<DiskId>,
     /// Where the new replica goes.
     pub target: DiskId,
@@ -42,7 +44,7 @@ pub struct RepairPlan {
     pub actions: Vec<RepairAction>,
     /// Volumes that lack replicas and have no place for one.
     pub blocked: Vec<(VolumeId, PlacementError)>,
-    /// Volumes without a live replica: nothing can be copied until a disk comes back.
+    /// Volumes without a live replica or one in a trash: nothing can be copied until a disk comes back.
     pub unreadable: Vec<VolumeId>,
 }
 
@@ -54,16 +56,24 @@ pub fn plan_repairs(inventory: &Inventory, volumes: &[VolumeReplicas], distinct:
         volumes.iter().filter(|volume| volume.live.len() + volume.away.len() < COPIES).collect();
     lacking.sort_by_key(|volume| (volume.live.len() + volume.failing.len(), volume.live.len(), volume.volume));
     let mut plan = RepairPlan::default();
-    for VolumeReplicas { volume, live, failing, away, avoid } in lacking {
-        if live.is_empty() && failing.is_empty() {
-            plan.unreadable.push(*volume);
-            continue;
-        }
+    for VolumeReplicas { volume, live, failing, away, avoid, restorable } in lacking {
         let avoid: Vec<DiskId> = avoid.iter().chain(failing).copied().collect();
         let kept: Vec<DiskId> = live.iter().chain(away).copied().collect();
-        match choose_repair_disk(&inventory, *volume, &kept, &avoid, distinct) {
+        let chosen = match live.is_empty() && failing.is_empty() {
+            false => choose_repair_disk(&inventory, *volume, &kept, restorable, &avoid, distinct),
+            true => match choose_restore_disk(&inventory, &kept, restorable, &avoid, distinct) {
+                Some(disk) => Ok(disk),
+                None => {
+                    plan.unreadable.push(*volume);
+                    continue;
+                }
+            },
+        };
+        match chosen {
             Ok(target) => {
-                inventory.take_slot(target);
+                if !restorable.contains(&target) {
+                    inventory.take_slot(target);
+                }
                 let mut replicas: Vec<DiskId> = kept.iter().copied().chain([target]).collect();
                 let missing = COPIES.saturating_sub(replicas.len());
                 replicas.extend(failing.iter().take(missing));

@@ -130,6 +130,7 @@ fn volume(number: u8, live: &[u8]) -> VolumeReplicas {
         failing: Vec::new(),
         away: Vec::new(),
         avoid: Vec::new(),
+        restorable: Vec::new(),
     }
 }
 
@@ -165,6 +166,51 @@ fn a_disk_with_a_stale_extent_of_the_volume_is_no_target() {
         sources.sort();
         assert_eq!(sources, [disk(1), disk(2)]);
     }
+}
+
+#[test]
+fn a_replica_in_a_trash_is_had_back_before_one_is_copied_as_far_away() {
+    let full = |number, zone| in_zone(number, zone, 0);
+    let disks = vec![in_zone(1, 1, 9), in_zone(2, 2, 9), in_zone(3, 3, 9), in_zone(4, 3, 9), full(5, 3), full(6, 2)];
+    let inventory = Inventory { disks };
+    let target = |number, restorable: &[u8], avoid: &[u8]| {
+        let [restorable, avoid] = [restorable, avoid].map(|of| of.iter().map(|at| disk(*at)).collect());
+        let lacking = VolumeReplicas { avoid, restorable, ..volume(number, &[1, 2]) };
+        plan_repairs(&inventory, &[lacking], Distinct::Nodes).actions[0].target
+    };
+    for number in 0..20 {
+        assert_eq!(target(number, &[4], &[]), disk(4));
+        // It needs no slot.
+        assert_eq!(target(number, &[5], &[]), disk(5));
+        // That in another zone than all others is better, and costs a copy.
+        assert!([disk(3), disk(4)].contains(&target(number, &[6], &[])));
+        assert_eq!(target(number, &[5, 4], &[4]), disk(5));
+        // On the node of a replica it would be none more.
+        assert!([disk(3), disk(4)].contains(&target(number, &[1], &[])));
+    }
+}
+
+#[test]
+fn where_nothing_takes_a_copy_what_a_trash_has_is_had_back_as_it_is() {
+    let disks = vec![
+        in_zone(1, 1, 0),
+        in_zone(2, 2, 0),
+        in_zone(3, 2, 0),
+        InventoryDisk { eligible: false, ..in_zone(4, 3, 9) },
+    ];
+    let inventory = Inventory { disks };
+    let with = |number, live: &[u8], restorable| {
+        let volume = VolumeReplicas { restorable, ..volume(number, live) };
+        plan_repairs(&inventory, &[volume], Distinct::Nodes)
+    };
+    let plan = with(1, &[1, 2], vec![disk(3), disk(4)]);
+    assert_eq!((plan.actions[0].target, plan.blocked.len()), (disk(3), 0));
+    assert_eq!(with(1, &[1, 2], vec![disk(4)]).blocked.len(), 1);
+    // A volume of which nothing else is left.
+    let plan = with(1, &[], vec![disk(3)]);
+    let last = RepairAction { volume: VolumeId([1; 16]), sources: vec![], target: disk(3), replicas: vec![disk(3)] };
+    assert_eq!((plan.actions, plan.unreadable.len()), (vec![last], 0));
+    assert_eq!(with(1, &[], vec![disk(4)]).unreadable, [VolumeId([1; 16])]);
 }
 
 #[test]

@@ -124,6 +124,7 @@ fn a_zone_without_a_disk_in_service_is_not_called_full() {
         volume(1),
         &[DiskId([0; 16]), DiskId([1; 16]), DiskId([3; 16])],
         &[],
+        &[],
         Distinct::Zones,
     );
     assert_eq!(
@@ -138,7 +139,7 @@ fn the_reserve_is_for_repair_only() {
     let inventory = Inventory { disks: (0..3).map(last).collect() };
     assert!(matches!(choose_disks(&inventory, volume(1), &[], 3, Distinct::Zones), Err(PlacementError::Full { .. })));
     let live = [DiskId([0; 16]), DiskId([1; 16])];
-    assert_eq!(choose_repair_disk(&inventory, volume(1), &live, &[], Distinct::Zones), Ok(DiskId([2; 16])));
+    assert_eq!(choose_repair_disk(&inventory, volume(1), &live, &[], &[], Distinct::Zones), Ok(DiskId([2; 16])));
     assert_eq!(InventoryDisk { slots: 200, ..disk(0, "", 0) }.reserved_slots(), 10);
     assert_eq!(InventoryDisk { slots: 4, ..disk(0, "", 0) }.reserved_slots(), 1);
 }
@@ -181,7 +182,7 @@ fn a_copy_in_the_same_zone_is_better_than_none() {
         ],
     };
     assert_eq!(
-        choose_repair_disk(&inventory, volume(1), &[DiskId([0; 16])], &[], Distinct::Nodes),
+        choose_repair_disk(&inventory, volume(1), &[DiskId([0; 16])], &[], &[], Distinct::Nodes),
         Ok(DiskId([1; 16]))
     );
 }
@@ -255,7 +256,7 @@ proptest! {
         let zone = live.first().and_then(|disk| inventory.disk(*disk)).map(|disk| disk.zone.clone());
         let fits = |disk: &InventoryDisk| disk.eligible && disk.free_slots > 0 && !live.contains(&disk.disk);
         let far = |disk: &InventoryDisk| fits(disk) && Some(&disk.zone) != zone.as_ref();
-        match choose_repair_disk(&inventory, volume(number), &live, &[], distinct) {
+        match choose_repair_disk(&inventory, volume(number), &live, &[], &[], distinct) {
             Ok(target) => {
                 let target = inventory.disk(target).unwrap();
                 prop_assert!(fits(target) && (far(target) || !alone && !inventory.disks.iter().any(far)));

@@ -117,18 +117,20 @@ async fn audit_disk(
 ) -> Result<(), CatalogError> {
     let disk = view.disk.info.disk;
     let mut held: BTreeMap<VolumeId, &ExtentInfo> = extents.iter().map(|extent| (extent.volume, extent)).collect();
-    let is_spoiled = |volume: &VolumeId| held.get(volume).is_some_and(|at| is_spoiled(at));
     let holding = volumes.iter().filter(|volume| volume.state == VolumeState::Sealed && !discard::is_hollow(volume));
-    let spoiled: HashSet<VolumeId> = holding.map(|volume| volume.volume).filter(is_spoiled).collect();
+    let unfit = holding.filter_map(|volume| {
+        let extent = held.get(&volume.volume).filter(|extent| takes_the_place(extent))?;
+        Some((volume.volume, is_restorable(volume, extent)))
+    });
+    let (restorable, spoiled): (Vec<_>, Vec<_>) = unfit.partition(|(_, restorable)| *restorable);
+    let [restorable, spoiled] = [restorable, spoiled].map(|of| of.into_iter().map(|(volume, _)| volume).collect());
     {
         let mut progress = manager.progress();
         progress.damaged.retain(|(_, on), _| *on != disk);
         progress.refused.retain(|(_, on), _| *on != disk);
         // Before a replica is dropped: its next copy must not go here.
-        match spoiled.is_empty() {
-            true => drop(progress.spoiled.remove(&disk)),
-            false => drop(progress.spoiled.insert(disk, spoiled)),
-        }
+        progress.spoiled.insert(disk, spoiled);
+        progress.restorable.insert(disk, restorable);
     }
     for volume in volumes {
         if manager.shutdown.is_cancelled() {
@@ -159,9 +161,24 @@ async fn audit_disk(
     note_strangers(manager, disk, held.into_keys().collect()).await
 }
 
-/// Whether a disk takes no copy of a volume because of what it holds of it.
-pub(crate) fn is_spoiled(extent: &ExtentInfo) -> bool {
+/// Whether an extent stands where a copy of its volume would, and serves nothing.
+fn takes_the_place(extent: &ExtentInfo) -> bool {
     matches!(extent.state, ExtentState::Damaged | ExtentState::Trashed)
+}
+
+/// Whether a disk takes no copy of a sealed volume because of what it holds of it.
+pub(crate) fn is_spoiled(volume: &Volume, extent: &ExtentInfo) -> bool {
+    takes_the_place(extent) && !is_restorable(volume, extent)
+}
+
+/// Whether an extent in the trash is a replica of its sealed volume, as far as its node knows: the order for a copy has it read
+/// back, compared, and taken out.
+pub(crate) fn is_restorable(volume: &Volume, extent: &ExtentInfo) -> bool {
+    extent.state == ExtentState::Trashed
+        && extent.note.is_none()
+        && Some(extent.tail) == volume.length
+        && extent.digest.is_some()
+        && extent.digest == volume.digest.map(hex::encode)
 }
 
 /// Counts extents of volumes that the catalog does not know. They are left as they are.

@@ -92,8 +92,7 @@ async fn discard_claimed(
     match within(TRASH_LIMIT, &view.address, manager.node(&view.address).trash(&request)).await {
         Ok(_) => {
             manager.metrics.trashed.inc();
-            // Its disk takes no copy of the volume while it is there.
-            repair::spoil(manager, id, disk);
+            repair::note_trashed(manager, &volume, extent);
             let (order, state) = (request.order, extent.state);
             tracing::info!(volume = %id, %disk, slot, order, ?state, "extent ordered into the trash");
         }

@@ -19,6 +19,7 @@ pub(crate) struct Metrics {
     pub repairs: Counter,
     pub failed_repairs: Counter,
     pub readmitted: Counter,
+    pub restored: Counter,
     pub moves: Counter,
     pub failed_moves: Counter,
     pub trashed: Counter,
@@ -31,6 +32,7 @@ pub(crate) async fn metrics(State(manager): State<Arc<Manager>>) -> impl IntoRes
     registry.register("seals", "Volumes sealed", metrics.seals.clone());
     registry.register("repairs", "Replicas made again", metrics.repairs.clone());
     registry.register("readmitted", "Replicas that came back and were verified", metrics.readmitted.clone());
+    registry.register("restored", "Replicas taken out of the trash instead of copied", metrics.restored.clone());
     registry.register("moves", "Replicas moved", metrics.moves.clone());
     registry.register("failed_moves", "Moves whose copy failed", metrics.failed_moves.clone());
     registry.register("trashed", "Extents ordered into the trash", metrics.trashed.clone());

@@ -355,11 +355,11 @@ async fn take(manager: &Arc<Manager>, step: &Step) -> Result<Outcome, CatalogErr
         RepairAction { volume: step.volume, sources, target, replicas: volume.replicas.iter().map(instead).collect() };
     let copying = manager.move_rate.begin();
     match repair::try_copy(manager, &snapshot, &volume, &action).await {
-        Ok(()) => {
-            copying.made(step.bytes);
+        Ok(how) => {
+            how.count(manager, copying, step.bytes);
             manager.metrics.moves.inc();
             let (from, why) = (step.from, reason(step.reason));
-            tracing::info!(volume = %step.volume, %from, to = %target, why, "replica moved");
+            tracing::info!(volume = %step.volume, %from, to = %target, why, ?how, "replica moved");
         }
         Err(Failure::Busy) => return Ok(Outcome::Busy),
         Err(Failure::Occupied(why)) => {
@@ -373,7 +373,6 @@ async fn take(manager: &Arc<Manager>, step: &Step) -> Result<Outcome, CatalogErr
             return Ok(Outcome::Not(format!("the copy to disk {target} failed: {why}")));
         }
     }
-    drop(copying);
     discard_moved(manager, &claim, step.from).await?;
     Ok(Outcome::Moved)
 }

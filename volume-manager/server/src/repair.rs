@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use holdfast_libs_transport::CallError;
 use holdfast_libs_types::{DiskId, VolumeId};
-use holdfast_node_client::{CancelCopy, CopyRequest, Sealed, Source, code};
+use holdfast_node_client::{CancelCopy, CopyRequest, ExtentInfo, ExtentState, Sealed, Source, code};
 use holdfast_volume_manager_catalog::Volume;
 use holdfast_volume_manager_planner::{
     Barred, COPIES, Inventory, PlacementError, RepairAction, VolumeReplicas, plan_repairs,
@@ -23,6 +23,7 @@ use crate::audit;
 use crate::inventory::{DISTINCT, DiskView, Snapshot};
 use crate::liveness::Standing;
 use crate::manager::{CopyUnderWay, Manager, Progress, within};
+use crate::repair_rate::Copying;
 
 /// A disk that failed a copy of a volume is left out for it so long.
 const AVOID: Duration = Duration::from_secs(30);
@@ -110,7 +111,7 @@ impl Turns {
         let is_well = |disk: &DiskId| snapshot.disk(*disk).is_some_and(|view| view.standing.away().is_none());
         // Stable: of equals the plan's choice, which differs from volume to volume.
         action.sources.sort_by_key(|disk| (!is_well(disk), from(disk)));
-        let Some(source) = action.sources.first().copied() else { return false };
+        let source = first_source(action);
         let to = self.to.get(&action.target).copied().unwrap_or(0);
         let free = to < self.per_disk && from(&source) < self.per_disk;
         if free {
@@ -118,6 +119,12 @@ impl Turns {
         }
         free
     }
+}
+
+/// Where a copy is read first.
+fn first_source(action: &RepairAction) -> DiskId {
+    // What no source has the target has in its trash.
+    action.sources.first().copied().unwrap_or(action.target)
 }
 
 /// Whether the next failure may take the volume's data.
@@ -136,7 +143,7 @@ impl UnderWay {
         let copy = CopyUnderWay {
             target: action.target,
             address: snapshot.disk(action.target)?.address.clone(),
-            source: *action.sources.first()?,
+            source: first_source(action),
             bytes: volume.length.unwrap_or(0),
             urgent: is_urgent(snapshot, volume),
             since: Instant::now(),
@@ -213,8 +220,20 @@ pub(crate) fn barred(manager: &Manager) -> (Barred, HashSet<VolumeId>) {
 
 /// Leaves a disk out for copies of a volume until it is compared with the table the next time: it holds what is none of its
 /// replicas.
-pub(crate) fn spoil(manager: &Manager, volume: VolumeId, disk: DiskId) {
-    manager.progress().spoiled.entry(disk).or_default().insert(volume);
+fn spoil(manager: &Manager, volume: VolumeId, disk: DiskId) {
+    let mut progress = manager.progress();
+    progress.spoiled.entry(disk).or_default().insert(volume);
+    progress.restorable.entry(disk).or_default().remove(&volume);
+}
+
+/// Remembers what an extent is good for, now that it is in the trash.
+pub(crate) fn note_trashed(manager: &Manager, volume: &Volume, extent: &ExtentInfo) {
+    let trashed = ExtentInfo { state: ExtentState::Trashed, ..extent.clone() };
+    if audit::is_restorable(volume, &trashed) {
+        manager.progress().restorable.entry(extent.disk).or_default().insert(volume.volume);
+    } else {
+        spoil(manager, volume.volume, extent.disk);
+    }
 }
 
 /// Leaves a disk out for copies of a volume for a while.
@@ -225,7 +244,8 @@ pub(crate) fn avoid(manager: &Manager, volume: VolumeId, disk: DiskId) {
 /// Volumes that hold something and lack a replica. An empty volume has nothing to copy.
 fn lacking(manager: &Manager, snapshot: &Snapshot, sealed: &[Volume]) -> Vec<VolumeReplicas> {
     let now = Instant::now();
-    let mut avoid: HashMap<VolumeId, Vec<DiskId>> = HashMap::new();
+    let (mut avoid, mut restorable) =
+        (HashMap::<VolumeId, Vec<DiskId>>::new(), HashMap::<VolumeId, Vec<DiskId>>::new());
     let left_out = {
         let mut progress = manager.progress();
         progress.failed_copies.retain(|_, until| *until > now);
@@ -235,6 +255,11 @@ fn lacking(manager: &Manager, snapshot: &Snapshot, sealed: &[Volume]) -> Vec<Vol
         for (disk, volumes) in &progress.spoiled {
             for volume in volumes {
                 avoid.entry(*volume).or_default().push(*disk);
+            }
+        }
+        for (disk, volumes) in &progress.restorable {
+            for volume in volumes {
+                restorable.entry(*volume).or_default().push(*disk);
             }
         }
         waited_for(&mut progress, snapshot);
@@ -248,8 +273,9 @@ fn lacking(manager: &Manager, snapshot: &Snapshot, sealed: &[Volume]) -> Vec<Vol
         away.retain(|disk| !live.contains(disk));
         let back_soon = left_out.get(&volume.volume).map_or(0, Vec::len);
         if live.len() + away.len() + back_soon < COPIES {
-            let avoid = avoid.remove(&volume.volume).unwrap_or_default();
-            lacking.push(VolumeReplicas { volume: volume.volume, live, failing, away, avoid });
+            let [avoid, restorable] =
+                [&mut avoid, &mut restorable].map(|of| of.remove(&volume.volume).unwrap_or_default());
+            lacking.push(VolumeReplicas { volume: volume.volume, live, failing, away, avoid, restorable });
         }
     }
     lacking
@@ -274,10 +300,10 @@ fn waited_for(progress: &mut Progress, snapshot: &Snapshot) {
 async fn copy(manager: &Manager, snapshot: &Snapshot, volume: &Volume, action: &RepairAction) -> bool {
     let copying = manager.repair_rate.begin();
     match try_copy(manager, snapshot, volume, action).await {
-        Ok(()) => {
-            copying.made(volume.length.unwrap_or(0));
+        Ok(how) => {
+            how.count(manager, copying, volume.length.unwrap_or(0));
             manager.metrics.repairs.inc();
-            tracing::info!(volume = %volume.volume, disk = %action.target, "replica made again");
+            tracing::info!(volume = %volume.volume, disk = %action.target, ?how, "replica made again");
             true
         }
         // The node makes as many copies as it may, or this one already, or gave it up: the same disk again, a little later.
@@ -287,6 +313,29 @@ async fn copy(manager: &Manager, snapshot: &Snapshot, volume: &Volume, action: &
             tracing::warn!(volume = %volume.volume, disk = %action.target, why, "repair failed");
             avoid(manager, volume.volume, action.target);
             true
+        }
+    }
+}
+
+/// How a disk came by a replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Obtained {
+    Copied,
+    /// It had the replica in its trash.
+    Restored,
+    /// It had it all the time, on no list.
+    Found,
+}
+
+impl Obtained {
+    /// Counts the bytes for the rate of copies if they were copied.
+    pub fn count(self, manager: &Manager, copying: Copying<'_>, bytes: u64) {
+        match self {
+            Self::Copied => copying.made(bytes),
+            Self::Restored => {
+                manager.metrics.restored.inc();
+            }
+            Self::Found => {}
         }
     }
 }
@@ -334,7 +383,7 @@ pub(crate) async fn try_copy(
     snapshot: &Snapshot,
     volume: &Volume,
     action: &RepairAction,
-) -> Result<(), Failure> {
+) -> Result<Obtained, Failure> {
     let (Some(length), Some(digest)) = (volume.length, volume.digest) else {
         return Err("it is not sealed".into());
     };
@@ -350,8 +399,11 @@ pub(crate) async fn try_copy(
         urgent: is_urgent(snapshot, volume),
         term: manager.term.0,
     };
-    match order(manager, target, &request).await {
-        Ok(copied) if copied.digest == request.digest && copied.length == length => {}
+    let how = match order(manager, target, &request).await {
+        Ok(Sealed { digest, length: made, restored }) if digest == request.digest && made == length => match restored {
+            true => Obtained::Restored,
+            false => Obtained::Copied,
+        },
         Ok(_) => return Err("the node answered another digest or length".into()),
         Err(CallError::Api(error)) if [code::BUSY, code::CANCELLED].contains(&&*error.code) => {
             return Err(Failure::Busy);
@@ -363,12 +415,21 @@ pub(crate) async fn try_copy(
             if let Err(why) = audit::verify(manager, volume, target).await {
                 return Err(occupied(manager, volume, target).await.unwrap_or(Failure::Failed(why)));
             }
+            Obtained::Found
+        }
+        // No source has it, or what is in the trash there turned out not to be it.
+        Err(CallError::Api(error)) if error.code == code::DAMAGED => {
+            return Err(occupied(manager, volume, target).await.unwrap_or(Failure::Failed(error.to_string())));
         }
         Err(error) => return Err(Failure::Failed(error.to_string())),
-    }
+    };
     let table = &manager.catalog.table;
     let committed = table.set_replicas(manager.term, volume.volume, &volume.replicas, &action.replicas).await;
-    committed.map_err(|error| Failure::Failed(error.to_string()))
+    committed.map_err(|error| Failure::Failed(error.to_string()))?;
+    if let Some(left) = manager.progress().restorable.get_mut(&action.target) {
+        left.remove(&volume.volume);
+    }
+    Ok(how)
 }
 
 /// Whether a disk has something of a volume that stays for a while and is no replica. If so no copy is asked of it again before
@@ -376,7 +437,7 @@ pub(crate) async fn try_copy(
 async fn occupied(manager: &Manager, volume: &Volume, target: &DiskView) -> Option<Failure> {
     let (disk, address) = (target.disk.info.disk, &target.address);
     let there = within(ANSWER_LIMIT, address, manager.node(address).extent(disk, volume.volume)).await.ok()?;
-    if !audit::is_spoiled(&there) {
+    if !audit::is_spoiled(volume, &there) {
         return None;
     }
     spoil(manager, volume.volume, disk);

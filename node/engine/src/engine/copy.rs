@@ -130,7 +130,17 @@ impl Engine {
     pub(crate) async fn read_back_copy(&self, volume: VolumeId, max_bytes: u64) -> Result<u64, EngineError> {
         self.shared.writable()?;
         let (slot, _guard, header) = self.lock_copy(volume).await?;
-        let (left, back) = self.read_back(slot, &header, max_bytes).await?;
+        self.read_on_back(slot, &header, max_bytes).await
+    }
+
+    /// As far as `max_bytes` from where it was, which is kept; the bytes left.
+    pub(super) async fn read_on_back(
+        &self,
+        slot: u32,
+        header: &SlotHeader,
+        max_bytes: u64,
+    ) -> Result<u64, EngineError> {
+        let (left, back) = self.read_back(slot, header, max_bytes).await?;
         self.with_slot(slot, |slot| {
             if let Some(live) = slot.live.as_mut() {
                 live.read_back = Some(back);
@@ -140,7 +150,7 @@ impl Engine {
     }
 
     /// As far as `max_bytes` from where it was; the bytes left.
-    async fn read_back(
+    pub(super) async fn read_back(
         &self,
         slot: u32,
         header: &SlotHeader,

@@ -4,6 +4,8 @@
 //! Invariants:
 //! - D1. An order names volume, slot, slot generation and term; if anything differs from what stands there, or a later
 //!   leader was heard of, nothing is done. That the extent may go at all, the volume manager has checked.
+//! - D3. What is taken out to be a replica again was read from its first byte to its last since it went in, and came to its
+//!   digest. What does not is marked as damaged, and stays in the trash. An operator may take out anything.
 //! - Only what an order put into the trash is erased, and only past its retention (`watcher.rs` sees to it again).
 //! - Ages are disk uptime: seconds that this disk was mounted. No wall clock can make trash look old, nor can a disk
 //!   that lay on a shelf.
@@ -17,6 +19,7 @@ use super::Engine;
 use super::copy::hex;
 use super::watcher::Warrant;
 use crate::error::{EngineError, ExtentState};
+use crate::reactor::TaskLockGuard;
 use crate::slot_header::{SlotHeader, SlotState};
 use crate::status::{Erased, TrashOrder};
 use crate::table::ScrubCursor;
@@ -88,6 +91,52 @@ impl Engine {
         if header.state != SlotState::Trashed {
             return Ok(());
         }
+        self.take_out(slot, header, term).await
+    }
+
+    /// See `Disk::read_back_trashed`.
+    pub(crate) async fn read_back_trashed(&self, volume: VolumeId, max_bytes: u64) -> Result<u64, EngineError> {
+        self.shared.writable()?;
+        let (slot, guard, header) = self.lock_sealed_trash(volume).await?;
+        let read = self.read_on_back(slot, &header, max_bytes).await;
+        if let Err(error @ EngineError::Damaged { .. }) = &read {
+            drop(guard);
+            self.mark_at(slot, &header, 0, &error.to_string()).await;
+        }
+        read
+    }
+
+    /// See `Disk::restore_read_back`.
+    pub(crate) async fn restore_read_back(&self, volume: VolumeId, term: u64) -> Result<(), EngineError> {
+        self.shared.writable()?;
+        let (slot, guard, header) = self.lock_sealed_trash(volume).await?;
+        self.check_term(term)?;
+        let (_, back) = self.read_back(slot, &header, u64::MAX).await?;
+        let (found, _) = back.end();
+        if found == header.digest {
+            return self.take_out(slot, header, term).await;
+        }
+        drop(guard);
+        let what = format!("its bytes have the digest {}", hex(&found));
+        self.mark_at(slot, &header, 0, &what).await;
+        Err(self.damaged(slot, volume, 0, what))
+    }
+
+    /// The extent of a volume that was sealed, lies in the trash, and is not known to be damaged.
+    async fn lock_sealed_trash(&self, volume: VolumeId) -> Result<(u32, TaskLockGuard, SlotHeader), EngineError> {
+        let (slot, guard) = self.lock_extent(volume).await?;
+        let header = self.with_slot(slot, |at| at.header());
+        if header.state != SlotState::Trashed || header.state_before != SlotState::Sealed {
+            let state = self.with_slot(slot, |at| at.state());
+            return Err(EngineError::WrongState { volume, state });
+        }
+        self.refuse_damaged(slot)?;
+        Ok((slot, guard, header))
+    }
+
+    /// Back to the state that it had. The caller holds the lock of the extent.
+    async fn take_out(&self, slot: u32, header: SlotHeader, term: u64) -> Result<(), EngineError> {
+        let volume = header.volume;
         let restored = SlotHeader {
             state: header.state_before,
             state_before: SlotState::Free,

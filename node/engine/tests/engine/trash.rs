@@ -172,6 +172,64 @@ fn trash_serves_no_records_can_be_inspected_and_comes_back_as_it_was() {
 }
 
 #[test]
+fn a_replica_leaves_the_trash_read_back_whole_or_stays_there_marked_as_damaged() {
+    let back = |shelf: &mut Shelf, piece: u64| loop {
+        match shelf.run(|disk| async move { disk.read_back_trashed(volume(1), piece).await }) {
+            Ok(0) => break shelf.run(|disk| async move { disk.restore_read_back(volume(1), 5).await }),
+            Ok(_) => {}
+            Err(error) => break Err(error),
+        }
+    };
+    for (flipped, piece) in [(false, 4096), (false, 1 << 20), (true, 4096)] {
+        let mut shelf = Shelf::new(8);
+        let (bytes, records) = batch(volume(1), EPOCH, 0, 0, &[vec![5; 30_000]]);
+        let length = bytes.len() as u64;
+        shelf
+            .run(|disk| async move {
+                disk.create_extent(volume(1), EPOCH).await?;
+                disk.append(volume(1), EPOCH, 0, aligned(&bytes)).await
+            })
+            .unwrap();
+        shelf.run(|disk| async move { disk.seal(volume(1), EPOCH, length, 1).await }).unwrap();
+        let before = shelf.extent(volume(1));
+        let error = back(&mut shelf, piece).unwrap_err();
+        assert!(matches!(error, EngineError::WrongState { state: ExtentState::Sealed, .. }), "{error}");
+        let order = shelf.order(volume(1));
+        shelf.trash(order).unwrap();
+        let stale = shelf.run(|disk| async move { disk.restore_read_back(volume(1), 4).await }).unwrap_err();
+        assert!(matches!(stale, EngineError::StaleTerm { .. }), "{stale}");
+        shelf.restart();
+        if flipped {
+            let start = shelf.engine.data_range(before.slot).start;
+            shelf.media.borrow_mut().flip_bit(start + length - 5000, 3);
+            let error = back(&mut shelf, piece).unwrap_err();
+            assert!(matches!(error, EngineError::Damaged { .. }), "{error}");
+            for _ in 0..2 {
+                let info = shelf.extent(volume(1));
+                assert!(info.state == ExtentState::Trashed && info.note.is_some(), "{info:?}");
+                let error = back(&mut shelf, piece).unwrap_err();
+                assert!(matches!(error, EngineError::Damaged { .. }), "{error}");
+                shelf.restart();
+            }
+            continue;
+        }
+        back(&mut shelf, piece).unwrap();
+        assert_eq!(shelf.extent(volume(1)), ExtentInfo { term: 5, ..before });
+        shelf.read_record(volume(1), records[0]).unwrap();
+    }
+}
+
+#[test]
+fn an_open_extent_does_not_leave_the_trash_as_a_replica() {
+    let mut shelf = Shelf::new(9);
+    shelf.fill(volume(1));
+    let order = shelf.order(volume(1));
+    shelf.trash(order).unwrap();
+    let error = shelf.run(|disk| async move { disk.restore_read_back(volume(1), 5).await }).unwrap_err();
+    assert!(matches!(error, EngineError::WrongState { state: ExtentState::Trashed, .. }), "{error}");
+}
+
+#[test]
 fn an_open_extent_comes_back_from_the_trash_with_its_tail_and_takes_no_appends() {
     for remount in [false, true] {
         let mut shelf = Shelf::new(4);

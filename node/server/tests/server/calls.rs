@@ -9,7 +9,8 @@ use crate::support::{self, TestNode, VolumeManager, batch, certificates, config,
 use holdfast_libs_transport::{CallError, Role, ServiceTokens};
 use holdfast_libs_types::{DiskId, MAX_BATCH_BYTES, VolumeId, WriteEpoch};
 use holdfast_node_client::{
-    CancelCopy, CopyRequest, CreateExtent, DiskState, ExtentState, FenceRequest, KeyringBody, SealRequest, Source, code,
+    CancelCopy, CopyRequest, CreateExtent, DiskState, ExtentState, FenceRequest, KeyringBody, SealRequest, Source,
+    TrashRequest, code,
 };
 use http::{Method, Request, StatusCode};
 use http_body_util::Full;
@@ -271,6 +272,47 @@ async fn three_nodes(dir: &tempfile::TempDir) -> (Vec<TestNode>, CopyRequest) {
         term: 1,
     };
     (nodes, order)
+}
+
+#[tokio::test]
+async fn where_the_trash_has_the_replica_it_is_read_back_and_taken_out_and_no_source_is_asked() {
+    for damaged in [false, true] {
+        let dir = folder();
+        let (nodes, order) = three_nodes(&dir).await;
+        let leader = nodes[0].client(Role::VolumeManager);
+        let disk = nodes[0].disk().await;
+        let extent = leader.extent(disk, VOLUME).await.unwrap();
+        let trash = TrashRequest {
+            disk,
+            volume: VOLUME,
+            slot: extent.slot.try_into().unwrap(),
+            slot_generation: extent.slot_generation.try_into().unwrap(),
+            term: 2,
+            order: "0c".repeat(16),
+        };
+        leader.trash(&trash).await.unwrap();
+        let order = CopyRequest { disk, sources: Vec::new(), term: 2, ..order };
+        let other = CopyRequest { digest: "00".repeat(32), ..order.clone() };
+        assert_eq!(code_of(leader.copy(&other).await).0, code::DAMAGED, "it names no source");
+        assert_eq!(code_of(leader.copy(&CopyRequest { term: 1, ..order.clone() }).await).0, code::STALE_TERM);
+        if damaged {
+            damage(&nodes[0]);
+            assert_eq!(code_of(leader.copy(&order).await).0, code::DAMAGED);
+            let extent = leader.extent(disk, VOLUME).await.unwrap();
+            assert!(extent.state == ExtentState::Trashed && extent.note.is_some(), "{extent:?}");
+            let from_others = CopyRequest {
+                sources: vec![Source { address: nodes[1].address.clone(), disk: nodes[1].disk().await }],
+                ..order
+            };
+            assert_eq!(code_of(leader.copy(&from_others).await).0, code::ALREADY_EXISTS);
+            continue;
+        }
+        let restored = leader.copy(&order).await.unwrap();
+        assert_eq!((restored.length, &restored.digest, restored.restored), (order.length, &order.digest, true));
+        let extent = leader.extent(disk, VOLUME).await.unwrap();
+        assert_eq!((extent.state, extent.digest.as_ref()), (ExtentState::Sealed, Some(&order.digest)));
+        assert!(!leader.copy(&order).await.unwrap().restored, "a repeat finds it there");
+    }
 }
 
 /// Flips one bit of a volume on a disk file, behind the node's back.

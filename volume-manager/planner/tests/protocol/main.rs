@@ -17,11 +17,13 @@ use std::collections::BTreeSet;
 use world::{Budget, Bug, Scope, World};
 
 /// Each fits into some seconds; together they have every pair of a fault with a takeover, and every pair of faults.
-const SCOPES: [Scope; 4] = [
-    Scope { budget: Budget { losses: 2, partitions: 0, restarts: 1 }, takeover: false },
-    Scope { budget: Budget { losses: 1, partitions: 1, restarts: 1 }, takeover: false },
-    Scope { budget: Budget { losses: 1, partitions: 0, restarts: 0 }, takeover: true },
-    Scope { budget: Budget { losses: 0, partitions: 1, restarts: 0 }, takeover: true },
+const SCOPES: [Scope; 6] = [
+    Scope { budget: Budget { losses: 2, partitions: 0, restarts: 1 }, takeover: false, moves: false },
+    Scope { budget: Budget { losses: 1, partitions: 1, restarts: 1 }, takeover: false, moves: false },
+    Scope { budget: Budget { losses: 1, partitions: 0, restarts: 0 }, takeover: true, moves: false },
+    Scope { budget: Budget { losses: 0, partitions: 1, restarts: 0 }, takeover: true, moves: false },
+    Scope { budget: Budget { losses: 2, partitions: 0, restarts: 0 }, takeover: false, moves: true },
+    Scope { budget: Budget { losses: 0, partitions: 0, restarts: 0 }, takeover: true, moves: true },
 ];
 
 #[test]
@@ -36,14 +38,27 @@ fn every_invariant_holds_in_every_state() {
         seen.extend(visited.seen);
     }
     assert!(states > 1_000_000, "the model hardly moves: {states} states");
-    for what in ["sealed", "repaired", "readmitted", "retired", "erased", "second leader sealed", "late row refused"] {
+    for what in [
+        "sealed",
+        "repaired",
+        "readmitted",
+        "restored",
+        "retired",
+        "erased",
+        "second leader sealed",
+        "late row refused",
+    ] {
         assert!(seen.contains(what), "no way leads to `{what}`; {seen:?}");
     }
 }
 
 fn must_be_found(bug: Bug, expected: &str) {
-    let all = Scope { budget: Budget { losses: 2, partitions: 1, restarts: 1 }, takeover: true };
-    let trace = explore(World::new(all), Some(bug)).expect_err("the planted bug must be found");
+    let all = Budget { losses: 2, partitions: 1, restarts: 1 };
+    must_be_found_in(Scope { budget: all, takeover: true, moves: false }, bug, expected);
+}
+
+fn must_be_found_in(scope: Scope, bug: Bug, expected: &str) {
+    let trace = explore(World::new(scope), Some(bug)).expect_err("the planted bug must be found");
     println!("{bug:?}: {trace}");
     assert!(trace.broken.contains(expected), "found something else: {trace}");
 }
@@ -81,6 +96,13 @@ fn a_cut_before_the_length_is_committed_is_found() {
 #[test]
 fn erasing_a_returning_replica_early_is_found() {
     must_be_found(Bug::EraseEarly, "full number");
+}
+
+#[test]
+fn a_replica_that_leaves_the_trash_unread_is_found() {
+    // The way there is long: a move, the trash, damage there, and another loss.
+    let budget = Budget { losses: 2, partitions: 0, restarts: 0 };
+    must_be_found_in(Scope { budget, takeover: false, moves: true }, Bug::RestoreUnread, "out of the trash");
 }
 
 #[test]

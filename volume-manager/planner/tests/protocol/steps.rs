@@ -26,8 +26,11 @@ pub enum Step {
     CommitSeal { leader: usize },
     Drop { leader: usize, disk: usize },
     Repair { leader: usize, disk: usize },
+    Move { leader: usize, from: usize, to: usize },
     Readmit { leader: usize, disk: usize },
+    Restore { leader: usize, disk: usize },
     CommitRemoval { leader: usize, disk: usize },
+    Trash { disk: usize },
     Erase { disk: usize },
     Compact { leader: usize },
     Retire { leader: usize },
@@ -49,7 +52,7 @@ pub fn steps(world: &World, bug: Option<Bug>) -> Vec<Next> {
         seal(world, bug, leader, &mut next);
         after_seal(world, bug, leader, &mut next);
     }
-    erase(world, &mut next);
+    trash(world, &mut next);
     faults(world, &mut next);
     next
 }
@@ -254,8 +257,7 @@ fn cut(world: &mut World, leader: usize, disk: usize, length: u8) {
 fn verifying(world: &World, bug: Option<Bug>, leader: usize, length: u8, next: &mut Vec<Next>) {
     for disk in 0..DISKS {
         let at = &world.disks[disk];
-        let there = !matches!(at.extent, Extent::None | Extent::Erased);
-        if at.listed && there && at.heeds(leader) && at.heard[leader].verified.is_none() {
+        if at.listed && at.extent.is_there() && at.heeds(leader) && at.heard[leader].verified.is_none() {
             next.push((Step::F { leader, disk }, with(world, |w| cut(w, leader, disk, length)), None));
         }
     }
@@ -309,18 +311,33 @@ fn after_seal(world: &World, bug: Option<Bug>, leader: usize, next: &mut Vec<Nex
                 let after = commit(world, leader, |w| copy(&mut w.disks[disk], leader, length));
                 next.push((Step::Repair { leader, disk }, after, Some("repaired")));
             }
-            if listed < HOMES && !at.listed && at.heeds(leader) && !empty && at.removal.is_none() && at.holds(length) {
+            if listed < HOMES && !at.listed && at.heeds(leader) && at.removal.is_none() && at.holds(length) {
                 let after = commit(world, leader, |w| {
                     cut(w, leader, disk, length);
                     w.disks[disk].listed = true;
                 });
                 next.push((Step::Readmit { leader, disk }, after, Some("readmitted")));
             }
+            let may_move = world.moves && listed == HOMES && verified == HOMES;
+            for from in (0..DISKS).filter(|_| may_move && !at.listed && at.heeds(leader) && empty && source) {
+                if world.disks[from].listed {
+                    let after = commit(world, leader, |w| {
+                        copy(&mut w.disks[disk], leader, length);
+                        w.disks[from].listed = false;
+                    });
+                    next.push((Step::Move { leader, from, to: disk }, after, Some("moved")));
+                }
+            }
+            // Its node reads it first, and needs no source.
+            let whole = Disk { extent: Extent::Sealed(length), ..*at }.holds(length) || bug == Some(Bug::RestoreUnread);
+            if listed < HOMES && !at.listed && at.heeds(leader) && at.extent == Extent::Trashed && whole {
+                let after = commit(world, leader, |w| restore(w, leader, disk, length));
+                next.push((Step::Restore { leader, disk }, after, Some("restored")));
+            }
         }
         let retired = world.table.state == State::Retired;
         let full = verified >= HOMES || (bug == Some(Bug::EraseEarly) && verified > 0);
-        let there = !matches!(at.extent, Extent::None | Extent::Erased);
-        if there && at.removal.is_none() && (retired || (!at.listed && full)) {
+        if at.extent.is_there() && at.removal.is_none() && (retired || (!at.listed && full)) {
             let after = commit(world, leader, |w| {
                 w.table.erased_early |= !retired && verified < HOMES;
                 w.disks[disk].removal = Some(term(leader));
@@ -330,6 +347,12 @@ fn after_seal(world: &World, bug: Option<Bug>, leader: usize, next: &mut Vec<Nex
         }
     }
     compaction(world, leader, length, next);
+}
+
+fn restore(world: &mut World, leader: usize, disk: usize, length: u8) {
+    let at = &mut world.disks[disk];
+    (at.extent, at.term, at.listed) = (Extent::Sealed(length), term(leader), true);
+    world.table.restored_unread |= !at.holds(length);
 }
 
 fn copy(disk: &mut Disk, leader: usize, length: u8) {
@@ -363,17 +386,22 @@ fn compaction(world: &World, leader: usize, length: u8, next: &mut Vec<Next>) {
     }
 }
 
-/// An order that was sent lands, perhaps long after its leader is gone.
-fn erase(world: &World, next: &mut Vec<Next>) {
+/// An order that was sent lands, perhaps long after its leader is gone. What was sealed may lie in the trash for good, or is as
+/// good as erased: while it lies there nothing but a restore tells the two apart.
+fn trash(world: &World, next: &mut Vec<Next>) {
     for disk in 0..DISKS {
         let at = &world.disks[disk];
-        let there = !matches!(at.extent, Extent::None | Extent::Erased);
-        if there && at.works() && at.removal.is_some_and(|term| term >= at.term) {
-            let after = with(world, |w| {
-                let disk = &mut w.disks[disk];
-                (disk.extent, disk.tail, disk.damaged, disk.removal) = (Extent::Erased, 0, 0, None);
-            });
-            next.push((Step::Erase { disk }, after, Some("erased")));
+        if !at.extent.is_there() || !at.works() || at.removal.is_none_or(|term| term < at.term) {
+            continue;
+        }
+        let erased = with(world, |w| {
+            let disk = &mut w.disks[disk];
+            (disk.extent, disk.tail, disk.damaged, disk.removal) = (Extent::Erased, 0, 0, None);
+        });
+        next.push((Step::Erase { disk }, erased, Some("erased")));
+        if world.moves && matches!(at.extent, Extent::Sealed(_)) {
+            let kept = with(world, |w| (w.disks[disk].extent, w.disks[disk].removal) = (Extent::Trashed, None));
+            next.push((Step::Trash { disk }, kept, None));
         }
     }
 }

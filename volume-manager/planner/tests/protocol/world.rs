@@ -19,6 +19,7 @@ pub enum Bug {
     LateRow,
     CutBeforeCommit,
     EraseEarly,
+    RestoreUnread,
     NoTermCheck,
 }
 
@@ -30,6 +31,8 @@ pub enum Extent {
     Fenced,
     /// Cut to this length, for good.
     Sealed(u8),
+    /// Sealed before, and given up by an order: it serves nothing.
+    Trashed,
     Erased,
 }
 
@@ -135,6 +138,8 @@ pub struct Table {
     pub voter_dropped: bool,
     /// A replica was erased while the volume lacked verified ones and was not retired.
     pub erased_early: bool,
+    /// An extent came out of the trash and onto the list that is not what was sealed.
+    pub restored_unread: bool,
 }
 
 /// Where a volume manager stands in the protocol.
@@ -171,6 +176,8 @@ pub struct Scope {
     pub budget: Budget,
     /// Whether a second leader takes over, and the first goes on all the same.
     pub takeover: bool,
+    /// Whether replicas move, and what they leave behind lies in the trash for a while; otherwise that is erased at once.
+    pub moves: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -185,6 +192,7 @@ pub struct World {
     pub table: Table,
     pub leaders: [Place; 2],
     pub budget: Budget,
+    pub moves: bool,
 }
 
 impl World {
@@ -218,9 +226,11 @@ impl World {
                 taken_from_old_leader: false,
                 voter_dropped: false,
                 erased_early: false,
+                restored_unread: false,
             },
             leaders: [Place::Start, if scope.takeover { Place::Waiting } else { Place::Absent }],
             budget: scope.budget,
+            moves: scope.moves,
         }
     }
 
@@ -258,11 +268,18 @@ impl World {
     }
 }
 
+impl Extent {
+    /// Whether it can be read, fenced, cut or given up.
+    pub fn is_there(self) -> bool {
+        !matches!(self, Self::None | Self::Trashed | Self::Erased)
+    }
+}
+
 impl Disk {
     /// Whether it could be verified at `length`.
     pub fn holds(&self, length: u8) -> bool {
         let whole = match self.extent {
-            Extent::None | Extent::Erased => false,
+            Extent::None | Extent::Trashed | Extent::Erased => false,
             Extent::Open | Extent::Fenced => self.tail >= length,
             Extent::Sealed(at) => at == length && self.tail >= length,
         };
@@ -271,7 +288,7 @@ impl Disk {
 
     /// Whether batch `n` can be read here.
     pub fn reads(&self, n: u8) -> bool {
-        self.alive && !matches!(self.extent, Extent::None | Extent::Erased) && self.tail >= n && self.damaged != n
+        self.alive && self.extent.is_there() && self.tail >= n && self.damaged != n
     }
 
     /// The tail as the node knows it: after a restart it ends before the first batch that does not validate.

@@ -5,7 +5,7 @@ use crate::support::{self, Call, Cell, FakeNode, eventually, timing};
 use holdfast_libs_types::DiskId;
 use holdfast_node_client::ExtentState;
 use holdfast_volume_manager_catalog::Volume;
-use holdfast_volume_manager_client::{CellStatus, DrainRow, Order};
+use holdfast_volume_manager_client::{CellStatus, DrainRow, Order, RepairOrder};
 use holdfast_volume_manager_server::Timing;
 
 const APPLY: Order = Order { apply: true, for_s: None, less_spread: false };
@@ -255,7 +255,7 @@ async fn a_rebalance_that_is_cancelled_moves_no_more_than_what_was_under_way() {
 }
 
 #[tokio::test]
-async fn a_rebalance_ends_when_the_disk_it_would_fill_has_all_its_volumes_in_the_trash() {
+async fn a_rebalance_ends_when_the_disk_it_would_fill_has_other_bytes_of_all_its_volumes_in_the_trash() {
     // Also where no audit has seen that before the moves are tried.
     for audit_ms in [200, 60_000] {
         let mut cell = Cell::start_pairs(Timing { audit_ms, ..timing() }, 3, 1).await;
@@ -267,7 +267,8 @@ async fn a_rebalance_ends_when_the_disk_it_would_fill_has_all_its_volumes_in_the
         for volume in &volumes {
             let source = volume.replicas[0];
             let extent = cell.node_of(source).find(source, volume.volume).unwrap();
-            cell.nodes[6].place(new, volume.volume, Extent { state: ExtentState::Trashed, ..extent });
+            let other = Extent { state: ExtentState::Trashed, digest: Some("00".repeat(32)), ..extent };
+            cell.nodes[6].place(new, volume.volume, other);
         }
         admin.order_rebalance("apply").await.unwrap();
         eventually("the rebalance ends", async || status(&cell).await.rebalance.is_none().then_some(())).await;
@@ -392,6 +393,100 @@ async fn audits_of(cell: &Cell, nodes: usize) {
     let least = || cell.nodes[..nodes].iter().map(|node| node.asked(Call::Extents)).min().unwrap();
     let before = least();
     eventually("audits go on", async || (least() >= before + 4).then_some(())).await;
+}
+
+/// Drains one of the two disks of a zone and takes it into service again: what it held is in its trash. Answers it and the other
+/// one, which holds all of the volumes' replicas of the zone then.
+async fn drained_and_back(cell: &Cell, volumes: &[Volume]) -> (DiskId, DiskId) {
+    let [emptied, other] = [4, 5].map(|at: usize| cell.nodes[at].disks()[0]);
+    // Back and forth, so that the one has all of them in its trash, and the other none.
+    for disk in [other, emptied] {
+        assert!(cell.admin().order_disk(disk, "drain", &APPLY).await.unwrap().applied);
+        drained(cell, disk).await;
+        assert!(cell.admin().order_disk(disk, "online", &APPLY).await.unwrap().applied);
+    }
+    for volume in volumes {
+        let in_trash = async || {
+            let found = cell.node_of(emptied).find(emptied, volume.volume)?;
+            (found.state == ExtentState::Trashed).then_some(())
+        };
+        eventually("it is in the trash", in_trash).await;
+    }
+    // A disk that is back in service gets nothing before it was compared with the table.
+    audits_go_on(cell).await;
+    (emptied, other)
+}
+
+fn fail(cell: &Cell, disk: DiskId) {
+    cell.node_of(disk).report(disk, |report| report.state = "failed".to_owned());
+}
+
+#[tokio::test]
+async fn what_a_volume_lacks_comes_out_of_the_trash_and_not_from_a_copy_though_its_disk_is_full() {
+    let cell = Cell::start_pairs(audited(), 3, 1).await;
+    let volumes = cell.sealed_volumes(4).await;
+    let (back, lost) = drained_and_back(&cell, &volumes).await;
+    let node = cell.node_of(back);
+    let copies = cell.nodes.iter().map(FakeNode::copies_made).sum::<usize>();
+    node.report(back, |report| report.free_slots = 0);
+    eventually("it is known to be full", async || {
+        status(&cell).await.disks.iter().any(|row| row.disk == back && row.free_slots == 0).then_some(())
+    })
+    .await;
+    fail(&cell, lost);
+    for volume in &volumes {
+        eventually("it is whole again", async || {
+            let row = cell.row(volume.volume).await;
+            (row.replicas.len() == 3 && row.replicas.contains(&back)).then_some(())
+        })
+        .await;
+        assert_eq!(node.find(back, volume.volume).unwrap().state, ExtentState::Sealed);
+    }
+    assert_eq!(cell.nodes.iter().map(FakeNode::copies_made).sum::<usize>(), copies, "nothing was copied");
+}
+
+#[tokio::test]
+async fn a_volume_whose_last_replica_is_gone_comes_back_from_a_trash() {
+    let cell = Cell::start_pairs(audited(), 3, 1).await;
+    let volumes = cell.sealed_volumes(1).await;
+    let (back, _) = drained_and_back(&cell, &volumes).await;
+    let listed = cell.row(volumes[0].volume).await.replicas;
+    let order =
+        |action: &str| RepairOrder { action: Some(action.to_owned()), by: "ann".to_owned(), ..RepairOrder::default() };
+    cell.admin().order_repair(&order("pause")).await.unwrap();
+    listed.iter().for_each(|disk| fail(&cell, *disk));
+    let unreadable = async || cell.admin().repair().await.unwrap().to_repair.contains_key("unreadable").then_some(());
+    eventually("all are failed", unreadable).await;
+    cell.admin().order_repair(&order("resume")).await.unwrap();
+    eventually("it is whole again", async || {
+        let row = cell.row(volumes[0].volume).await;
+        let new = row.replicas.iter().all(|disk| !listed.contains(disk));
+        (row.replicas.len() == 3 && row.replicas.contains(&back) && new).then_some(())
+    })
+    .await;
+    assert_eq!(cell.row(volumes[0].volume).await.digest, volumes[0].digest);
+}
+
+#[tokio::test]
+async fn what_the_trash_has_of_a_volume_and_is_not_what_was_sealed_is_not_had_back() {
+    let cell = Cell::start_pairs(audited(), 3, 1).await;
+    let volumes = cell.sealed_volumes(2).await;
+    let (back, lost) = drained_and_back(&cell, &volumes).await;
+    let node = cell.node_of(back);
+    // The bytes of the one have rotted, of the other the disk has something else altogether.
+    node.extent(back, volumes[0].volume, |extent| extent.content = 9);
+    node.extent(back, volumes[1].volume, |extent| extent.digest = Some("00".repeat(32)));
+    audits_go_on(&cell).await;
+    fail(&cell, lost);
+    for volume in &volumes {
+        eventually("it is copied elsewhere", async || {
+            let row = cell.row(volume.volume).await;
+            (row.replicas.len() == 3 && !row.replicas.contains(&lost)).then_some(())
+        })
+        .await;
+        assert_eq!(node.find(back, volume.volume).unwrap().state, ExtentState::Trashed);
+        assert!(!cell.row(volume.volume).await.replicas.contains(&back));
+    }
 }
 
 #[tokio::test]

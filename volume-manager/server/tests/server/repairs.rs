@@ -197,7 +197,7 @@ async fn with_no_other_disk_than_the_damaged_one_the_repair_waits_and_says_why()
     })
     .await;
     assert_eq!((status.health.as_str(), status.volumes.can_lose.get("1")), ("degraded", Some(&1)));
-    let why = "1 avoided: a copy failed there, or it holds a damaged or a given up extent";
+    let why = "1 avoided: a copy failed there, or what it holds of the volume";
     assert!(status.reasons.iter().any(|reason| reason.contains(why)), "{:?}", status.reasons);
     assert_eq!(cell.node_of(bad).copies_to(bad), 0);
 }

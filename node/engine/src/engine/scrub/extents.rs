@@ -220,7 +220,8 @@ impl Engine {
         true
     }
 
-    async fn mark_at(&self, slot: u32, header: &SlotHeader, offset: u64, what: &str) -> bool {
+    /// Marks the extent, unless it is another one, or in another state, by now.
+    pub(in crate::engine) async fn mark_at(&self, slot: u32, header: &SlotHeader, offset: u64, what: &str) -> bool {
         // An append in flight raises the tail when it ends.
         let lock = self.lock_of(slot);
         let _guard = lock.lock().await;

@@ -431,7 +431,7 @@ async fn seal(State(inner): State<Shared>, Json(order): Json<SealRequest>) -> Re
     let digest = extent.digest_of(order.length);
     (extent.state, extent.epoch, extent.tail) = (ExtentState::Sealed, order.epoch, order.length);
     extent.digest = Some(digest.clone());
-    Ok(Json(Sealed { length: order.length, digest }))
+    Ok(Json(Sealed { length: order.length, digest, restored: false }))
 }
 
 async fn trash(State(inner): State<Shared>, Json(order): Json<TrashRequest>) -> Result<Json<Value>, ApiError> {
@@ -447,6 +447,17 @@ async fn copy(State(inner): State<Shared>, Json(order): Json<CopyRequest>) -> Re
     enter(&inner, Call::Copy, order.disk, order.volume, order.term).await?;
     let mut inner = inner.lock().unwrap();
     let key = (order.disk, order.volume);
+    if let Some(extent) = inner.extents.get_mut(&key).filter(|extent| extent.state == ExtentState::Trashed)
+        && (extent.tail, extent.digest.as_ref()) == (order.length, Some(&order.digest))
+    {
+        // Its bytes may not be what its header says.
+        if extent.digest_of(order.length) != order.digest {
+            inner.torn.insert(key);
+            return Err(refusal(code::DAMAGED));
+        }
+        extent.state = ExtentState::Sealed;
+        return Ok(Json(Sealed { length: order.length, digest: order.digest, restored: true }));
+    }
     let is_other =
         |extent: &Extent| extent.state != ExtentState::Sealed || extent.digest.as_ref() != Some(&order.digest);
     if inner.extents.get(&key).is_some_and(is_other) {
@@ -455,7 +466,7 @@ async fn copy(State(inner): State<Shared>, Json(order): Json<CopyRequest>) -> Re
     let digest = Some(order.digest.clone());
     let extent = Extent { tail: order.length, epoch: order.epoch, state: ExtentState::Sealed, content: 1, digest };
     inner.copies_made += usize::from(inner.extents.insert(key, extent).is_none());
-    Ok(Json(Sealed { length: order.length, digest: order.digest }))
+    Ok(Json(Sealed { length: order.length, digest: order.digest, restored: false }))
 }
 
 async fn cancel(State(inner): State<Shared>, Json(order): Json<CancelCopy>) -> Result<Json<Value>, ApiError> {
@@ -518,8 +529,7 @@ async fn extents(State(inner): State<Shared>, Path(disk): Path<String>) -> Resul
     enter(&inner, Call::Extents, disk, VolumeId::default(), term).await?;
     let inner = inner.lock().unwrap();
     let held = inner.extents.iter().filter(|(key, _)| key.0 == disk);
-    let note = |key| inner.torn.contains(key).then(|| "torn or damaged at the end".to_owned());
-    Ok(Json(held.map(|(key, extent)| ExtentInfo { note: note(key), ..info(key.0, key.1, extent) }).collect()))
+    Ok(Json(held.map(|(key, extent)| noted(&inner, *key, extent)).collect()))
 }
 
 async fn holds(
@@ -530,7 +540,13 @@ async fn holds(
     let term = inner.lock().unwrap().term;
     enter(&inner, Call::Holds, disk, volume, term).await?;
     let mut inner = inner.lock().unwrap();
-    Ok(Json(info(disk, volume, known(&mut inner, disk, volume)?)))
+    let extent = known(&mut inner, disk, volume)?.clone();
+    Ok(Json(noted(&inner, (disk, volume), &extent)))
+}
+
+fn noted(inner: &Inner, key: (DiskId, VolumeId), extent: &Extent) -> ExtentInfo {
+    let note = inner.torn.contains(&key).then(|| "torn or damaged".to_owned());
+    ExtentInfo { note, ..info(key.0, key.1, extent) }
 }
 
 /// Where a disk keeps the extent of a volume.
