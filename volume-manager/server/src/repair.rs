@@ -417,10 +417,6 @@ pub(crate) async fn try_copy(
             }
             Obtained::Found
         }
-        // No source has it, or what is in the trash there turned out not to be it.
-        Err(CallError::Api(error)) if error.code == code::DAMAGED => {
-            return Err(occupied(manager, volume, target).await.unwrap_or(Failure::Failed(error.to_string())));
-        }
         Err(error) => return Err(Failure::Failed(error.to_string())),
     };
     let table = &manager.catalog.table;

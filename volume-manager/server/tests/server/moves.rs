@@ -477,6 +477,7 @@ async fn what_the_trash_has_of_a_volume_and_is_not_what_was_sealed_is_not_had_ba
     node.extent(back, volumes[0].volume, |extent| extent.content = 9);
     node.extent(back, volumes[1].volume, |extent| extent.digest = Some("00".repeat(32)));
     audits_go_on(&cell).await;
+    let asked = node.count(Call::Copy, volumes[1].volume);
     fail(&cell, lost);
     for volume in &volumes {
         eventually("it is copied elsewhere", async || {
@@ -487,6 +488,11 @@ async fn what_the_trash_has_of_a_volume_and_is_not_what_was_sealed_is_not_had_ba
         assert_eq!(node.find(back, volume.volume).unwrap().state, ExtentState::Trashed);
         assert!(!cell.row(volume.volume).await.replicas.contains(&back));
     }
+    assert_eq!(
+        node.count(Call::Copy, volumes[1].volume),
+        asked,
+        "what says itself that it is something else is not asked for"
+    );
 }
 
 #[tokio::test]
