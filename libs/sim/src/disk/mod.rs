@@ -567,18 +567,12 @@ impl SimDisk {
 
     /// What a read would see now: the media under the cache. Past queue and faults.
     pub fn peek(&self, offset: u64, len: usize) -> Vec<u8> {
-        let mut out = vec![0; len];
-        self.peek_into(offset, &mut out);
-        out
-    }
-
-    /// As [`SimDisk::peek`], into `out`.
-    pub fn peek_into(&self, offset: u64, out: &mut [u8]) {
-        self.media.read(offset, out);
-        let end = offset + out.len() as u64;
+        let mut out = self.media.read(offset, len);
+        let end = offset + len as u64;
         for cached in self.cache.iter().filter(|cached| cached.overlaps(offset, end)) {
-            cached.runs().for_each(|(at, bytes)| overlay(out, offset, at, bytes));
+            cached.runs().for_each(|(at, bytes)| overlay(&mut out, offset, at, bytes));
         }
+        out
     }
 
     /// Flips one bit of the media (and of a cached copy of that byte, if there is one).
@@ -591,8 +585,7 @@ impl SimDisk {
 
     /// Flips one bit of the media, and heals nothing.
     fn rot(&mut self, offset: u64, bit: u8) {
-        let mut byte = [0];
-        self.media.read(offset, &mut byte);
+        let byte = self.media.read(offset, 1);
         self.media.write(offset, &[byte[0] ^ 1 << bit]);
     }
 

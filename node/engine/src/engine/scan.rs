@@ -18,6 +18,7 @@ use holdfast_libs_types::{PAGE_BYTES, VolumeId, WriteEpoch};
 
 use super::Engine;
 use crate::buffer::AlignedBuf;
+use crate::page::is_blank;
 use crate::planted::planted;
 use crate::raw::Work;
 use crate::reactor::IoFuture;
@@ -244,7 +245,7 @@ fn begin(bytes: &[u8], position: u64, volume: VolumeId, epoch: WriteEpoch) -> Re
     let bad = |detail: String, other| Stop::Bad { detail: format!("batch at {position}: {detail}"), other };
     let header = match BatchHeader::decode(bytes) {
         Ok(header) => header,
-        Err(_) if bytes.iter().take(PAGE_BYTES).all(|byte| *byte == 0) => return Err(Stop::Blank),
+        Err(_) if is_blank(&bytes[..PAGE_BYTES.min(bytes.len())]) => return Err(Stop::Blank),
         Err(error) => return Err(bad(error.to_string(), None)),
     };
     let is_own = (header.volume, header.epoch, header.offset) == (volume, epoch, position);

@@ -31,7 +31,7 @@ use holdfast_libs_types::{DiskId, PAGE_BYTES};
 use super::entry::{ENTRY_BYTES, Entry};
 use super::{Facts, TableFault};
 use crate::geometry::{ENTRIES_PER_PAGE, table_pages};
-use crate::page::{MOST_COUNT, PageReader, PageWriter};
+use crate::page::{MOST_COUNT, PageReader, PageWriter, is_blank};
 
 const HEADER_MAGIC: &[u8; 4] = b"HFTC";
 const PAGE_MAGIC: &[u8; 4] = b"HFTP";
@@ -153,7 +153,7 @@ impl Pages {
     pub(crate) fn decode_next(&mut self, bytes: &[u8], mut take: impl FnMut(u32, Entry)) -> Result<(), TableFault> {
         let page: &[u8; PAGE_BYTES] = bytes.try_into().map_err(|_| TableFault::Damaged)?;
         if !page.starts_with(PAGE_MAGIC) {
-            return Err(if page.iter().all(|byte| *byte == 0) { TableFault::Blank } else { TableFault::Damaged });
+            return Err(if is_blank(page) { TableFault::Blank } else { TableFault::Damaged });
         }
         let stands = PageReader::array_of(page, CRC_AT);
         if page_crc(page) != u32::from_le_bytes(stands) {
