@@ -14,6 +14,10 @@
 //! - The bytes of blocks in memory are bounded, in both directions.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
+#![allow(
+    clippy::manual_async_fn,
+    reason = "a public `async fn` is compiled, with all that it calls, into the crate's own tests, which call none: a minute"
+)]
 
 mod answers;
 mod budget;
@@ -98,78 +102,93 @@ pub struct Parts {
 ///
 /// # Errors
 /// When it cannot start: see [`ServerError`].
-pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), ServerError> {
-    let listener = TcpListener::bind(&config.listen)
-        .await
-        .map_err(|source| ServerError::Listen { listen: config.listen.clone(), source })?;
-    run_on(listener, config, shutdown).await
+pub fn run(config: Config, shutdown: CancellationToken) -> impl Future<Output = Result<(), ServerError>> {
+    async move {
+        let listener = TcpListener::bind(&config.listen)
+            .await
+            .map_err(|source| ServerError::Listen { listen: config.listen.clone(), source })?;
+        run_on(listener, config, shutdown).await
+    }
 }
 
 /// As [`run`], on a socket that listens already (`config.listen` is not looked at).
 ///
 /// # Errors
 /// See [`run`].
-pub async fn run_on(listener: TcpListener, config: Config, shutdown: CancellationToken) -> Result<(), ServerError> {
-    let catalog = config.catalog.store(&config.catalog_dir);
-    let parts = Parts {
-        listener: Box::new(TlsListener { listener, tls: config.tls.server()? }),
-        http: HttpClient::new(&config.tls.client()?, None),
-        catalog: catalog.map_err(|error| ServerError::Catalog(error.to_string()))?,
-        surroundings: Surroundings::default(),
-    };
-    run_with(parts, config, shutdown).await
+pub fn run_on(
+    listener: TcpListener,
+    config: Config,
+    shutdown: CancellationToken,
+) -> impl Future<Output = Result<(), ServerError>> {
+    async move {
+        let catalog = config.catalog.store(&config.catalog_dir);
+        let parts = Parts {
+            listener: Box::new(TlsListener { listener, tls: config.tls.server()? }),
+            http: HttpClient::new(&config.tls.client()?, None),
+            catalog: catalog.map_err(|error| ServerError::Catalog(error.to_string()))?,
+            surroundings: Surroundings::default(),
+        };
+        run_with(parts, config, shutdown).await
+    }
 }
 
 /// As [`run`], upon whatever `parts` are (`listen`, `tls`, `catalog_dir` and `catalog` of the configuration are not looked at).
 ///
 /// # Errors
 /// See [`run`].
-pub async fn run_with(parts: Parts, config: Config, shutdown: CancellationToken) -> Result<(), ServerError> {
-    let Parts { listener, http, catalog, surroundings } = parts;
-    let secret = key_from_hex(&config.cell_secret).map_err(|_| ServerError::Secret("cell_secret"))?;
-    config.volume_manager.check().map_err(ServerError::VolumeManager)?;
-    let master = key_from_hex(&config.master_key).map_err(|_| ServerError::Secret("master_key"))?;
-    let master = MasterKey::new(&master).map_err(|_| ServerError::Secret("master_key"))?;
-    let signing_keys = SigningKeys::parse(&config.signing_keys)?;
-    let tokens = ServiceTokens::new(&secret);
-    let http = http.with_token(Some(&tokens.token(Role::Frontend)));
-    let instance = InstanceId(surroundings.ids.draw().map_err(|_| ServerError::Random)?);
-    let index = Index::open(&catalog, config.cell).await.map_err(|error| ServerError::Catalog(error.to_string()))?;
-    let keyring = Arc::new(Keyring::new(master, index.clone()));
-    keyring.load().await.map_err(|error| ServerError::MasterKey(error.to_string()))?;
+pub fn run_with(
+    parts: Parts,
+    config: Config,
+    shutdown: CancellationToken,
+) -> impl Future<Output = Result<(), ServerError>> {
+    async move {
+        let Parts { listener, http, catalog, surroundings } = parts;
+        let secret = key_from_hex(&config.cell_secret).map_err(|_| ServerError::Secret("cell_secret"))?;
+        config.volume_manager.check().map_err(ServerError::VolumeManager)?;
+        let master = key_from_hex(&config.master_key).map_err(|_| ServerError::Secret("master_key"))?;
+        let master = MasterKey::new(&master).map_err(|_| ServerError::Secret("master_key"))?;
+        let signing_keys = SigningKeys::parse(&config.signing_keys)?;
+        let tokens = ServiceTokens::new(&secret);
+        let http = http.with_token(Some(&tokens.token(Role::Frontend)));
+        let instance = InstanceId(surroundings.ids.draw().map_err(|_| ServerError::Random)?);
+        let index =
+            Index::open(&catalog, config.cell).await.map_err(|error| ServerError::Catalog(error.to_string()))?;
+        let keyring = Arc::new(Keyring::new(master, index.clone()));
+        keyring.load().await.map_err(|error| ServerError::MasterKey(error.to_string()))?;
 
-    let counters = Arc::new(Counters::default());
-    let queue = Arc::new(Queue::default());
-    let volume_manager = VolumeManagerClient::new(http.clone(), config.volume_manager.clone());
-    let leases = Arc::new(Leases::new(instance, volume_manager, counters.clone()));
-    let writers = Writers::start(&config.writer, &http, &index, &queue, &leases, &counters);
-    let cache = Arc::new(Cache::new(config.cache.bytes));
-    let reader = Reader {
-        index: index.clone(),
-        locations: Locations::new(index.clone()),
-        http,
-        keyring: keyring.clone(),
-        cache: cache.clone(),
-        suspects: Suspects::new(reader::LAST_FOR),
-        counters: counters.clone(),
-        hedge: Duration::from_millis(config.hedge_ms.max(1)),
-    };
-    let store = Store { index, keyring, queue, counters: counters.clone(), in_flight: InFlight::default() };
-    let frontend = Arc::new(Frontend {
-        put_budget: Budget::new(config.limits.put_bytes, LARGEST_BYTES),
-        get_budget: Budget::new(config.limits.get_bytes, LARGEST_BYTES),
-        config,
-        instance,
-        signing_keys,
-        store,
-        reader,
-        leases,
-        cache,
-        counters,
-        surroundings,
-    });
-    tracing::info!(%instance, address = frontend.config.address, "frontend serves");
-    listener.serve(routes::router(frontend, &tokens), shutdown).await;
-    writers.close().await;
-    Ok(())
+        let counters = Arc::new(Counters::default());
+        let queue = Arc::new(Queue::default());
+        let volume_manager = VolumeManagerClient::new(http.clone(), config.volume_manager.clone());
+        let leases = Arc::new(Leases::new(instance, volume_manager, counters.clone()));
+        let writers = Writers::start(&config.writer, &http, &index, &queue, &leases, &counters);
+        let cache = Arc::new(Cache::new(config.cache.bytes));
+        let reader = Reader {
+            index: index.clone(),
+            locations: Locations::new(index.clone()),
+            http,
+            keyring: keyring.clone(),
+            cache: cache.clone(),
+            suspects: Suspects::new(reader::LAST_FOR),
+            counters: counters.clone(),
+            hedge: Duration::from_millis(config.hedge_ms.max(1)),
+        };
+        let store = Store { index, keyring, queue, counters: counters.clone(), in_flight: InFlight::default() };
+        let frontend = Arc::new(Frontend {
+            put_budget: Budget::new(config.limits.put_bytes, LARGEST_BYTES),
+            get_budget: Budget::new(config.limits.get_bytes, LARGEST_BYTES),
+            config,
+            instance,
+            signing_keys,
+            store,
+            reader,
+            leases,
+            cache,
+            counters,
+            surroundings,
+        });
+        tracing::info!(%instance, address = frontend.config.address, "frontend serves");
+        listener.serve(routes::router(frontend, &tokens), shutdown).await;
+        writers.close().await;
+        Ok(())
+    }
 }

@@ -16,6 +16,10 @@
 //! - `health`, `metrics`: what an operator and their monitoring look at
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
+#![allow(
+    clippy::manual_async_fn,
+    reason = "a public `async fn` is compiled, with all that it calls, into the crate's own tests, which call none: a minute"
+)]
 
 mod append;
 mod config;
@@ -91,73 +95,87 @@ pub struct Parts {
 ///
 /// # Errors
 /// When it cannot start: see [`ServerError`]. Disks that fail later are reported, never an error here.
-pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), ServerError> {
-    let listener = TcpListener::bind(&config.listen)
-        .await
-        .map_err(|source| ServerError::Listen { listen: config.listen.clone(), source })?;
-    run_on(listener, config, shutdown).await
+pub fn run(config: Config, shutdown: CancellationToken) -> impl Future<Output = Result<(), ServerError>> {
+    async move {
+        let listener = TcpListener::bind(&config.listen)
+            .await
+            .map_err(|source| ServerError::Listen { listen: config.listen.clone(), source })?;
+        run_on(listener, config, shutdown).await
+    }
 }
 
 /// As [`run`], on a socket that listens already (`config.listen` is not looked at).
 ///
 /// # Errors
 /// See [`run`].
-pub async fn run_on(listener: TcpListener, config: Config, shutdown: CancellationToken) -> Result<(), ServerError> {
-    run_on_machine(listener, Machine::this(), config, shutdown).await
+pub fn run_on(
+    listener: TcpListener,
+    config: Config,
+    shutdown: CancellationToken,
+) -> impl Future<Output = Result<(), ServerError>> {
+    async move { run_on_machine(listener, Machine::this(), config, shutdown).await }
 }
 
 /// As [`run_on`], with the devices of `machine`.
 ///
 /// # Errors
 /// See [`run`].
-pub async fn run_on_machine(
+pub fn run_on_machine(
     listener: TcpListener,
     machine: Machine,
     config: Config,
     shutdown: CancellationToken,
-) -> Result<(), ServerError> {
-    config.check()?;
-    let parts = Parts {
-        listener: Box::new(TlsListener { listener, tls: config.tls.server()? }),
-        http: HttpClient::new(&config.tls.client()?, None),
-        machine,
-        surroundings: Surroundings::default(),
-    };
-    run_with(parts, config, shutdown).await
+) -> impl Future<Output = Result<(), ServerError>> {
+    async move {
+        config.check()?;
+        let parts = Parts {
+            listener: Box::new(TlsListener { listener, tls: config.tls.server()? }),
+            http: HttpClient::new(&config.tls.client()?, None),
+            machine,
+            surroundings: Surroundings::default(),
+        };
+        run_with(parts, config, shutdown).await
+    }
 }
 
 /// As [`run`], upon whatever `parts` are (`listen` and `tls` of the configuration are not looked at).
 ///
 /// # Errors
 /// See [`run`].
-pub async fn run_with(parts: Parts, config: Config, shutdown: CancellationToken) -> Result<(), ServerError> {
-    let Parts { listener, http, machine, surroundings } = parts;
-    config.check()?;
-    let secret = holdfast_libs_crypto::key_from_hex(&config.cell_secret).map_err(|_| ServerError::CellSecret)?;
-    let tokens = ServiceTokens::new(&secret);
-    let http = http.with_token(Some(&tokens.token(Role::Node)));
-    let instance = InstanceId(surroundings.ids.draw().map_err(|_| ServerError::Random)?);
-    let watcher = Watcher::start(&config, machine).await?;
-    watcher.disks().policy.use_clock(surroundings.clock);
-    let volume_manager = VolumeManagerClient::new(http.clone(), config.volume_manager.clone());
-    let node = Arc::new(Node {
-        name: NodeId(config.node.clone()),
-        disks: watcher.disks(),
-        watcher: tokio::sync::Mutex::new(watcher),
-        append_bytes: Arc::new(Semaphore::new(config.memory.append_bytes)),
-        copies: Copies::new(http),
-        registered: AtomicBool::new(false),
-        term: AtomicU64::new(0),
-        config,
-    });
-    tracing::info!(node = %node.name, zone = node.config.zone, address = node.config.address, "node serves");
-    let registered =
-        tokio::spawn(registration::keep_registered(node.clone(), instance, volume_manager, shutdown.clone()));
-    let watching = tokio::spawn(upkeep::watch(node.clone(), shutdown.clone()));
-    listener.serve(routes::router(node.clone(), &tokens), shutdown).await;
-    // They end by themselves on shutdown; a panic in one has been printed.
-    let _ = registered.await;
-    let _ = watching.await;
-    node.disks.close_all().await;
-    Ok(())
+pub fn run_with(
+    parts: Parts,
+    config: Config,
+    shutdown: CancellationToken,
+) -> impl Future<Output = Result<(), ServerError>> {
+    async move {
+        let Parts { listener, http, machine, surroundings } = parts;
+        config.check()?;
+        let secret = holdfast_libs_crypto::key_from_hex(&config.cell_secret).map_err(|_| ServerError::CellSecret)?;
+        let tokens = ServiceTokens::new(&secret);
+        let http = http.with_token(Some(&tokens.token(Role::Node)));
+        let instance = InstanceId(surroundings.ids.draw().map_err(|_| ServerError::Random)?);
+        let watcher = Watcher::start(&config, machine).await?;
+        watcher.disks().policy.use_clock(surroundings.clock);
+        let volume_manager = VolumeManagerClient::new(http.clone(), config.volume_manager.clone());
+        let node = Arc::new(Node {
+            name: NodeId(config.node.clone()),
+            disks: watcher.disks(),
+            watcher: tokio::sync::Mutex::new(watcher),
+            append_bytes: Arc::new(Semaphore::new(config.memory.append_bytes)),
+            copies: Copies::new(http),
+            registered: AtomicBool::new(false),
+            term: AtomicU64::new(0),
+            config,
+        });
+        tracing::info!(node = %node.name, zone = node.config.zone, address = node.config.address, "node serves");
+        let registered =
+            tokio::spawn(registration::keep_registered(node.clone(), instance, volume_manager, shutdown.clone()));
+        let watching = tokio::spawn(upkeep::watch(node.clone(), shutdown.clone()));
+        listener.serve(routes::router(node.clone(), &tokens), shutdown).await;
+        // They end by themselves on shutdown; a panic in one has been printed.
+        let _ = registered.await;
+        let _ = watching.await;
+        node.disks.close_all().await;
+        Ok(())
+    }
 }

@@ -19,6 +19,10 @@
 //! Nothing here remembers what the table does not: a volume manager that dies is replaced by one that reads the table.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
+#![allow(
+    clippy::manual_async_fn,
+    reason = "a public `async fn` is compiled, with all that it calls, into the crate's own tests, which call none: a minute"
+)]
 
 mod audit;
 mod config;
@@ -83,71 +87,85 @@ pub struct Parts {
 ///
 /// # Errors
 /// When it cannot start, or another volume manager takes the catalog over: see [`ServerError`].
-pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), ServerError> {
-    let listener = TcpListener::bind(&config.listen)
-        .await
-        .map_err(|source| ServerError::Listen { listen: config.listen.clone(), source })?;
-    run_on(listener, config, shutdown).await
+pub fn run(config: Config, shutdown: CancellationToken) -> impl Future<Output = Result<(), ServerError>> {
+    async move {
+        let listener = TcpListener::bind(&config.listen)
+            .await
+            .map_err(|source| ServerError::Listen { listen: config.listen.clone(), source })?;
+        run_on(listener, config, shutdown).await
+    }
 }
 
 /// As [`run`], on a socket that listens already (`config.listen` is not looked at).
 ///
 /// # Errors
 /// See [`run`].
-pub async fn run_on(listener: TcpListener, config: Config, shutdown: CancellationToken) -> Result<(), ServerError> {
-    let folder = &config.data_dir;
-    std::fs::create_dir_all(folder).map_err(|source| ServerError::Folder { path: folder.clone(), source })?;
-    let parts = Parts {
-        listener: Box::new(TlsListener { listener, tls: config.tls.server()? }),
-        http: HttpClient::new(&config.tls.client()?, None),
-        catalog: config.catalog.store(folder)?,
-        surroundings: Surroundings::default(),
-    };
-    run_with(parts, config, shutdown).await
+pub fn run_on(
+    listener: TcpListener,
+    config: Config,
+    shutdown: CancellationToken,
+) -> impl Future<Output = Result<(), ServerError>> {
+    async move {
+        let folder = &config.data_dir;
+        std::fs::create_dir_all(folder).map_err(|source| ServerError::Folder { path: folder.clone(), source })?;
+        let parts = Parts {
+            listener: Box::new(TlsListener { listener, tls: config.tls.server()? }),
+            http: HttpClient::new(&config.tls.client()?, None),
+            catalog: config.catalog.store(folder)?,
+            surroundings: Surroundings::default(),
+        };
+        run_with(parts, config, shutdown).await
+    }
 }
 
 /// As [`run`], upon whatever `parts` are (`listen`, `tls`, `data_dir` and `catalog` of the configuration are not looked at).
 ///
 /// # Errors
 /// See [`run`].
-pub async fn run_with(parts: Parts, config: Config, shutdown: CancellationToken) -> Result<(), ServerError> {
-    let Parts { listener, http, catalog, surroundings } = parts;
-    let secret = holdfast_libs_crypto::key_from_hex(&config.cell_secret).map_err(|_| ServerError::CellSecret)?;
-    let tokens = ServiceTokens::new(&secret);
-    let http = http.with_token(Some(&tokens.token(Role::VolumeManager)));
-    // Its own token, so that a leader that was replaced can end itself without ending whoever called.
-    let shutdown = shutdown.child_token();
-    let listen = listener.listen();
-    let candidate = config.candidate(&listen);
-    let catalog = catalog.open(config.cell).await?;
-    let gate = Arc::new(Gate::default());
-    // However this ends, the rest ends.
-    let _stop = shutdown.clone().drop_guard();
-    let router = gate.router(&tokens);
-    let serving = tokio::spawn(listener.serve(router, shutdown.clone()));
-    let ttl = config.timing.leader_ttl();
-    let rebuild = Arc::new(Rebuild::default());
-    let (mut led, mut ended) = (None, Ok(()));
-    while let Some(term) = leadership::acquire(&gate, &catalog, &candidate, ttl, &shutdown).await? {
-        led = Some(term);
-        let stint = shutdown.child_token();
-        let (http, surroundings, rebuild) = (http.clone(), surroundings.clone(), Arc::clone(&rebuild));
-        let opened = Manager::open(config.clone(), catalog.clone(), term, http, surroundings, stint, rebuild);
-        let manager = Arc::new(opened.await?);
-        gate.open(routes::router(&manager, &tokens));
-        tracing::info!(cell = %config.cell, term = term.0, listen, "volume manager leads and listens");
-        ended = lead(&manager, ttl).await;
-        if !manager.begins_anew() || shutdown.is_cancelled() {
-            break;
+pub fn run_with(
+    parts: Parts,
+    config: Config,
+    shutdown: CancellationToken,
+) -> impl Future<Output = Result<(), ServerError>> {
+    async move {
+        let Parts { listener, http, catalog, surroundings } = parts;
+        let secret = holdfast_libs_crypto::key_from_hex(&config.cell_secret).map_err(|_| ServerError::CellSecret)?;
+        let tokens = ServiceTokens::new(&secret);
+        let http = http.with_token(Some(&tokens.token(Role::VolumeManager)));
+        // Its own token, so that a leader that was replaced can end itself without ending whoever called.
+        let shutdown = shutdown.child_token();
+        let listen = listener.listen();
+        let candidate = config.candidate(&listen);
+        let catalog = catalog.open(config.cell).await?;
+        let gate = Arc::new(Gate::default());
+        // However this ends, the rest ends.
+        let _stop = shutdown.clone().drop_guard();
+        let router = gate.router(&tokens);
+        let serving = tokio::spawn(listener.serve(router, shutdown.clone()));
+        let ttl = config.timing.leader_ttl();
+        let rebuild = Arc::new(Rebuild::default());
+        let (mut led, mut ended) = (None, Ok(()));
+        while let Some(term) = leadership::acquire(&gate, &catalog, &candidate, ttl, &shutdown).await? {
+            led = Some(term);
+            let stint = shutdown.child_token();
+            let (http, surroundings, rebuild) = (http.clone(), surroundings.clone(), Arc::clone(&rebuild));
+            let opened = Manager::open(config.clone(), catalog.clone(), term, http, surroundings, stint, rebuild);
+            let manager = Arc::new(opened.await?);
+            gate.open(routes::router(&manager, &tokens));
+            tracing::info!(cell = %config.cell, term = term.0, listen, "volume manager leads and listens");
+            ended = lead(&manager, ttl).await;
+            if !manager.begins_anew() || shutdown.is_cancelled() {
+                break;
+            }
+            gate.close();
         }
-        gate.close();
+        shutdown.cancel();
+        let _ = serving.await;
+        if let (Some(term), false) = (led, matches!(ended, Err(ServerError::Deposed { .. }))) {
+            leadership::release(&catalog, term).await;
+        }
+        ended
     }
-    shutdown.cancel();
-    let _ = serving.await;
-    if let (Some(term), false) = (led, matches!(ended, Err(ServerError::Deposed { .. }))) {
-        leadership::release(&catalog, term).await;
-    }
-    ended
 }
 
 /// Leads until shutdown, until another leads, or until the next term is to begin. Without its worker the daemon must not go on
