@@ -1,8 +1,10 @@
 //! The project's own commands: `cargo xtask test`, `cargo xtask tidy`, `cargo xtask soak`, `cargo xtask mariadb`.
 
+mod beside;
 mod mariadb;
 mod metric_names;
 mod packages;
+mod programs;
 mod soak;
 mod suites;
 mod tidy;

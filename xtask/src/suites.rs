@@ -1,4 +1,4 @@
-//! The suites of `cargo xtask test`, in order. `tests/README.md` keeps how long each may take.
+//! The suites of `cargo xtask test`. `tests/README.md` keeps how long each may take.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
@@ -7,12 +7,73 @@ use std::time::Instant;
 
 use anyhow::{Context as _, anyhow, bail};
 
-/// What is built together. A single package's tests would be built with other features of most dependencies than the whole
-/// workspace's are, so suites choose tests by name instead. The parsers under fuzz have a suite of their own. The engine has its
-/// bugs to plant everywhere, each off until a test plants it on its thread: without, all that holds the engine would be built
-/// twice. A release has none.
-const TESTED: [&str; 5] = ["--workspace", "--exclude", "holdfast-tests-fuzz", "--features", PLANTED_BUGS];
-const PLANTED_BUGS: &str = "holdfast-node-engine/planted-bugs";
+use crate::beside::Beside;
+use crate::programs::{self, Program};
+
+/// What belongs to a suite of tests.
+pub struct Suite {
+    name: &'static str,
+    /// The folder of its package; of `unit` every other's.
+    folder: &'static str,
+    /// What of the workspace has to be built for it alone.
+    targets: &'static [&'static str],
+    /// Of the test harness, for each of its programs.
+    pub arguments: &'static [&'static str],
+}
+
+/// In the order in which they run.
+static SUITES: [Suite; 5] = [
+    Suite { name: "unit", folder: "", targets: &["--tests"], arguments: &[] },
+    Suite {
+        name: "simulation",
+        folder: "tests/simulation/",
+        targets: &["--test", "seeds", "--test", "planted"],
+        // Each test keeps all cores busy.
+        arguments: &["--nocapture", "--test-threads=1"],
+    },
+    Suite { name: "fuzz", folder: "tests/fuzz/", targets: &["--test", "parsers"], arguments: &[] },
+    Suite {
+        name: "cluster",
+        folder: "tests/cluster/",
+        // Its cells run the `holdfast` that lies beside it, which is built for tests of the commands.
+        targets: &["--test", "cells", "--test", "commands"],
+        // One cell at a time: they share two cores, and each starts eight processes.
+        arguments: &["--test-threads=1"],
+    },
+    Suite {
+        name: "compatibility",
+        folder: "tests/compatibility/",
+        // For the `holdfast` as well.
+        targets: &["--test", "commands"],
+        arguments: &[],
+    },
+];
+
+impl Suite {
+    /// Where a program belongs, by its source.
+    pub fn of(source: &str) -> &'static Suite {
+        let [unit, others @ ..] = &SUITES;
+        others.iter().find(|suite| source.starts_with(suite.folder)).unwrap_or(unit)
+    }
+}
+
+/// Programs that keep processors busy for long and look at no clock: they run beside all others, behind which they stand back.
+/// Those that need one core for long come first, while others need the second.
+const BESIDE: [&str; 8] = [
+    "volume-manager/planner/tests/protocol/main.rs",
+    "volume-manager/planner/tests/durability.rs",
+    "volume-manager/planner/tests/rebalance.rs",
+    "sync-client/planner/tests/simulation/main.rs",
+    "node/engine/tests/mutations.rs",
+    "tests/simulation/tests/planted.rs",
+    "node/engine/tests/crash/main.rs",
+    "tests/simulation/tests/seeds.rs",
+];
+
+/// What is built together, for all suites at once. A single package's tests would be built with other features of most
+/// dependencies than the whole workspace's are. The engine has its bugs to plant everywhere, each off until a test plants it on
+/// its thread: without, all that holds the engine would be built twice. A release has none.
+const TESTED: [&str; 3] = ["--workspace", "--features", "holdfast-node-engine/planted-bugs"];
 
 /// The workspace's root folder.
 pub fn root() -> PathBuf {
@@ -27,29 +88,40 @@ pub fn cargo(arguments: &[&str]) -> Command {
     command
 }
 
+/// Says how a step ends and how long it took.
+///
+/// # Errors
+/// The step's.
+pub fn told(name: &str, step: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
+    eprintln!("==> {name}");
+    let started = Instant::now();
+    let result = step();
+    eprintln!(
+        "==> {name}: {} in {:.0} s",
+        if result.is_ok() { "ok" } else { "FAILED" },
+        started.elapsed().as_secs_f32()
+    );
+    result
+}
+
 /// Runs a command and says how long it took.
 ///
 /// # Errors
 /// When it cannot be started or fails.
 pub fn run(name: &str, command: &mut Command) -> anyhow::Result<()> {
-    eprintln!("==> {name}");
-    let started = Instant::now();
-    let status = command.status().with_context(|| format!("{name}: cannot start {command:?}"))?;
-    eprintln!(
-        "==> {name}: {} in {:.0} s",
-        if status.success() { "ok" } else { "FAILED" },
-        started.elapsed().as_secs_f32()
-    );
-    if !status.success() {
-        bail!("{name} failed: {command:?}");
-    }
-    Ok(())
+    told(name, || {
+        let status = command.status().with_context(|| format!("{name}: cannot start {command:?}"))?;
+        if !status.success() {
+            bail!("{name} failed: {command:?}");
+        }
+        Ok(())
+    })
 }
 
 /// All suites, or those whose name contains `only`.
 ///
 /// # Errors
-/// The first suite that fails.
+/// What failed first.
 pub fn test(only: Option<&str>) -> anyhow::Result<()> {
     let wanted = |name: &str| only.is_none_or(|part| name.contains(part));
     let started = Instant::now();
@@ -63,32 +135,54 @@ pub fn test(only: Option<&str>) -> anyhow::Result<()> {
     if wanted("clippy") {
         run("clippy", &mut cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))?;
     }
-    if wanted("unit") {
-        crate::mariadb::ensure(&root())?;
-        let own_suites = ["--exclude", "holdfast-tests-cluster", "--exclude", "holdfast-tests-simulation"];
-        run("unit", cargo(&["test"]).args(TESTED).args(own_suites))?;
-    }
-    if wanted("simulation") {
-        // Each test keeps all cores busy. Named among all that is tested, so that nothing is built anew.
-        let tests = ["--test", "seeds", "--test", "planted", "--", "--nocapture", "--test-threads=1"];
-        run("simulation", cargo(&["test"]).args(TESTED).args(tests))?;
-    }
-    if wanted("fuzz") {
-        run("fuzz", &mut cargo(&["test", "--workspace", "--features", PLANTED_BUGS, "--test", "parsers"]))?;
-    }
-    if wanted("cluster") || wanted("compatibility") {
-        // As a test of the commands links it: `cargo build` would build it anew, without the features that tests ask for.
-        run("binary", cargo(&["test", "--no-run", "--test", "commands"]).args(TESTED))?;
-    }
-    if wanted("cluster") {
-        // On the binary that lies beside them. One cell at a time: they share two cores, and each starts eight processes.
-        let tests = ["--test", "cells", "--", "--test-threads=1"];
-        run("cluster", cargo(&["test"]).args(TESTED).args(tests))?;
-    }
-    if wanted("compatibility") {
-        compatibility()?;
+    let suites: Vec<&'static Suite> = SUITES.iter().filter(|suite| wanted(suite.name)).collect();
+    if !suites.is_empty() {
+        test_suites(&suites)?;
     }
     eprintln!("==> all in {:.0} s", started.elapsed().as_secs_f32());
+    Ok(())
+}
+
+fn test_suites(suites: &[&'static Suite]) -> anyhow::Result<()> {
+    let has = |name: &str| suites.iter().any(|suite| suite.name == name);
+    if has("unit") {
+        crate::mariadb::ensure(&root())?;
+    }
+    let targets: Vec<&str> = suites.iter().flat_map(|suite| suite.targets).copied().collect();
+    let mut programs = programs::build(&[&TESTED[..], &targets[..]].concat())?;
+    programs.retain(|program| has(program.suite.name));
+    let place = |program: &Program| BESIDE.iter().position(|source| *source == program.source);
+    let (mut beside, programs): (Vec<_>, Vec<_>) = programs.into_iter().partition(|program| place(program).is_some());
+    beside.sort_by_key(place);
+    let mut beside = Beside::new(beside);
+    for suite in suites {
+        let mut own = programs.iter().filter(|program| program.suite.name == suite.name).peekable();
+        if own.peek().is_some() {
+            told(suite.name, || own.try_for_each(|program| run_program(program, &mut beside)))?;
+        }
+        match suite.name {
+            "unit" => documented(&mut beside)?,
+            "compatibility" => compatibility()?,
+            _ => {}
+        }
+    }
+    told("what is left beside", || beside.finish())
+}
+
+fn run_program(program: &Program, beside: &mut Beside) -> anyhow::Result<()> {
+    eprintln!("     Running {}", program.source);
+    if !beside.wait(&mut program.command())?.success() {
+        bail!("{} failed; to run it again: {}", program.source, program.again());
+    }
+    Ok(())
+}
+
+/// The examples in documentation.
+fn documented(beside: &mut Beside) -> anyhow::Result<()> {
+    let mut command = cargo(&["test", "--doc"]);
+    if !beside.wait(command.args(TESTED))?.success() {
+        bail!("an example in documentation failed: {command:?}");
+    }
     Ok(())
 }
 
@@ -115,4 +209,18 @@ fn compatibility() -> anyhow::Result<()> {
     dev.kill()?;
     dev.wait()?;
     result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{BESIDE, Suite, root};
+
+    #[test]
+    fn programs_that_run_beside_others_are_there_and_belong_to_suites() {
+        for source in BESIDE {
+            assert!(root().join(source).is_file(), "{source}");
+        }
+        let suites = ["tests/simulation/tests/seeds.rs", "tests/cluster/tests/cells/main.rs", "node/engine/src/lib.rs"];
+        assert_eq!(suites.map(|source| Suite::of(source).name), ["simulation", "cluster", "unit"]);
+    }
 }

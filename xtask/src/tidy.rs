@@ -6,7 +6,8 @@
 //! - SQL stands only where it may ([`SQL`]), and so does `unsafe` ([`UNSAFE`]).
 //! - Dependency versions stand only in the root `Cargo.toml`.
 //! - `docs/metrics.md` names the metrics that the daemons have, and no others.
-//! - No file grows past [`MAX_LINES`], no test is ignored, no module is called `util`.
+//! - No file grows past [`MAX_LINES`], no module is called `util`.
+//! - No test is ignored, and none stands in sources that are not built for tests.
 
 use std::path::{Path, PathBuf};
 
@@ -54,6 +55,7 @@ pub fn run() -> anyhow::Result<()> {
             let text = std::fs::read_to_string(&file)?;
             let shown = file.strip_prefix(&root)?.to_string_lossy().into_owned();
             check_source(&name, &shown, &text, &mut breaches);
+            check_tests_run(package, &shown, &text, &mut breaches);
         }
     }
     crate::metric_names::check(&root, &mut breaches)?;
@@ -211,5 +213,13 @@ fn check_source(folder: &str, file: &str, text: &str, breaches: &mut Vec<String>
                 breaches.push(format!("{at}: a planner or model does no I/O, but names {path}"));
             }
         }
+    }
+}
+
+/// A library or program with `test = false` has no tests in its sources: nothing would run them.
+fn check_tests_run(package: &Package, file: &str, text: &str, breaches: &mut Vec<String>) {
+    let is_tested = package.targets.iter().all(|target| target.test || !(target.is_lib() || target.is_bin()));
+    if !is_tested && file.contains("/src/") && ["#[test]", "#[tokio::test"].iter().any(|mark| text.contains(mark)) {
+        breaches.push(format!("{file}: a test that nothing runs; its Cargo.toml says `test = false`"));
     }
 }
