@@ -108,6 +108,7 @@ async fn judge(
         };
         request.disks.iter().map(why).collect()
     };
+    let gone: Vec<bool> = request.disks.iter().map(|report| is_own_and_gone(report, request, owners)).collect();
     let row = Node {
         node: request.node.clone(),
         zone: request.zone.clone(),
@@ -121,12 +122,13 @@ async fn judge(
     let write = async move {
         table.upsert_node(term, &row).await?;
         let mut judged = Vec::with_capacity(reports.len());
-        for (report, elsewhere) in reports.iter().zip(elsewhere) {
+        for ((report, elsewhere), gone) in reports.iter().zip(elsewhere).zip(gone) {
             let info = info(&node, report);
             // The node that has it now may let go of it.
             let retry = elsewhere.is_some();
             let reason = match elsewhere {
                 Some(reason) => Some(reason),
+                None if gone => None,
                 // A disk that takes no writes cannot show that it is not a copy.
                 None if report.nonce == 0 => Some(format!(
                     "disk {} could not write a new incarnation: {}",
@@ -147,6 +149,11 @@ async fn judge(
         Ok(judged)
     };
     manager.to_the_end(write).await
+}
+
+/// Whether a disk of this very node is not in its place any more: nothing is there to be judged, and it is waited for.
+fn is_own_and_gone(report: &DiskReport, request: &Register, owners: &HashMap<DiskId, NodeId>) -> bool {
+    report.state == "gone" && owners.get(&report.disk) == Some(&request.node)
 }
 
 /// Notes who was heard, and of which disks. A refused disk of this very node's is not the one the catalog knows, so that one
@@ -174,11 +181,11 @@ fn note(manager: &Manager, request: &Register, judged: &[RegisteredDisk], owners
     };
     let mut liveness = manager.liveness();
     liveness.hear(&request.node, heard, &reports);
-    for disk in judged {
+    for (report, disk) in request.disks.iter().zip(judged) {
         if let Some(reason) = &disk.reason {
             tracing::warn!(disk = %disk.disk, node = %request.node, reason, "disk refused");
         }
-        if mine(disk) {
+        if mine(disk) && !is_own_and_gone(report, request, owners) {
             liveness.judge(disk.disk, disk.reason.clone());
         }
     }
