@@ -35,7 +35,13 @@ impl Beside {
         let mut child = command.spawn().with_context(|| format!("cannot start {command:?}"))?;
         loop {
             if let Some(status) = child.try_wait()? {
-                self.tell()?;
+                // What both have to say is said when both have failed.
+                if let Err(error) = self.tell() {
+                    if status.success() {
+                        return Err(error);
+                    }
+                    eprintln!("{error:#}");
+                }
                 return Ok(status);
             }
             if let Err(error) = self.go_on() {
@@ -72,6 +78,7 @@ impl Beside {
         let mut command = program.command_behind_others();
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
         let child = command.spawn().with_context(|| format!("cannot start {command:?}"))?;
+        eprintln!("     Begins beside the others: {}", program.source);
         self.running = Some((program, child, Instant::now()));
         Ok(())
     }

@@ -52,7 +52,8 @@ pub async fn node(cell: &Cell, node: &NodeId, order: &str, ask: &Order) -> anyho
 /// The plan as people read it.
 fn shown(plan: &OrderPlan) -> String {
     let last = match plan.applied {
-        _ if plan.nothing_to_do => "nothing to do: it is so already",
+        _ if plan.nothing_to_do && plan.moves.is_empty() => "nothing to do: it is so already",
+        _ if plan.nothing_to_do => "it is ordered already; `holdfast admin status` tells how far it is",
         true if plan.moves.is_empty() => "done",
         true => "begun; `holdfast admin status` tells how far it is",
         false => "nothing was done yet: --apply does it",

@@ -297,8 +297,8 @@ impl Disk {
             .await
     }
 
-    /// Reads on, for `max_bytes`, through an extent of the trash that was sealed; answers how many bytes are left. One that
-    /// cannot be read is marked as damaged.
+    /// Reads on, for `max_bytes`, through an extent of the trash that was sealed; answers how many bytes are left. It is not
+    /// erased until it is out, or [`Disk::forget_read_back`] is called, or the disk is opened again.
     ///
     /// # Errors
     /// `WrongState` (not in the trash, or it was not sealed), `Damaged`, `UnknownVolume` (erased already), `ReadOnly`, …
@@ -306,8 +306,16 @@ impl Disk {
         self.call_long(move |engine| async move { engine.read_back_trashed(volume, max_bytes).await }).await
     }
 
+    /// Forgets how far an extent of the trash was read back: it is not to come out for now.
+    ///
+    /// # Errors
+    /// `WrongState` (not in the trash, or it was not sealed), `Damaged`, `UnknownVolume`, …
+    pub async fn forget_read_back(&self, volume: VolumeId) -> Result<(), EngineError> {
+        self.call(Lane::Control, move |engine| async move { engine.forget_read_back(volume).await }).await
+    }
+
     /// Takes an extent that was sealed out of the trash, once what [`Disk::read_back_trashed`] read, and whatever is left to
-    /// be read, comes to its digest. One that does not is marked as damaged and stays.
+    /// be read, comes to its digest. One that has another is marked as damaged and stays.
     ///
     /// # Errors
     /// As [`Disk::read_back_trashed`]; `StaleTerm`.

@@ -158,16 +158,24 @@ async fn make(node: &Node, order: &CopyRequest, digest: [u8; 32]) -> Result<bool
             false => copy.pull_from_any(digest).await,
         }
     };
-    tokio::select! {
+    let made = tokio::select! {
         biased;
-        made = work => made?,
-        refused = until_stalled(&disk) => return Err(refused),
+        made = work => made,
+        refused = until_stalled(&disk) => Err(refused),
         () = running.cancelled.cancelled() => {
-            copy.give_up().await;
+            if !is_trashed {
+                copy.give_up().await;
+            }
             let message = "the volume manager does not need this copy any more";
-            return Err(ApiError::new(StatusCode::CONFLICT, code::CANCELLED, message));
+            Err(ApiError::new(StatusCode::CONFLICT, code::CANCELLED, message))
         }
+    };
+    if is_trashed && made.is_err() {
+        // Of a disk that has stalled nobody waits for the answer.
+        let (disk, volume) = (Arc::clone(&disk), order.volume);
+        tokio::spawn(async move { disk.engine().forget_read_back(volume).await });
     }
+    made?;
     let how = if is_trashed { "replica restored from the trash" } else { "replica copied" };
     tracing::info!(volume = %order.volume, disk = %order.disk, length = order.length, "{how}");
     Ok(is_trashed)
@@ -245,8 +253,7 @@ impl Copy<'_> {
     async fn give_up(&self) {
         let volume = self.order.volume;
         match self.disk.engine().abort_copy(volume).await {
-            // There is none, or what is there was not pulled.
-            Ok(()) | Err(EngineError::UnknownVolume { .. } | EngineError::WrongState { .. }) => {}
+            Ok(()) | Err(EngineError::UnknownVolume { .. }) => {}
             Err(error) => {
                 tracing::warn!(%volume, disk = %self.disk.id(), %error, "an unfinished copy stays on the disk");
             }

@@ -115,7 +115,7 @@ pub fn choose_repair_disk(
 }
 
 /// The one of the `restorable` disks that is farthest from the `live` replicas, if one may have another: it needs no source
-/// either.
+/// either. Whether it takes anything new does not matter, it has it.
 pub fn choose_restore_disk(
     inventory: &Inventory,
     live: &[DiskId],
@@ -125,7 +125,7 @@ pub fn choose_restore_disk(
 ) -> Option<DiskId> {
     let there: Vec<&InventoryDisk> = live.iter().filter_map(|disk| inventory.disk(*disk)).collect();
     let usable = |disk: &&InventoryDisk| {
-        disk.eligible && !avoid.contains(&disk.disk) && !there.iter().any(|other| excludes(other, disk, distinct))
+        !avoid.contains(&disk.disk) && !there.iter().any(|other| excludes(other, disk, distinct))
     };
     let known = restorable.iter().filter_map(|disk| inventory.disk(*disk)).filter(usable);
     known.min_by_key(|disk| (nearness(disk, &there), disk.disk)).map(|disk| disk.disk)
@@ -271,13 +271,17 @@ fn lacking(
     };
     let mut details = Vec::new();
     for (name, zone) in zones.iter().filter(|(_, zone)| zone.free == 0 && zone.taken < zone.disks) {
-        let disks = format!("{} {}", zone.disks, plural(zone.disks, "disk"));
+        let mut disks = format!("{} {}", zone.disks, plural(zone.disks, "disk"));
+        if zone.taken > 0 {
+            disks = format!("{disks}, {} on nodes that have a replica", zone.taken);
+        }
         details.push(if zone.usable > 0 {
             format!("{name} has no disk with a free slot ({disks}, {} free slots{above})", zone.free)
         } else if zone.avoided > 0 {
             format!("{name} has no disk to use ({disks}, {} avoided: a copy failed there, or what it holds of the volume, or has of it in its trash, is damaged or no replica)", zone.avoided)
         } else {
-            format!("{name} has no disk in service ({disks})")
+            let other = if zone.taken > 0 { "other disk" } else { "disk" };
+            format!("{name} has no {other} in service ({disks})")
         });
     }
     if details.is_empty() {

@@ -19,7 +19,7 @@ pub struct VolumeReplicas {
     pub away: Vec<DiskId>,
     /// Disks that must not get one: with a stale extent of this volume, or that failed a copy of it just now.
     pub avoid: Vec<DiskId>,
-    /// Disks that have a replica in their trash: there it costs one read, and no slot.
+    /// Disks in service that have a replica in their trash, and may have it back: there it costs one read, and no slot.
     pub restorable: Vec<DiskId>,
 }
 

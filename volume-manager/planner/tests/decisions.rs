@@ -203,14 +203,14 @@ fn where_nothing_takes_a_copy_what_a_trash_has_is_had_back_as_it_is() {
         let volume = VolumeReplicas { restorable, ..volume(number, live) };
         plan_repairs(&inventory, &[volume], Distinct::Nodes)
     };
-    let plan = with(1, &[1, 2], vec![disk(3), disk(4)]);
+    let plan = with(1, &[1, 2], vec![disk(3)]);
     assert_eq!((plan.actions[0].target, plan.blocked.len()), (disk(3), 0));
-    assert_eq!(with(1, &[1, 2], vec![disk(4)]).blocked.len(), 1);
-    // A volume of which nothing else is left.
-    let plan = with(1, &[], vec![disk(3)]);
-    let last = RepairAction { volume: VolumeId([1; 16]), sources: vec![], target: disk(3), replicas: vec![disk(3)] };
+    assert_eq!(with(1, &[1, 2], Vec::new()).blocked.len(), 1);
+    // A volume of which nothing else is left, on a disk that takes nothing new.
+    let plan = with(1, &[], vec![disk(4)]);
+    let last = RepairAction { volume: VolumeId([1; 16]), sources: vec![], target: disk(4), replicas: vec![disk(4)] };
     assert_eq!((plan.actions, plan.unreadable.len()), (vec![last], 0));
-    assert_eq!(with(1, &[], vec![disk(4)]).unreadable, [VolumeId([1; 16])]);
+    assert_eq!(with(1, &[], Vec::new()).unreadable, [VolumeId([1; 16])]);
 }
 
 #[test]

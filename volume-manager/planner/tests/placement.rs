@@ -119,6 +119,11 @@ fn a_zone_without_a_disk_in_service_is_not_called_full() {
         error.to_string().contains("zone-3 has no disk to use (1 disk, 1 avoided: a copy failed there,"),
         "{error}"
     );
+    let mut two = inventory.clone();
+    two.disks[1].zone = "zone-1".to_owned();
+    let error = choose_repair_disk(&two, volume(1), &[DiskId([0; 16]), DiskId([3; 16])], &[], &[], Distinct::Nodes);
+    let why = "zone-1 has no other disk in service (2 disks, 1 on nodes that have a replica)";
+    assert!(error.as_ref().unwrap_err().to_string().ends_with(why), "{error:?}");
     let error = choose_repair_disk(
         &inventory,
         volume(1),

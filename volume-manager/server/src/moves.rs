@@ -53,7 +53,16 @@ pub(crate) struct Step {
 
 /// What the steps were planned from, besides the volumes. Another one asks for another plan.
 /// First when the rebalance under way was asked for, Unix milliseconds.
-type Basis = (Option<u64>, Vec<(DiskId, bool, bool)>);
+type Basis = (Option<u64>, Vec<Place>);
+
+/// What of a disk a plan depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place {
+    disk: DiskId,
+    takes_new: bool,
+    leaving: bool,
+    less_spread: bool,
+}
 
 /// What is to move, and what moves.
 #[derive(Debug, Default)]
@@ -195,7 +204,12 @@ impl Moves {
 /// Plans moves when there may be something to move, and takes out of the queue what nobody wants any more.
 pub(crate) fn start(manager: &Arc<Manager>, snapshot: &Arc<Snapshot>, volumes: Volumes) {
     let rebalance = snapshot.intents.rebalance.map(|asked| asked.since_ms);
-    let place = |view: &DiskView| (view.disk.info.disk, view.takes_new(), view.leaving);
+    let place = |view: &DiskView| Place {
+        disk: view.disk.info.disk,
+        takes_new: view.takes_new(),
+        leaving: view.leaving,
+        less_spread: snapshot.accepts_less_spread(view),
+    };
     let basis: Basis = (rebalance, snapshot.disks.iter().map(place).collect());
     {
         let mut state = manager.moves.state();
@@ -253,8 +267,8 @@ async fn end_rebalance(manager: &Manager, since_ms: u64) -> Result<(), CatalogEr
 }
 
 /// Has nodes audited whose disks are back in service: they may still hold what a move would bring.
-fn audit_those_back(manager: &Manager, snapshot: &Snapshot, before: &[(DiskId, bool, bool)]) {
-    let took_none: HashSet<DiskId> = before.iter().filter(|(_, takes, _)| !takes).map(|(disk, ..)| *disk).collect();
+fn audit_those_back(manager: &Manager, snapshot: &Snapshot, before: &[Place]) {
+    let took_none: HashSet<DiskId> = before.iter().filter(|place| !place.takes_new).map(|place| place.disk).collect();
     let is_back = |view: &&DiskView| view.takes_new() && took_none.contains(&view.disk.info.disk);
     let mut progress = manager.progress();
     for view in snapshot.disks.iter().filter(is_back) {
@@ -346,7 +360,9 @@ async fn take(manager: &Arc<Manager>, step: &Step) -> Result<Outcome, CatalogErr
         return Ok(Outcome::Busy);
     }
     manager.note(step.volume, "move", format!("{detail} to disk {target}"));
-    manager.liveness().take_slot(target);
+    if !repair::is_restorable(manager, step.volume, target) {
+        manager.liveness().take_slot(target);
+    }
     let instead = |disk: &DiskId| if *disk == step.from { target } else { *disk };
     // Another first one for each volume, so that not every copy off a disk reads that disk.
     let mut sources = volume.replicas.clone();

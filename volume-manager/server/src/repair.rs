@@ -62,7 +62,9 @@ pub(crate) fn start(manager: &Arc<Manager>, snapshot: &Arc<Snapshot>, sealed: &[
         let Some(claim) = manager.claim(action.volume, "repair", &detail) else { continue };
         let Some(copying) = UnderWay::begin(manager, snapshot, volume, &action) else { continue };
         let (manager, snapshot, volume) = (Arc::clone(manager), Arc::clone(snapshot), (*volume).clone());
-        manager.liveness().take_slot(action.target);
+        if !is_restorable(&manager, action.volume, action.target) {
+            manager.liveness().take_slot(action.target);
+        }
         manager.tasks.clone().spawn(async move {
             let again = copy(&manager, &snapshot, &volume, &action).await;
             drop((copying, claim, place));
@@ -195,7 +197,7 @@ pub(crate) fn without_unaudited(manager: &Manager, mut inventory: Inventory) -> 
     inventory
 }
 
-/// Disks that must not get a copy of a volume now: they failed one, or hold a damaged extent of it.
+/// Disks that must not get a copy of a volume now: they failed one, or what they hold of it, or have in the trash, is no replica.
 pub(crate) fn avoided(manager: &Manager, volume: VolumeId) -> Vec<DiskId> {
     let now = Instant::now();
     let progress = manager.progress();
@@ -224,6 +226,11 @@ fn spoil(manager: &Manager, volume: VolumeId, disk: DiskId) {
     let mut progress = manager.progress();
     progress.spoiled.entry(disk).or_default().insert(volume);
     progress.restorable.entry(disk).or_default().remove(&volume);
+}
+
+/// Whether a disk has a replica of the volume in its trash, as far as is known.
+pub(crate) fn is_restorable(manager: &Manager, volume: VolumeId, disk: DiskId) -> bool {
+    manager.progress().restorable.get(&disk).is_some_and(|volumes| volumes.contains(&volume))
 }
 
 /// Remembers what an extent is good for, now that it is in the trash.
@@ -273,8 +280,12 @@ fn lacking(manager: &Manager, snapshot: &Snapshot, sealed: &[Volume]) -> Vec<Vol
         away.retain(|disk| !live.contains(disk));
         let back_soon = left_out.get(&volume.volume).map_or(0, Vec::len);
         if live.len() + away.len() + back_soon < COPIES {
-            let [avoid, restorable] =
+            let [avoid, mut restorable] =
                 [&mut avoid, &mut restorable].map(|of| of.remove(&volume.volume).unwrap_or_default());
+            // Of a disk that is to be emptied only what nobody else has.
+            let is_last = live.is_empty() && failing.is_empty();
+            restorable
+                .retain(|disk| snapshot.disk(*disk).is_some_and(|view| view.takes_new() || is_last && view.is_well()));
             lacking.push(VolumeReplicas { volume: volume.volume, live, failing, away, avoid, restorable });
         }
     }
@@ -298,6 +309,10 @@ fn waited_for(progress: &mut Progress, snapshot: &Snapshot) {
 
 /// Answers whether to plan anew at once.
 async fn copy(manager: &Manager, snapshot: &Snapshot, volume: &Volume, action: &RepairAction) -> bool {
+    // It was planned from a list that may have changed before the volume was claimed: then another copy may be one too many.
+    if !matches!(manager.catalog.table.volume(volume.volume).await, Ok(Some(now)) if now.replicas == volume.replicas) {
+        return true;
+    }
     let copying = manager.repair_rate.begin();
     match try_copy(manager, snapshot, volume, action).await {
         Ok(how) => {
@@ -399,11 +414,15 @@ pub(crate) async fn try_copy(
         urgent: is_urgent(snapshot, volume),
         term: manager.term.0,
     };
+    // An answer that was lost is followed by one that says only that it is there.
+    let was_in_trash = is_restorable(manager, volume.volume, action.target);
     let how = match order(manager, target, &request).await {
-        Ok(Sealed { digest, length: made, restored }) if digest == request.digest && made == length => match restored {
-            true => Obtained::Restored,
-            false => Obtained::Copied,
-        },
+        Ok(Sealed { digest, length: made, restored }) if digest == request.digest && made == length => {
+            match restored || was_in_trash {
+                true => Obtained::Restored,
+                false => Obtained::Copied,
+            }
+        }
         Ok(_) => return Err("the node answered another digest or length".into()),
         Err(CallError::Api(error)) if [code::BUSY, code::CANCELLED].contains(&&*error.code) => {
             return Err(Failure::Busy);
@@ -422,9 +441,6 @@ pub(crate) async fn try_copy(
     let table = &manager.catalog.table;
     let committed = table.set_replicas(manager.term, volume.volume, &volume.replicas, &action.replicas).await;
     committed.map_err(|error| Failure::Failed(error.to_string()))?;
-    if let Some(left) = manager.progress().restorable.get_mut(&action.target) {
-        left.remove(&volume.volume);
-    }
     Ok(how)
 }
 

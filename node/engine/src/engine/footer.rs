@@ -18,7 +18,7 @@ use crate::slot_header::{SlotHeader, SlotState};
 
 const PAGE: u64 = holdfast_libs_types::PAGE_BYTES as u64;
 
-/// A copy that is being read back: its SHA-256 and its footer in the making.
+/// A copy, or an extent in the trash, that is being read back: its SHA-256 and its footer in the making.
 pub(super) struct ReadBack {
     /// Bytes read.
     pub(super) at: u64,

@@ -56,7 +56,7 @@ pub(super) struct Live {
     pub(super) readable_end: u64,
     /// Why appends (or parts of a copy) are refused; `None` takes them.
     pub(super) no_appends: Option<String>,
-    /// How far a copy was read back.
+    /// How far a copy, or what is to come out of the trash, was read back.
     pub(super) read_back: Option<Box<ReadBack>>,
     /// Something is wrong below or behind the tail: known from the table, or found since the mount.
     pub(super) damaged: bool,

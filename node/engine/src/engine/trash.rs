@@ -4,8 +4,10 @@
 //! Invariants:
 //! - D1. An order names volume, slot, slot generation and term; if anything differs from what stands there, or a later
 //!   leader was heard of, nothing is done. That the extent may go at all, the volume manager has checked.
-//! - D3. What is taken out to be a replica again was read from its first byte to its last since it went in, and came to its
-//!   digest. What does not is marked as damaged, and stays in the trash. An operator may take out anything.
+//! - D3. What is taken out by the order for a copy was read from its first byte to its last for that, and came to its digest.
+//!   What has another one is marked as damaged, and stays in the trash; what cannot be read may be the next time. An operator
+//!   may take out anything.
+//! - D4. What is being read back is not erased, however old it is, until whoever reads it has given up.
 //! - Only what an order put into the trash is erased, and only past its retention (`watcher.rs` sees to it again).
 //! - Ages are disk uptime: seconds that this disk was mounted. No wall clock can make trash look old, nor can a disk
 //!   that lay on a shelf.
@@ -15,9 +17,9 @@ use std::time::Duration;
 
 use holdfast_libs_types::VolumeId;
 
-use super::Engine;
 use super::copy::hex;
 use super::watcher::Warrant;
+use super::{Engine, Slot};
 use crate::error::{EngineError, ExtentState};
 use crate::reactor::TaskLockGuard;
 use crate::slot_header::{SlotHeader, SlotState};
@@ -97,13 +99,19 @@ impl Engine {
     /// See `Disk::read_back_trashed`.
     pub(crate) async fn read_back_trashed(&self, volume: VolumeId, max_bytes: u64) -> Result<u64, EngineError> {
         self.shared.writable()?;
-        let (slot, guard, header) = self.lock_sealed_trash(volume).await?;
-        let read = self.read_on_back(slot, &header, max_bytes).await;
-        if let Err(error @ EngineError::Damaged { .. }) = &read {
-            drop(guard);
-            self.mark_at(slot, &header, 0, &error.to_string()).await;
-        }
-        read
+        let (slot, _guard, header) = self.lock_sealed_trash(volume).await?;
+        self.read_on_back(slot, &header, max_bytes).await
+    }
+
+    /// See `Disk::forget_read_back`.
+    pub(crate) async fn forget_read_back(&self, volume: VolumeId) -> Result<(), EngineError> {
+        let (slot, _guard, _) = self.lock_sealed_trash(volume).await?;
+        self.with_slot(slot, |at| {
+            if let Some(live) = at.live.as_mut() {
+                live.read_back = None;
+            }
+        });
+        Ok(())
     }
 
     /// See `Disk::restore_read_back`.
@@ -182,7 +190,9 @@ impl Engine {
             header.state == SlotState::Trashed && uptime.saturating_sub(header.trashed_at) >= retention_s
         };
         let slots = self.slots.borrow();
-        let trash = slots.list().iter().enumerate().filter(|(_, at)| at.state == SlotState::Trashed && !at.is_lost());
+        let is_read = |at: &Slot| at.live.as_ref().is_some_and(|live| live.read_back.is_some());
+        let is_trash = |at: &Slot| at.state == SlotState::Trashed && !at.is_lost() && !is_read(at);
+        let trash = slots.list().iter().enumerate().filter(|(_, at)| is_trash(at));
         let old = trash.map(|(slot, at)| (slot as u32, at.header())).filter(|(_, header)| is_old(header));
         let expired = old.map(|(slot, header)| {
             let SlotHeader { volume, slot_generation, order, .. } = header;
@@ -191,14 +201,15 @@ impl Engine {
         expired.take(MAX_ERASES).collect()
     }
 
-    /// Frees the slot of one extent; `None` when it was restored meanwhile.
+    /// Frees the slot of one extent; `None` when it was restored meanwhile, or is being read for that.
     async fn erase(&self, expired: &Expired) -> Result<Option<Erased>, EngineError> {
         let &Expired { volume, slot, warrant } = expired;
         let Warrant { slot_generation, order, .. } = warrant;
         let Ok((at, _guard)) = self.lock_extent(volume).await else { return Ok(None) };
         let header = self.with_slot(at, |at| at.header());
         let same = (at, header.slot_generation, header.order) == (slot, slot_generation, order);
-        if header.state != SlotState::Trashed || !same {
+        let is_read = self.with_slot(at, |at| at.live.as_ref().is_some_and(|live| live.read_back.is_some()));
+        if header.state != SlotState::Trashed || !same || is_read {
             return Ok(None);
         }
         self.warrants.borrow_mut().insert(slot, warrant);

@@ -213,9 +213,17 @@ fn a_replica_leaves_the_trash_read_back_whole_or_stays_there_marked_as_damaged()
             }
             continue;
         }
+        // It is old enough to be erased, and stays while it is read.
+        let read = async |disk: &Disk| disk.read_back_trashed(volume(1), 4096).await;
+        assert!(shelf.run(|disk| async move { read(&disk).await }).unwrap() > 0);
+        assert_eq!(shelf.erase(Duration::ZERO), []);
         back(&mut shelf, piece).unwrap();
-        assert_eq!(shelf.extent(volume(1)), ExtentInfo { term: 5, ..before });
+        assert_eq!(shelf.extent(volume(1)), ExtentInfo { term: 5, ..before.clone() });
         shelf.read_record(volume(1), records[0]).unwrap();
+        shelf.trash(TrashOrder { order: [0xa2; 16], ..order }).unwrap();
+        assert!(shelf.run(|disk| async move { read(&disk).await }).unwrap() > 0);
+        shelf.run(|disk| async move { disk.forget_read_back(volume(1)).await }).unwrap();
+        assert_eq!(shelf.erase(Duration::ZERO).len(), 1, "nobody reads it any more");
     }
 }
 

@@ -61,6 +61,12 @@ pub(crate) fn is_movable(snapshot: &Snapshot, volume: &Volume) -> bool {
     volume.state == VolumeState::Sealed && volume.replicas.len() >= COPIES && volume.replicas.iter().all(is_well)
 }
 
+/// Whether a volume would stand nearer together with its replica elsewhere.
+fn lessens_spread(snapshot: &Snapshot, volume: &Volume, from: DiskId, to: DiskId) -> bool {
+    let after: Vec<DiskId> = volume.replicas.iter().map(|disk| if *disk == from { to } else { *disk }).collect();
+    snapshot.spread(&after) < snapshot.spread(&volume.replicas)
+}
+
 /// Where a replica of a volume goes off a disk that is drained, or why it stays there: unless `less_spread` is accepted the
 /// volume stands over as many zones as before, also when its zone loses its other disks while the drain runs.
 pub(crate) fn place_off(
@@ -133,21 +139,19 @@ fn plan(inventory: &Inventory, snapshot: &Snapshot, volumes: &Volumes, barred: &
     let may_move = movable.iter().map(|volume| (volume.volume, &volume.replicas[..]));
     let still = held_back.into_iter().chain(&volumes.unsealed).map(|volume| &volume.replicas[..]);
     let planned = plan_rebalance(inventory, may_move, still, barred, &policy);
-    let bytes: HashMap<VolumeId, u64> =
-        movable.iter().map(|volume| (volume.volume, volume.length.unwrap_or(0))).collect();
-    let bytes_of = |volume: &VolumeId| bytes.get(volume).copied().unwrap_or(0);
+    let by_id: HashMap<VolumeId, &Volume> = movable.iter().map(|volume| (volume.volume, *volume)).collect();
     let moved: HashSet<VolumeId> = planned.moves.iter().map(|step| step.volume).collect();
-    plan.steps.extend(planned.moves.iter().map(|step| Step {
-        volume: step.volume,
-        from: step.from,
-        to: Some(step.to),
-        reason: step.reason,
-        bytes: bytes_of(&step.volume),
+    plan.steps.extend(planned.moves.iter().filter_map(|step| {
+        let volume = by_id.get(&step.volume)?;
+        let bytes = volume.length.unwrap_or(0);
+        let waits = step.reason == MoveReason::Drain && lessens_spread(snapshot, volume, step.from, step.to);
+        let to = (!waits).then_some(step.to);
+        Some(Step { volume: step.volume, from: step.from, to, reason: step.reason, bytes })
     }));
     // What the plan by shares leaves on a disk that is drained is looked at one by one.
     for volume in movable.iter().filter(|volume| !moved.contains(&volume.volume)) {
         if let Some(from) = volume.replicas.iter().find(|disk| leaving.contains(disk)) {
-            let bytes = bytes_of(&volume.volume);
+            let bytes = volume.length.unwrap_or(0);
             plan.steps.push(Step { volume: volume.volume, from: *from, to: None, reason: MoveReason::Drain, bytes });
         }
     }

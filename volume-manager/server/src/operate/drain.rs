@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use holdfast_libs_types::{DiskId, NodeId, VolumeId};
+use holdfast_libs_types::{DiskId, NodeId, VolumeId, told};
 use holdfast_volume_manager_catalog::{Volume, VolumeState};
 use holdfast_volume_manager_client::MoveGroup;
 use holdfast_volume_manager_planner::{Barred, COPIES, Inventory, InventoryDisk, Spread};
@@ -48,7 +48,7 @@ pub(super) fn drain(
     if open > 0 {
         case.say(format!("{} there are sealed first", count(open, "open volume")));
     }
-    domains(case, snapshot, &inventory, &[&held[..], &others].concat(), less_spread);
+    domains(case, snapshot, (&inventory, disks), &[&held[..], &others].concat(), less_spread);
     if have < need {
         case.refuse(format!(
             "{} must find a place, and the other disks in service have {} above the reserve that repair needs{}",
@@ -61,7 +61,9 @@ pub(super) fn drain(
     }
     case.say(match need {
         0 => "nothing has to move".to_owned(),
-        _ => format!("{} with {bytes} bytes are copied elsewhere, then given up here", count(need, "replica")),
+        _ => {
+            format!("{} ({}) are copied elsewhere, then given up here", count(need, "replica"), told::bytes(bytes))
+        }
     });
 }
 
@@ -78,7 +80,13 @@ fn replicas_on<'a>(volumes: &'a [Volume], disks: &HashSet<DiskId>) -> Vec<Leavin
 }
 
 /// Whether enough nodes are left for all that is to move, and what becomes of the spread.
-fn domains(case: &mut Case, snapshot: &Snapshot, inventory: &Inventory, moving: &[Leaving<'_>], less_spread: bool) {
+fn domains(
+    case: &mut Case,
+    snapshot: &Snapshot,
+    (inventory, disks): (&Inventory, &HashSet<DiskId>),
+    moving: &[Leaving<'_>],
+    less_spread: bool,
+) {
     let left: Vec<&InventoryDisk> = inventory.disks.iter().filter(|disk| !disk.leaving).collect();
     let nodes: BTreeSet<&NodeId> = left.iter().map(|disk| &disk.node).collect();
     case.number("nodes_needed", COPIES as u64);
@@ -92,14 +100,15 @@ fn domains(case: &mut Case, snapshot: &Snapshot, inventory: &Inventory, moving: 
     let (before, after) = (snapshot.best_spread(), Spread::best(left.iter().copied()));
     case.number("zones_before", before.zones as u64);
     case.number("zones_after", after.zones as u64);
-    if after.zones >= before.zones {
-        return;
-    }
     let zones = |keep: &dyn Fn(&InventoryDisk) -> bool| -> BTreeSet<String> {
         inventory.disks.iter().filter(|disk| keep(disk)).map(|disk| disk.zone.clone()).collect()
     };
-    let (all, stays) = (zones(&|_| true), zones(&|disk| !disk.leaving));
-    let gone: Vec<String> = all.difference(&stays).cloned().collect();
+    // A zone that has nothing left without this order is no concern of it.
+    let (drained, stays) = (zones(&|disk| disks.contains(&disk.disk)), zones(&|disk| !disk.leaving));
+    let gone: Vec<String> = drained.difference(&stays).cloned().collect();
+    if after.zones >= before.zones || gone.is_empty() {
+        return;
+    }
     let stand_farther = moving.iter().filter(|(_, volume)| snapshot.spread(&volume.replicas).zones > after.zones);
     let fewer = stand_farther.map(|(_, volume)| volume.volume).collect::<HashSet<_>>().len() as u64;
     case.number("volumes_with_less_spread", fewer);

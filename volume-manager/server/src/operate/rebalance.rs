@@ -73,7 +73,8 @@ async fn look(manager: &Manager, snapshot: &Arc<Snapshot>) -> Result<(RebalanceA
     let (barred, _) = repair::barred(manager);
     let plan = moves::plan_aside(snapshot.for_moves(), snapshot, volumes, barred, true).await;
     let mut case = Case::default();
-    let of = |reason| plan.steps.iter().filter(move |step| step.reason == reason);
+    // What leaves a drained disk and has no place yet is in no plan.
+    let of = |reason| plan.steps.iter().filter(move |step| step.reason == reason && step.to.is_some());
     for (reason, why) in [
         (MoveReason::Fill, "to bring every disk to its share"),
         (MoveReason::Spread, "because their volumes stand closer together than they must (that goes on by itself)"),
@@ -85,6 +86,15 @@ async fn look(manager: &Manager, snapshot: &Arc<Snapshot>) -> Result<(RebalanceA
         if moves > 0 {
             case.say(format!("{} ({}) move {why}", count(moves, "replica"), told::bytes(bytes)));
         }
+    }
+    let waiting = plan.steps.iter().filter(|step| step.to.is_none()).count() as u64;
+    case.number("drain_waiting", waiting);
+    if waiting > 0 {
+        case.warn(format!(
+            "{} on disks that are drained {} no place in this plan; `holdfast admin status` says what the drains wait for",
+            count(waiting, "replica"),
+            if waiting == 1 { "has" } else { "have" }
+        ));
     }
     case.number("held_back", plan.held_back);
     case.number("unsealed", plan.unsealed);

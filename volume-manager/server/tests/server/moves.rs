@@ -450,6 +450,8 @@ async fn a_volume_whose_last_replica_is_gone_comes_back_from_a_trash() {
     let cell = Cell::start_pairs(audited(), 3, 1).await;
     let volumes = cell.sealed_volumes(1).await;
     let (back, _) = drained_and_back(&cell, &volumes).await;
+    // Also where nothing new goes.
+    assert!(cell.admin().order_node(&cell.node_of(back).name, "cordon", &APPLY).await.unwrap().applied);
     let listed = cell.row(volumes[0].volume).await.replicas;
     let order =
         |action: &str| RepairOrder { action: Some(action.to_owned()), by: "ann".to_owned(), ..RepairOrder::default() };
