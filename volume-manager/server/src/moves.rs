@@ -29,6 +29,8 @@ use crate::inventory::{DiskView, Snapshot};
 use crate::manager::Manager;
 use crate::repair::{self, Failure};
 
+use plan::instead;
+
 pub(crate) use plan::{Plan, Volumes, is_movable, place_off, plan_aside};
 
 /// After a plan of which nothing could be done, when nothing changed that it was made from: first this, then twice that, and so
@@ -363,12 +365,11 @@ async fn take(manager: &Arc<Manager>, step: &Step) -> Result<Outcome, CatalogErr
     if !repair::is_restorable(manager, step.volume, target) {
         manager.liveness().take_slot(target);
     }
-    let instead = |disk: &DiskId| if *disk == step.from { target } else { *disk };
     // Another first one for each volume, so that not every copy off a disk reads that disk.
     let mut sources = volume.replicas.clone();
     sources.rotate_left(usize::from(step.volume.as_bytes()[15]) % volume.replicas.len());
-    let action =
-        RepairAction { volume: step.volume, sources, target, replicas: volume.replicas.iter().map(instead).collect() };
+    let replicas = instead(&volume.replicas, step.from, target);
+    let action = RepairAction { volume: step.volume, sources, target, replicas };
     let copying = manager.move_rate.begin();
     match repair::try_copy(manager, &snapshot, &volume, &action).await {
         Ok(how) => {
@@ -420,8 +421,7 @@ fn target(manager: &Manager, snapshot: &Snapshot, volume: &Volume, step: &Step) 
 /// Whether a planned target is still as good as it was.
 fn fits(inventory: &Inventory, snapshot: &Snapshot, volume: &Volume, step: &Step, to: DiskId) -> bool {
     let has_room = inventory.disk(to).is_some_and(|disk| disk.eligible && disk.free_above_reserve() > 0);
-    let instead = |disk: &DiskId| if *disk == step.from { to } else { *disk };
-    let after: Vec<DiskId> = volume.replicas.iter().map(instead).collect();
+    let after = instead(&volume.replicas, step.from, to);
     let (now, then) = (snapshot.spread(&volume.replicas), snapshot.spread(&after));
     let apart = if step.reason == MoveReason::Spread { then > now } else { then >= now };
     has_room && apart && !volume.replicas.contains(&to)

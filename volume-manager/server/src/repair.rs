@@ -251,19 +251,10 @@ pub(crate) fn avoid(manager: &Manager, volume: VolumeId, disk: DiskId) {
 /// Volumes that hold something and lack a replica. An empty volume has nothing to copy.
 fn lacking(manager: &Manager, snapshot: &Snapshot, sealed: &[Volume]) -> Vec<VolumeReplicas> {
     let now = Instant::now();
-    let (mut avoid, mut restorable) =
-        (HashMap::<VolumeId, Vec<DiskId>>::new(), HashMap::<VolumeId, Vec<DiskId>>::new());
+    let mut restorable: HashMap<VolumeId, Vec<DiskId>> = HashMap::new();
     let left_out = {
         let mut progress = manager.progress();
         progress.failed_copies.retain(|_, until| *until > now);
-        for (volume, disk) in progress.failed_copies.keys() {
-            avoid.entry(*volume).or_default().push(*disk);
-        }
-        for (disk, volumes) in &progress.spoiled {
-            for volume in volumes {
-                avoid.entry(*volume).or_default().push(*disk);
-            }
-        }
         for (disk, volumes) in &progress.restorable {
             for volume in volumes {
                 restorable.entry(*volume).or_default().push(*disk);
@@ -272,6 +263,7 @@ fn lacking(manager: &Manager, snapshot: &Snapshot, sealed: &[Volume]) -> Vec<Vol
         waited_for(&mut progress, snapshot);
         progress.left_out.clone()
     };
+    let (mut avoid, _) = barred(manager);
     let mut lacking = Vec::new();
     for volume in sealed.iter().filter(|volume| volume.length.is_some_and(|length| length > 0)) {
         let keeps = |disk: &DiskId| snapshot.disk(*disk).is_some_and(|view| view.standing.keeps_replicas());

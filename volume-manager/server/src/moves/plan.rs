@@ -63,8 +63,12 @@ pub(crate) fn is_movable(snapshot: &Snapshot, volume: &Volume) -> bool {
 
 /// Whether a volume would stand nearer together with its replica elsewhere.
 fn lessens_spread(snapshot: &Snapshot, volume: &Volume, from: DiskId, to: DiskId) -> bool {
-    let after: Vec<DiskId> = volume.replicas.iter().map(|disk| if *disk == from { to } else { *disk }).collect();
-    snapshot.spread(&after) < snapshot.spread(&volume.replicas)
+    snapshot.spread(&instead(&volume.replicas, from, to)) < snapshot.spread(&volume.replicas)
+}
+
+/// The list with one disk in place of another.
+pub(super) fn instead(replicas: &[DiskId], from: DiskId, to: DiskId) -> Vec<DiskId> {
+    replicas.iter().map(|disk| if *disk == from { to } else { *disk }).collect()
 }
 
 /// Where a replica of a volume goes off a disk that is drained, or why it stays there: unless `less_spread` is accepted the
