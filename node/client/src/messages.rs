@@ -62,6 +62,8 @@ pub mod code {
     pub const CANCELLED: &str = "cancelled";
     /// 502: the disk has failed. The message says how.
     pub const DISK_FAILED: &str = "disk_failed";
+    /// Of a disk in the answer to a keyring: its key area is too small for all the keys.
+    pub const KEY_AREA_FULL: &str = "key_area_full";
 }
 
 /// Makes an empty extent for a new volume.
@@ -429,22 +431,30 @@ pub struct KeyringStored {
     pub stored: Vec<DiskId>,
     /// Those that did not take it.
     pub missing: Vec<KeyringMissing>,
-    /// How full the key areas are of those that have it.
+    /// How full the key areas are of those that have it, and of those that did not take it because theirs are full.
     #[serde(default)]
     pub key_areas: Vec<KeyArea>,
 }
 
-/// How full the key area of a disk is. No key leaves it.
+/// How full the key area of a disk is with all keys that it is to have. When these take more than it holds none of them was
+/// added. No key leaves it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyArea {
     /// The disk.
     pub disk: DiskId,
-    /// Keys in it.
+    /// Keys that it is to have.
     pub keys: u64,
     /// Bytes that they take.
     pub used_bytes: u64,
     /// Bytes that it holds.
     pub most_bytes: u64,
+}
+
+impl KeyArea {
+    /// Whether the keys do not fit.
+    pub fn is_too_small(&self) -> bool {
+        self.used_bytes > self.most_bytes
+    }
 }
 
 /// A disk that did not take a keyring.

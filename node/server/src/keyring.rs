@@ -56,8 +56,11 @@ pub(crate) async fn put(
         let disk = disk.id();
         match result {
             Ok(area) => {
-                answer.stored.push(disk);
                 answer.key_areas.push(area);
+                match area.is_too_small() {
+                    true => answer.missing.push(too_small(&area)),
+                    false => answer.stored.push(disk),
+                }
             }
             Err(error) => answer.missing.push(KeyringMissing { disk, code: error.code, reason: error.message }),
         }
@@ -97,8 +100,15 @@ fn union(mut keyrings: Vec<KeyringBody>) -> KeyringBody {
     KeyringBody { generation, keys: keys.collect() }
 }
 
-/// Adds to the key area what it lacks; answers how full it is then. Nothing is written to one that cannot be read, or that another version wrote: it may have
-/// keys that no other disk has.
+/// A disk whose key area is too small for the keyring.
+fn too_small(area: &KeyArea) -> KeyringMissing {
+    let KeyArea { keys, used_bytes, most_bytes, .. } = area;
+    let reason = format!("its key area is full: {keys} keys take {used_bytes} bytes, and it holds {most_bytes}");
+    KeyringMissing { disk: area.disk, code: code::KEY_AREA_FULL.to_owned(), reason }
+}
+
+/// Adds to the key area what it lacks; answers how full it is then. Nothing is written when it is too small for
+/// that, nor to one that cannot be read or that another version wrote: it may have keys that no other disk has.
 async fn store(disk: &Disk, keyring: &KeyringBody) -> Result<KeyArea, EngineError> {
     let foreign = |what: String| EngineError::Io {
         disk: disk.id(),
@@ -114,12 +124,7 @@ async fn store(disk: &Disk, keyring: &KeyringBody) -> Result<KeyArea, EngineErro
         used_bytes: bytes.len() as u64,
         most_bytes: disk.key_area_bytes(),
     };
-    if area.used_bytes > area.most_bytes {
-        let KeyArea { keys, used_bytes, most_bytes, .. } = area;
-        let why = format!("its key area is full: {keys} keys take {used_bytes} bytes, and it holds {most_bytes}");
-        return Err(EngineError::InvalidArgument(why));
-    }
-    if there.as_ref() != Some(&joined) {
+    if there.as_ref() != Some(&joined) && !area.is_too_small() {
         disk.write_key_area(bytes).await?;
     }
     Ok(area)

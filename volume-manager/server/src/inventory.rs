@@ -9,7 +9,7 @@ use holdfast_volume_manager_planner::{Absences, Distinct, Inventory, InventoryDi
 use tokio::time::Instant;
 
 use crate::intents::{Drain, Intents, NodeIntent, Offline};
-use crate::keyring;
+use crate::keyring::{self, Keyless};
 use crate::liveness::{Away, Heard, NodeStanding, Standing};
 use crate::manager::{Manager, Progress};
 
@@ -32,7 +32,7 @@ pub(crate) struct DiskView {
     /// Why its node suspects that it is about to fail.
     pub failing: Option<String>,
     /// Why it does not take the keyring, so that nobody could read later what goes there now.
-    pub keyless: Option<String>,
+    pub keyless: Option<Keyless>,
     /// An operator has it offline.
     pub offline: Option<Offline>,
     /// It, or its node, is being drained.

@@ -3,14 +3,14 @@
 //! A frontend's data key is in the catalog before the frontend asks for a volume to write with it. The nodes of that volume have the
 //! keyring before the lease is answered: so no block is acknowledged whose key only the catalog has.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use holdfast_libs_transport::{ApiError, CallError};
 use holdfast_libs_types::{DiskId, NodeId};
-use holdfast_node_client::{KeyArea, KeyringBody, KeyringStored, code};
+use holdfast_node_client::{KeyArea, KeyringBody, KeyringMissing, KeyringStored, code};
 use holdfast_volume_manager_catalog::{CatalogError, WrappedKeys};
 use holdfast_volume_manager_client::Replica;
 use http::StatusCode;
@@ -19,6 +19,8 @@ use tokio::time::Instant;
 use crate::inventory::Snapshot;
 use crate::liveness::NodeStanding;
 use crate::manager::{Manager, within};
+use crate::operate::count;
+use crate::room;
 
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -97,32 +99,69 @@ pub(crate) async fn ensure(manager: &Manager, replicas: &[Replica]) -> Result<Ve
     Ok(join_all(pushes).await.into_iter().filter_map(Result::err).collect())
 }
 
-/// The disks that did not take the keyring when it was last given to them, and why.
-pub(crate) fn lacking(manager: &Manager) -> HashMap<DiskId, String> {
-    let progress = manager.progress();
-    let missing = progress.keyrings.values().flat_map(|given| &given.taken.missing);
-    missing.map(|missing| (missing.disk, missing.reason.clone())).collect()
+/// Why a disk does not have the keyring.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Keyless {
+    /// Its key area is full. So will be that of every other disk.
+    Full,
+    /// What its node says.
+    Refused(String),
 }
 
-/// How full the fullest key area is, once that is much.
-pub(crate) fn nearly_full(manager: &Manager) -> Option<String> {
+/// The disks that did not take the keyring when it was last given to them, and why.
+pub(crate) fn lacking(manager: &Manager) -> HashMap<DiskId, Keyless> {
+    let progress = manager.progress();
+    let missing = progress.keyrings.values().flat_map(|given| &given.taken.missing);
+    let why = |missing: &KeyringMissing| match missing.code.as_str() {
+        code::KEY_AREA_FULL => Keyless::Full,
+        _ => Keyless::Refused(missing.reason.clone()),
+    };
+    missing.map(|missing| (missing.disk, why(missing))).collect()
+}
+
+/// Which key areas are full, or how full the fullest is once that is much.
+pub(crate) fn full(manager: &Manager, snapshot: &Snapshot) -> Option<String> {
     let progress = manager.progress();
     let areas = progress.keyrings.values().flat_map(|given| &given.taken.key_areas);
-    areas.max_by_key(|area| percent_of(area)).and_then(told)
+    let fullest = areas.max_by_key(|area| percent_of(area))?;
+    let full = snapshot.disks.iter().filter(|view| view.is_well() && view.keyless == Some(Keyless::Full));
+    let full: BTreeSet<String> = full.map(|view| view.disk.info.disk.to_string()).collect();
+    if full.is_empty() { nearly_full(fullest) } else { Some(of_full(fullest, full)) }
+}
+
+fn of_full(fullest: &KeyArea, disks: BTreeSet<String>) -> String {
+    let areas = if disks.len() == 1 {
+        "the key area of 1 disk is".to_owned()
+    } else {
+        format!("the key areas of {} disks are", disks.len())
+    };
+    let are = if fullest.keys == 1 { "is" } else { "are" };
+    format!(
+        "{areas} full ({}): {} {are} to be there and about {} fit. No volume is leased on such a disk, and writes stop once too few \
+         others are left; what is stored is read on. Every disk gets all keys and none ever leaves, so neither a drain nor a new disk \
+         makes room: stop what starts frontends over and over, and see docs/catalog.md",
+        room::named(disks),
+        count(fullest.keys, "key"),
+        fit(fullest)
+    )
 }
 
 fn percent_of(area: &KeyArea) -> u64 {
     area.used_bytes.saturating_mul(100) / area.most_bytes.max(1)
 }
 
-fn told(area: &KeyArea) -> Option<String> {
-    let percent = percent_of(area);
-    // All keys are as long.
-    let fit = area.most_bytes.saturating_mul(area.keys) / area.used_bytes.max(1);
+/// How many keys it holds; all are as long.
+fn fit(area: &KeyArea) -> u64 {
+    area.most_bytes.saturating_mul(area.keys) / area.used_bytes.max(1)
+}
+
+fn nearly_full(area: &KeyArea) -> Option<String> {
+    let (percent, fit) = (percent_of(area), fit(area));
     (percent >= NEARLY_FULL_PERCENT).then(|| {
         format!(
             "the key area of disk {} is {percent} % full: it has {} of about {fit} keys. Each start of a frontend adds one to every \
-             disk and none ever leaves; once it is full no volume is leased, so writes stop. Start frontends only when they must",
+             disk and none ever leaves, also where a disk is drained or replaced; once it is full no volume is leased, so writes stop. \
+             Start frontends only when they must",
             area.disk, area.keys
         )
     })

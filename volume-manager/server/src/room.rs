@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use holdfast_volume_manager_planner::PlacementError;
 
 use crate::inventory::{DiskView, Snapshot};
+use crate::keyring::Keyless;
 use crate::operate::count;
 
 /// Most disks or nodes that are named for one reason.
@@ -22,8 +23,8 @@ fn cause(view: &DiskView) -> Option<(&'static str, String)> {
         ("drained by an operator's order", disk)
     } else if view.cordoned {
         ("on a cordoned node", node)
-    } else if view.keyless.is_some() && view.is_well() {
-        ("not taking the keyring", disk)
+    } else if let Some(keyless) = view.keyless.as_ref().filter(|_| view.is_well()) {
+        (if *keyless == Keyless::Full { "with a full key area" } else { "not taking the keyring" }, disk)
     } else {
         (view.standing.name(), disk)
     })

@@ -16,11 +16,12 @@ use http::StatusCode;
 use crate::drains;
 use crate::error::answer;
 use crate::inventory::{DISTINCT, DiskView, Snapshot};
+use crate::keyring::{self, Keyless};
 use crate::liveness::{NodeStanding, Standing, in_words};
 use crate::manager::Manager;
 use crate::operate::count;
 use crate::reasons::{not_whole, refused, standing_drains, waiting};
-use crate::{keyring, room, summary};
+use crate::{room, summary};
 
 pub(crate) async fn status(State(manager): State<Arc<Manager>>) -> Result<Json<CellStatus>, ApiError> {
     let snapshot = manager.snapshot().await.map_err(|error| answer(&error))?;
@@ -185,7 +186,8 @@ fn health(
     });
     add(&mut reasons, failing);
     let keyless = snapshot.disks.iter().filter(|view| view.is_well()).filter_map(|view| {
-        let (disk, why) = (view.disk.info.disk, view.keyless.as_ref()?);
+        let disk = view.disk.info.disk;
+        let Some(Keyless::Refused(why)) = &view.keyless else { return None };
         Some(format!("disk {disk} does not take the keyring, so nothing new goes there; drain and replace it if that stays: {why}"))
     });
     add(&mut reasons, keyless);
@@ -219,7 +221,7 @@ fn stops(manager: &Manager, snapshot: &Snapshot) -> Vec<String> {
     let full = chosen
         .err()
         .map(|error| format!("no new volume can be made, so writes stop: {}", room::explained(snapshot, &error)));
-    paused(manager).into_iter().chain(full).chain(keyring::nearly_full(manager)).collect()
+    paused(manager).into_iter().chain(full).chain(keyring::full(manager, snapshot)).collect()
 }
 
 /// By whom repair is paused. A volume that lacks a replica stays as it is then.

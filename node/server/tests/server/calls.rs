@@ -463,6 +463,8 @@ async fn a_key_area_takes_as_many_keys_as_fit_says_how_full_it_is_and_refuses_mo
     assert_eq!((full.missing.len(), full.key_areas[0].keys), (0, fit.into()), "{:?}", full.missing);
     let more = leader.put_keyring(&keyring(fit + 1)).await.unwrap();
     assert!(more.stored.is_empty() && more.missing[0].reason.contains("its key area is full"), "{:?}", more.missing);
+    assert_eq!(more.missing[0].code, code::KEY_AREA_FULL);
+    assert_eq!((more.key_areas[0].keys, more.key_areas[0].is_too_small()), (u64::from(fit) + 1, true));
     assert_eq!(leader.keyring().await.unwrap().keys.len(), fit as usize);
     node.stop().await;
 }

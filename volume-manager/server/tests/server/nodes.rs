@@ -226,6 +226,26 @@ async fn key_areas_that_fill_up_are_told_before_they_are_full() {
 }
 
 #[tokio::test]
+async fn a_full_key_area_is_told_with_its_numbers_and_without_advice_that_makes_no_room() {
+    let cell = Cell::start(timing(), 1).await;
+    for node in &cell.nodes {
+        node.use_key_bytes(1001);
+    }
+    cell.index().await.put_key(&KeyId([1; 16]), &[1; 40]).await.unwrap();
+    let reasons = eventually("every disk has said that its key area is full", async || {
+        let reasons = cell.admin().status().await.unwrap().reasons;
+        reasons.iter().any(|reason| reason.starts_with("the key areas of 3 disks are full")).then_some(reasons)
+    })
+    .await;
+    let about_keys: Vec<&String> = reasons.iter().filter(|reason| reason.contains("key")).collect();
+    let said = about_keys.iter().find(|reason| reason.starts_with("the key areas")).unwrap();
+    assert!(said.contains("1 key is to be there and about 0 fit") && said.contains("writes stop"), "{said}");
+    assert!(said.contains("neither a drain nor a new disk makes room"), "{said}");
+    assert!(!about_keys.iter().any(|reason| reason.contains("drain and replace")), "{about_keys:?}");
+    assert!(about_keys.iter().any(|reason| reason.contains("3 with a full key area")), "{about_keys:?}");
+}
+
+#[tokio::test]
 async fn an_old_image_put_back_into_its_node_counts_as_failed_and_what_it_held_is_made_again() {
     let mut cell = Cell::start(timing(), 2).await;
     let volume = sealed(&cell).await;

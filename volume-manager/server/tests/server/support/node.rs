@@ -487,14 +487,21 @@ async fn keyring(State(inner): State<Shared>, Json(body): Json<KeyringBody>) -> 
         .map(|(disk, code)| KeyringMissing { disk, code: code.to_owned(), reason: "refused".to_owned() })
         .collect();
     let takes = |disk: &&DiskId| !inner.refuse.contains_key(&(Call::Keyring, **disk));
-    let stored: Vec<DiskId> = inner.reports.keys().filter(takes).copied().collect();
-    let area = |disk: &DiskId| KeyArea {
-        disk: *disk,
-        keys: inner.keyrings.last().map_or(0, |keyring| keyring.keys.len() as u64),
-        used_bytes: inner.used_key_bytes,
-        most_bytes: 1000,
-    };
-    Json(KeyringStored { key_areas: stored.iter().map(area).collect(), stored, missing })
+    let mut taken = KeyringStored { stored: Vec::new(), missing, key_areas: Vec::new() };
+    for disk in inner.reports.keys().filter(takes) {
+        let keys = inner.keyrings.last().map_or(0, |keyring| keyring.keys.len() as u64);
+        let area = KeyArea { disk: *disk, keys, used_bytes: inner.used_key_bytes, most_bytes: 1000 };
+        taken.key_areas.push(area);
+        match area.is_too_small() {
+            true => taken.missing.push(KeyringMissing {
+                disk: *disk,
+                code: code::KEY_AREA_FULL.to_owned(),
+                reason: "its key area is full".to_owned(),
+            }),
+            false => taken.stored.push(*disk),
+        }
+    }
+    Json(taken)
 }
 
 async fn keys(State(inner): State<Shared>) -> Result<Json<KeyringBody>, ApiError> {
