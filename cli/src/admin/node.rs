@@ -44,7 +44,8 @@ pub struct OrderNode {
 pub struct DrainNode {
     #[command(flatten)]
     pub order: OrderNode,
-    /// Accept that volumes stand over fewer zones afterwards
+    /// Accept that volumes stand over fewer zones afterwards; holds on until the drain ends (`node uncordon`), also where the order is
+    /// repeated without it
     #[arg(long)]
     pub less_spread: bool,
 }

@@ -18,7 +18,7 @@ pub struct Order {
     /// `offline`: for so many seconds, 1 to 2,592,000 (30 days); without it until it is brought online.
     #[serde(default)]
     pub for_s: Option<u64>,
-    /// `drain`: volumes may stand closer together afterwards than they do now.
+    /// `drain`: volumes may stand closer together afterwards than they do now. Once accepted it holds on until the drain ends.
     #[serde(default)]
     pub less_spread: bool,
 }

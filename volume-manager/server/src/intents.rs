@@ -42,9 +42,11 @@ pub(crate) struct Drain {
 }
 
 impl Drain {
-    /// The same order given once more: what it accepts by now counts.
+    /// The same order given once more. What was accepted before stays so until the drain ends: whoever repeats the order, as
+    /// `admin disk replace` does, need not know of it.
     pub fn again(self, before: Option<Self>) -> Self {
-        Self { less_spread: self.less_spread, ..before.unwrap_or(self) }
+        let less_spread = self.less_spread || before.is_some_and(|before| before.less_spread);
+        Self { less_spread, ..before.unwrap_or(self) }
     }
 }
 
@@ -160,7 +162,16 @@ impl Manager {
 mod tests {
     use holdfast_libs_types::{DiskId, NodeId};
 
-    use super::{DiskIntent, Intents, Offline};
+    use super::{DiskIntent, Drain, Intents, Offline};
+
+    #[test]
+    fn a_drain_that_is_ordered_again_keeps_what_it_began_with_and_what_was_accepted() {
+        let drain = |since_ms, less_spread| Drain { since_ms, replicas: since_ms, less_spread };
+        for (before, again) in [(false, false), (false, true), (true, false), (true, true)] {
+            assert_eq!(drain(7, again).again(Some(drain(5, before))), drain(5, before || again));
+        }
+        assert_eq!(drain(7, false).again(None), drain(7, false));
+    }
 
     #[test]
     fn what_cannot_be_read_is_told_and_the_rest_is_heeded() {

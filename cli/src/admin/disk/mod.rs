@@ -108,7 +108,8 @@ pub struct OrderDisk {
 pub struct DrainDisk {
     #[command(flatten)]
     pub order: OrderDisk,
-    /// Accept that volumes stand over fewer zones afterwards
+    /// Accept that volumes stand over fewer zones afterwards; holds on until the drain ends (`disk online`), also where the order is
+    /// repeated without it
     #[arg(long)]
     pub less_spread: bool,
 }

@@ -44,9 +44,10 @@ pub(crate) async fn order_disk(
                 case.refuse(why);
             }
             let disks = HashSet::from([disk]);
-            drain::drain(&mut case, &snapshot, &volumes, &disks, &repair::barred(&manager).0, ask.less_spread);
             let replicas = on_disk(&volumes, disk).count() as u64;
             let drain = Drain { since_ms: now_ms, replicas, less_spread: ask.less_spread }.again(intent.drain);
+            drain::drain(&mut case, &snapshot, &volumes, &disks, &repair::barred(&manager).0, drain.less_spread);
+            drain::say_accepted(&mut case, drain.less_spread && !ask.less_spread, "disk online");
             ("draining", DiskIntent { drain: Some(drain), ..intent })
         }
         "offline" => {

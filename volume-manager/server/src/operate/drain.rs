@@ -67,6 +67,15 @@ pub(super) fn drain(
     });
 }
 
+/// Says what holds on from an earlier order, where this one does not ask for it; `end` ends it.
+pub(super) fn say_accepted(case: &mut Case, holds_on: bool, end: &str) {
+    if holds_on {
+        case.say(format!(
+            "--less-spread was accepted for this drain before, and holds on until the drain ends (`holdfast admin {end}`)"
+        ));
+    }
+}
+
 /// A replica that is to move: where it stands, and its volume.
 type Leaving<'a> = (DiskId, &'a Volume);
 

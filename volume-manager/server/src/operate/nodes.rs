@@ -46,8 +46,9 @@ pub(crate) async fn order_node(
                     case.refuse(why);
                 }
             }
-            drain::drain(&mut case, &snapshot, &volumes, &disks, &repair::barred(&manager).0, ask.less_spread);
             let drain = Drain { since_ms: now_ms, replicas: held, less_spread: ask.less_spread }.again(intent.drain);
+            drain::drain(&mut case, &snapshot, &volumes, &disks, &repair::barred(&manager).0, drain.less_spread);
+            drain::say_accepted(&mut case, drain.less_spread && !ask.less_spread, "node uncordon");
             ("draining", NodeIntent { drain: Some(drain), ..intent })
         }
         "cordon" => {

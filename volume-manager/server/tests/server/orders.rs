@@ -280,6 +280,12 @@ async fn a_drain_waits_when_its_zone_loses_its_other_node_until_less_spread_is_a
     .await;
     let accepted = Order { less_spread: true, ..APPLY };
     assert!(cell.admin().order_node(&drained.name, "drain", &accepted).await.unwrap().applied);
+    let again = cell.admin().order_node(&drained.name, "drain", &APPLY).await.unwrap();
+    assert!(again.nothing_to_do, "what was accepted holds on: {again:?}");
+    assert!(
+        again.plan.iter().any(|said| said.contains("--less-spread was accepted for this drain before")),
+        "{again:?}"
+    );
     eventually("it goes on", async || (left().await?.left == 0).then_some(())).await;
 }
 
