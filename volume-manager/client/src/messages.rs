@@ -420,6 +420,13 @@ pub struct DurabilityInput {
 /// The answer to `POST /v1/durability`: what `admin durability --json` prints.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DurabilityAnswer {
+    /// Why the catalog does not know all that the disks hold, and what to do: the figures are of what it knows. Absent when
+    /// nothing shows that.
+    #[serde(default)]
+    pub catalog_lost: Option<String>,
+    /// Bytes that the catalog knows of, all replicas. While there are none the figures are of a cell with a volume on each disk.
+    #[serde(default)]
+    pub stored_bytes: Option<u64>,
     /// What it was computed from.
     pub inputs: Vec<DurabilityInput>,
     /// Mean time until the cell loses a first volume, years.

@@ -14,6 +14,7 @@ use holdfast_volume_manager_planner::{DurabilityInputs, durability};
 use crate::error::answer;
 use crate::inventory::{DiskView, Snapshot};
 use crate::manager::Manager;
+use crate::reasons::not_whole;
 use crate::routes::Message;
 use crate::status::holds_something;
 
@@ -38,6 +39,8 @@ pub(crate) async fn on_paper(
     let inputs = gather(&snapshot, &volumes, &ask, manager.config.timing.lost().as_secs_f64(), measured, &mut told);
     let found = durability(&inputs).map_err(|error| ApiError::bad_request(error.to_string()))?;
     Ok(Json(DurabilityAnswer {
+        catalog_lost: not_whole(&manager),
+        stored_bytes: Some(stored_bytes(&volumes)),
         inputs: told,
         mean_years_to_loss: found.mean_years_to_loss,
         yearly_loss: found.yearly_loss,
@@ -69,12 +72,11 @@ fn gather(
     };
     tell("disks", disks.len() as f64, "", "counted: in service");
     tell("zones", zones.len() as f64, "", "counted: with disks in service");
-    let held: u64 = volumes.iter().filter(|volume| holds_something(volume)).map(bytes_of).sum();
     let (on_a_disk, source) = if ask.full {
         let full = disks.iter().map(|view| view.disk.info.slots * view.disk.info.volume_bytes).sum::<u64>();
         (full, "asked: all slots in use")
     } else {
-        (held, "counted: held now")
+        (stored_bytes(volumes), "counted: held now")
     };
     // A cell that holds less than a volume on each disk is taken as one that does.
     let on_a_disk = (on_a_disk as f64 / disks.len().max(1) as f64).max(volume_bytes as f64);
@@ -100,7 +102,8 @@ fn gather(
     }
 }
 
-/// Of all its replicas.
-fn bytes_of(volume: &Volume) -> u64 {
-    volume.length.unwrap_or(volume.capacity) * volume.replicas.len() as u64
+/// Of all replicas; of a volume without a length yet, what it may become.
+fn stored_bytes(volumes: &[Volume]) -> u64 {
+    let bytes = |volume: &Volume| volume.length.unwrap_or(volume.capacity) * volume.replicas.len() as u64;
+    volumes.iter().filter(|volume| holds_something(volume)).map(bytes).sum()
 }

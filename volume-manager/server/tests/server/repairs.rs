@@ -259,8 +259,10 @@ async fn a_disk_that_its_node_suspects_is_shown_as_degraded_and_stays_healthy() 
 #[tokio::test]
 async fn durability_is_told_from_what_repairs_reached_and_every_input_says_where_it_is_from() {
     let cell = Cell::start(timing(), 2).await;
-    let volume = sealed(&cell).await;
     let admin = cell.admin();
+    let empty = admin.durability(&DurabilityAsk::default()).await.unwrap();
+    assert_eq!((empty.stored_bytes, empty.catalog_lost), (Some(0), None));
+    let volume = sealed(&cell).await;
     let given = DurabilityAsk { repair_bytes_s: Some(1e6), yearly_failures: Some(0.05), ..Default::default() };
     let answer = admin.durability(&given).await.unwrap();
     let source = |answer: &DurabilityAnswer, name: &str| {
@@ -275,6 +277,7 @@ async fn durability_is_told_from_what_repairs_reached_and_every_input_says_where
     let assumed = "assumed: no repair has run since the volume manager started".to_owned();
     assert_eq!(source(&new, "repair by each disk"), (20e6, assumed));
     assert!(answer.mean_years_to_loss > 0.0 && answer.nines > 0.0, "{answer:?}");
+    assert_eq!(answer.stored_bytes, Some(3 * volume.length.unwrap()));
     let worse = DurabilityAsk { yearly_failures: Some(0.5), ..given.clone() };
     assert!(admin.durability(&worse).await.unwrap().mean_years_to_loss < answer.mean_years_to_loss);
     let wrong = DurabilityAsk { yearly_failures: Some(2.0), ..given };
