@@ -62,6 +62,9 @@ fn screen(status: &CellStatus) -> String {
             &format!("and {} more reasons (--json has them all)", status.reasons.len() - MOST_REASONS),
         ));
     }
+    if let Some(unknown) = &status.settling {
+        out.push_str(&line("so far", &format!("{unknown}; until then the numbers below may be too good")));
+    }
     let can_lose = |n: &str| status.volumes.can_lose.get(n).copied().unwrap_or(0);
     let (two, one, none) = (can_lose("2"), can_lose("1"), can_lose("0"));
     let volumes = format!("{} in all; can lose 2 more disks: {two}, 1: {one}, none: {none}", status.volumes.total);
@@ -85,8 +88,12 @@ fn screen(status: &CellStatus) -> String {
         ),
     };
     out.push_str(&line("trash", &trash));
-    let usable =
-        format!("{} more fit, of {} in all", show::bytes(space.usable_free_bytes), show::bytes(space.usable_bytes));
+    let usable = match status.nothing_leased {
+        true => format!("nothing fits until the catalog is rebuilt, of {} in all", show::bytes(space.usable_bytes)),
+        false => {
+            format!("{} more fit, of {} in all", show::bytes(space.usable_free_bytes), show::bytes(space.usable_bytes))
+        }
+    };
     out.push_str(&line("data", &usable));
     let count = |all: usize, well: usize, word: &str| match all - well {
         0 => format!("{all}, all {word}"),
@@ -143,15 +150,16 @@ fn summary(work: &WorkSummary) -> String {
     let mut text = format!("{}: {} running, {} waiting", work.kind, work.running, work.waiting);
     if let Some(left) = work.bytes_left {
         text.push_str(&format!(", {} left", show::bytes(left)));
-    }
-    if let Some(rate) = work.bytes_s {
-        text.push_str(&format!(" at {}/s", show::bytes(rate as u64)));
-    }
-    match work.eta_s {
-        Some(eta) => text.push_str(&format!(", about {}", show::duration(eta))),
-        None if work.bytes_left.is_some() && work.bytes_s.is_none() => text.push_str(", no rate is known yet"),
-        None if work.bytes_left.is_some() && work.running == 0 => text.push_str(", standing now"),
-        None => {}
+        // A rate is that of the copies made so far: of what stands it tells nothing.
+        match (work.bytes_s, work.eta_s) {
+            _ if work.running == 0 && work.eta_s.is_none() => text.push_str(", nothing is copied now"),
+            (Some(rate), Some(eta)) => {
+                text.push_str(&format!(" at {}/s, about {}", show::bytes(rate as u64), show::duration(eta)));
+            }
+            (Some(rate), None) => text.push_str(&format!(" at {}/s", show::bytes(rate as u64))),
+            (None, Some(eta)) => text.push_str(&format!(", about {}", show::duration(eta))),
+            (None, None) => text.push_str(", no rate is known yet"),
+        }
     }
     text
 }
@@ -218,6 +226,25 @@ mod tests {
     }
 
     #[test]
+    fn a_volume_manager_that_does_not_know_all_says_so_and_nothing_fits_while_the_catalog_is_lost() {
+        let capacity = json!({
+            "raw_bytes": 0, "used_bytes": 0, "free_bytes": 0, "reserve_bytes": 0, "lost_bytes": 0,
+            "usable_bytes": 8_u64 << 30, "usable_free_bytes": 2_u64 << 30,
+        });
+        let known = screen(&status(json!({ "capacity": capacity })));
+        assert!(
+            known.contains("\ndata      2.0 GiB more fit, of 8.0 GiB in all\n") && !known.contains("so far"),
+            "{known}"
+        );
+        let unknown =
+            json!({ "capacity": capacity, "nothing_leased": true, "settling": "2 of 3 nodes are not heard of yet" });
+        let text = screen(&status(unknown));
+        assert!(text.contains("\ndata      nothing fits until the catalog is rebuilt, of 8.0 GiB in all\n"), "{text}");
+        let told = text.find("\nso far    2 of 3 nodes are not heard of yet; until then").unwrap();
+        assert!(told < text.find("\nvolumes ").unwrap(), "{text}");
+    }
+
+    #[test]
     fn a_disk_that_was_pulled_is_in_one_table_only() {
         let disk = |path: &str, state: &str| {
             json!({
@@ -246,6 +273,6 @@ mod tests {
         (work.bytes_s, work.eta_s) = (Some(85.0 * 1048576.0), Some(120.4));
         assert!(summary(&work).ends_with("10.0 GiB left at 85.0 MiB/s, about 2 min 0 s"), "{}", summary(&work));
         (work.running, work.eta_s) = (0, None);
-        assert!(summary(&work).ends_with("10.0 GiB left at 85.0 MiB/s, standing now"), "{}", summary(&work));
+        assert!(summary(&work).ends_with("10.0 GiB left, nothing is copied now"), "{}", summary(&work));
     }
 }

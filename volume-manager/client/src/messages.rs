@@ -356,6 +356,13 @@ pub struct CellStatus {
     /// reasons, too.
     #[serde(default)]
     pub catalog_lost: Option<String>,
+    /// Nothing is leased or ordered, because the catalog is lost: nothing more fits.
+    #[serde(default)]
+    pub nothing_leased: bool,
+    /// Whom this volume manager still has to hear from, or to compare with the catalog, since it began to lead: numbers may be too
+    /// good until then. Absent once all is known.
+    #[serde(default)]
+    pub settling: Option<String>,
     /// Why it is not `ok`, one sentence each.
     pub reasons: Vec<String>,
     /// The cell.

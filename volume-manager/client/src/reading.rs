@@ -179,7 +179,7 @@ pub struct Capacity {
     /// Data that would fit if the disks that take new extents were empty but for the reserve, three replicas of it in distinct
     /// zones, or on distinct nodes while fewer than three zones take any.
     pub usable_bytes: u64,
-    /// Data that still fits, in the same way.
+    /// Data that still fits, in the same way; 0 while nothing is leased because the catalog is lost.
     pub usable_free_bytes: u64,
 }
 

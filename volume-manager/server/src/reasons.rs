@@ -3,9 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use holdfast_libs_types::DiskId;
+use holdfast_libs_types::{DiskId, NodeId};
 use holdfast_volume_manager_client::{DrainRow, RebuildState, Work};
 
+use crate::inventory::Snapshot;
+use crate::liveness::NodeStanding;
 use crate::manager::Manager;
 use crate::operate::count;
 
@@ -37,6 +39,29 @@ pub(crate) fn not_whole(manager: &Manager) -> Option<String> {
              `holdfast admin catalog rebuild` takes them in"
         )
     })
+}
+
+/// What is not known yet since this volume manager began to lead. A lost catalog is compared with nothing.
+pub(crate) fn settling(manager: &Manager, snapshot: &Snapshot) -> Option<String> {
+    if manager.lost.is_some() {
+        return None;
+    }
+    if snapshot.nodes.is_empty() {
+        return Some("no node has registered yet".to_owned());
+    }
+    let awaited = snapshot.nodes.iter().filter(|view| view.is_awaited()).count();
+    let progress = manager.progress();
+    let is_unaudited = |node: &NodeId| progress.audits.contains_key(node) || progress.auditing.get(node) == Some(&true);
+    let up = snapshot.nodes.iter().filter(|view| view.standing == NodeStanding::Up);
+    let unaudited = up.filter(|view| is_unaudited(&view.node.node)).count() as u64;
+    let of = snapshot.nodes.len();
+    let said = [
+        (awaited > 0).then(|| format!("{awaited} of {of} nodes are not heard of yet")),
+        (unaudited > 0)
+            .then(|| format!("what {} hold is still being compared with the catalog", count(unaudited, "node"))),
+    ];
+    let said: Vec<String> = said.into_iter().flatten().collect();
+    (!said.is_empty()).then(|| said.join(", and "))
 }
 
 /// Work that waits.

@@ -20,7 +20,7 @@ use crate::keyring::{self, Keyless};
 use crate::liveness::{NodeStanding, Standing, in_words};
 use crate::manager::Manager;
 use crate::operate::count;
-use crate::reasons::{not_whole, refused, standing_drains, waiting};
+use crate::reasons::{not_whole, refused, settling, standing_drains, waiting};
 use crate::{room, summary};
 
 pub(crate) async fn status(State(manager): State<Arc<Manager>>) -> Result<Json<CellStatus>, ApiError> {
@@ -45,11 +45,17 @@ pub(crate) async fn status(State(manager): State<Arc<Manager>>) -> Result<Json<C
         health = "critical";
         reasons.insert(0, why.clone());
     }
+    let mut capacity = summary::capacity(&snapshot);
+    if manager.lost.is_some() {
+        capacity.usable_free_bytes = 0;
+    }
     let can_lose = counts.can_lose.iter().enumerate().map(|(n, count)| (n.to_string(), *count)).collect();
     Ok(Json(CellStatus {
         health: health.to_owned(),
         reasons,
         catalog_lost,
+        nothing_leased: manager.lost.is_some(),
+        settling: settling(&manager, &snapshot),
         cell: manager.config.cell,
         term: manager.term.0,
         volumes: VolumeCounts { total: counts.total, can_lose },
@@ -60,7 +66,7 @@ pub(crate) async fn status(State(manager): State<Arc<Manager>>) -> Result<Json<C
         rebalance,
         work,
         work_summary,
-        capacity: summary::capacity(&snapshot),
+        capacity,
     }))
 }
 

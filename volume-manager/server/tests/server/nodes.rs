@@ -432,9 +432,22 @@ async fn nodes_that_were_not_heard_of_since_the_start_are_told_as_such_in_one_li
     assert!(stops.starts_with("no new volume can be made"), "{stops}");
     let silent = status.nodes.iter().find(|node| node.node == cell.nodes[0].name).unwrap();
     assert_eq!((silent.state.as_str(), silent.last_heartbeat_ms), ("suspect", None));
+    let settling = status.settling.unwrap();
+    assert!(settling.starts_with("1 of 3 nodes are not heard of yet"), "{settling}");
+    cell.nodes[0].hang(Call::Extents);
     cell.nodes[0].silence(false);
     cell.wait_for_nodes().await;
-    assert_eq!(cell.admin().status().await.unwrap().reasons, Vec::<String>::new());
+    eventually("the last is still being compared", async || {
+        let settling = cell.admin().status().await.unwrap().settling;
+        (settling.as_deref() == Some("what 1 node holds is still being compared with the catalog")).then_some(())
+    })
+    .await;
+    cell.nodes[0].unhang();
+    let known = eventually("all is known", async || {
+        Some(cell.admin().status().await.unwrap()).filter(|status| status.settling.is_none())
+    })
+    .await;
+    assert_eq!(known.reasons, Vec::<String>::new());
 }
 
 #[tokio::test]

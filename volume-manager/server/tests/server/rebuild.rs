@@ -7,7 +7,7 @@ use holdfast_libs_types::{BlockHash, DiskId, KeyId, VolumeId};
 use holdfast_node_client::{ExtentState, code};
 use holdfast_volume_manager_catalog::{IndexRow, Volume, VolumeState};
 use holdfast_volume_manager_client::{
-    LeaseRequest, LeasedVolume, NotReached, Order, RebuildState, RebuildStatus, VolumeQuery,
+    DurabilityAsk, LeaseRequest, LeasedVolume, NotReached, Order, RebuildState, RebuildStatus, VolumeQuery,
 };
 use holdfast_volume_manager_server::{Timing, copies};
 
@@ -124,6 +124,10 @@ async fn a_lost_catalog_is_made_again_with_every_acknowledged_block_and_key() {
     assert_eq!(blocks(&cell).await, Blocks::new());
     let told = says_lost(&cell).await.unwrap();
     assert!(told.starts_with("the catalog is not whole (") && told.contains("run `holdfast admin catalog rebuild`"));
+    let status = cell.admin().status().await.unwrap();
+    assert_eq!((status.nothing_leased, status.settling, status.capacity.usable_free_bytes), (true, None, 0));
+    assert!(status.capacity.usable_bytes > 0, "{:?}", status.capacity);
+    assert!(cell.admin().durability(&DurabilityAsk::default()).await.unwrap().catalog_lost.is_some());
     for (node, before) in cell.nodes.iter().zip(calls) {
         assert_eq!(node.calls()[before..], [], "a node was given orders before the rebuild");
     }
