@@ -50,8 +50,7 @@ impl RepairCommand {
 
 pub async fn run(cell: Cell, command: RepairCommand) -> anyhow::Result<()> {
     let volume_manager = cell.volume_manager();
-    let by = std::env::var("SUDO_USER").or_else(|_| std::env::var("USER")).unwrap_or_else(|_| "somebody".to_owned());
-    let order = RepairOrder { by, ..RepairOrder::default() };
+    let order = RepairOrder { by: who(), ..RepairOrder::default() };
     let status = match command {
         RepairCommand::Status(_) => volume_manager.repair().await?,
         RepairCommand::Pause(options) => {
@@ -69,6 +68,22 @@ pub async fn run(cell: Cell, command: RepairCommand) -> anyhow::Result<()> {
     cell.answer(&status, || screen(&status))
 }
 
+/// Who runs this, as whoever looks later would ask for them: `USER@HOST`, with `sudo` the one who used it.
+fn who() -> String {
+    let named = |name: &str| std::env::var(name).ok().filter(|name| !name.is_empty());
+    let uid = nix::unistd::getuid();
+    let known = || nix::unistd::User::from_uid(uid).ok().flatten().map(|user| user.name);
+    let user = named("SUDO_USER").or_else(known).unwrap_or_else(|| format!("user {uid}"));
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    by(&user, host.trim())
+}
+
+/// As much of it as an order takes; a login and a host name are shorter.
+fn by(user: &str, host: &str) -> String {
+    let short = |text: &str| text.chars().take(60).collect::<String>();
+    if host.is_empty() { short(user) } else { format!("{}@{}", short(user), short(host)) }
+}
+
 fn screen(status: &RepairStatus) -> String {
     let mut out = String::new();
     let mut line = |name: &str, value: String| out.push_str(&format!("{name:<14} {}\n", show::name(&value)));
@@ -78,7 +93,9 @@ fn screen(status: &RepairStatus) -> String {
     let state = match &status.paused {
         Some(pause) => {
             let reason = pause.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
-            format!("paused by {} for {} s{reason}", pause.by, pause.since_s_ago)
+            let by = if pause.by.is_empty() { "somebody who gave no name" } else { &pause.by };
+            let ago = show::duration(pause.since_s_ago as f64);
+            format!("paused by {by} since {}, {ago} ago{reason}", show::moment(pause.since_ms))
         }
         None if status.to_repair.is_empty() && status.waiting.is_empty() => match status.catalog_lost {
             Some(_) => "nothing to repair of what the catalog knows".to_owned(),
@@ -101,7 +118,8 @@ fn screen(status: &RepairStatus) -> String {
         let what = if risk == "unreadable" { risk.clone() } else { format!("can lose {risk}") };
         line(&what, format!("{}, {} to copy", show::count(found.volumes, "volume"), show::bytes(found.bytes)));
     }
-    if let Some(rate) = status.bytes_per_s {
+    // Of the copies made of late: it tells nothing of what stands.
+    if let Some(rate) = status.bytes_per_s.filter(|_| !status.under_way.is_empty()) {
         let but = if status.waiting.is_empty() { "" } else { ", but for what waits for more than its turn" };
         let eta = status.eta_s.map(|eta| format!(", done in {} at that rate{but}", show::duration(eta as f64)));
         let eta = eta.unwrap_or_default();
@@ -140,14 +158,20 @@ mod tests {
 
     use holdfast_volume_manager_client::{RepairPause, RepairRisk, RepairStatus, RepairWait};
 
-    use super::screen;
+    use super::{by, screen};
 
     #[test]
     fn the_screen_says_what_is_at_risk_what_waits_for_what_and_who_paused_it() {
         let risk = RepairRisk { volumes: 3, bytes: 3 << 30 };
+        let pause = RepairPause {
+            by: by("ann", "desk"),
+            reason: Some("racks".to_owned()),
+            since_s_ago: 65,
+            since_ms: 1_800_000_000_000,
+        };
         let status = RepairStatus {
             catalog_lost: None,
-            paused: Some(RepairPause { by: "ann".to_owned(), reason: Some("racks".to_owned()), since_s_ago: 5 }),
+            paused: Some(pause),
             max_client_impact: None,
             to_repair: BTreeMap::from([("0".to_owned(), risk)]),
             bytes_left: 3 << 30,
@@ -160,15 +184,15 @@ mod tests {
         };
         let text = screen(&status);
         for line in [
-            "repair         paused by ann for 5 s: racks\n",
+            "repair         paused by ann@desk since 2027-01-15T08:00:00Z, 1 min 5 s ago: racks\n",
             "client impact  unlimited\n",
             "can lose 0     3 volumes, 3.0 GiB to copy\n",
-            "rate           100.0 MiB/s\n",
             "WARNING        3 volumes have one replica left\n",
             "repair is paused  3        3.0 GiB\n",
         ] {
             assert!(text.contains(line), "{line:?} in\n{text}");
         }
+        assert!(!text.contains("100.0 MiB/s"), "nothing is copied now: {text}");
     }
 
     #[test]

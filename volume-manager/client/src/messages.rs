@@ -474,15 +474,18 @@ pub struct RepairOrder {
     pub reason: Option<String>,
 }
 
-/// Who paused repair.
+/// Who paused repair, and when.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RepairPause {
-    /// As they called themselves.
+    /// As they called themselves, `USER@HOST` with the operator's commands; empty when they did not.
     pub by: String,
     /// Why.
     pub reason: Option<String>,
     /// For so many seconds.
     pub since_s_ago: u64,
+    /// When that was, Unix milliseconds.
+    #[serde(default)]
+    pub since_ms: u64,
 }
 
 /// Volumes at the same risk.

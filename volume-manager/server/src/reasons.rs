@@ -57,8 +57,10 @@ pub(crate) fn settling(manager: &Manager, snapshot: &Snapshot) -> Option<String>
     let of = snapshot.nodes.len();
     let said = [
         (awaited > 0).then(|| format!("{awaited} of {of} nodes are not heard of yet")),
-        (unaudited > 0)
-            .then(|| format!("what {} hold is still being compared with the catalog", count(unaudited, "node"))),
+        (unaudited > 0).then(|| {
+            let hold = if unaudited == 1 { "holds" } else { "hold" };
+            format!("what {} {hold} is still being compared with the catalog", count(unaudited, "node"))
+        }),
     ];
     let said: Vec<String> = said.into_iter().flatten().collect();
     (!said.is_empty()).then(|| said.join(", and "))

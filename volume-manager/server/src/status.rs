@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::{Path, State};
 use holdfast_libs_transport::ApiError;
-use holdfast_libs_types::{DiskId, NodeId, VolumeId};
+use holdfast_libs_types::{DiskId, NodeId, VolumeId, told};
 use holdfast_volume_manager_catalog::{Volume, VolumeState};
 use holdfast_volume_manager_client::{CellStatus, DiskRow, DrainRow, NodeRow, VolumeCounts, VolumeRow, Work, code};
 use holdfast_volume_manager_planner::{COPIES, HealthCounts, Spread, choose_disks};
@@ -230,12 +230,13 @@ fn stops(manager: &Manager, snapshot: &Snapshot) -> Vec<String> {
     paused(manager).into_iter().chain(full).chain(keyring::full(manager, snapshot)).collect()
 }
 
-/// By whom repair is paused. A volume that lacks a replica stays as it is then.
+/// By whom repair is paused, and since when. A volume that lacks a replica stays as it is then.
 fn paused(manager: &Manager) -> Option<String> {
     let pause = manager.wishes.pause(manager.now_ms())?;
-    let since = in_words(Duration::from_secs(pause.since_s_ago));
+    let (since, ago) = (told::moment(pause.since_ms), in_words(Duration::from_secs(pause.since_s_ago)));
+    let by = if pause.by.is_empty() { "somebody who gave no name" } else { &pause.by };
     let reason = pause.reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
-    Some(format!("repair is paused by {} since {since}{reason}: holdfast admin repair resume", pause.by))
+    Some(format!("repair is paused by {by} since {since}, {ago} ago{reason}: holdfast admin repair resume"))
 }
 
 /// What vanished at once and is waited for.

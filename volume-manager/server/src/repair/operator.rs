@@ -87,7 +87,7 @@ impl Wishes {
     pub(crate) fn pause(&self, now_ms: u64) -> Option<RepairPause> {
         let paused = self.stands().paused.clone()?;
         let since_s_ago = now_ms.saturating_sub(paused.since_ms) / 1000;
-        Some(RepairPause { by: paused.by, reason: paused.reason, since_s_ago })
+        Some(RepairPause { by: paused.by, reason: paused.reason, since_s_ago, since_ms: paused.since_ms })
     }
 
     async fn change(&self, manager: &Manager, change: impl FnOnce(&mut Wish)) -> Result<(), ApiError> {

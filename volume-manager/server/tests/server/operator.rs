@@ -37,7 +37,10 @@ async fn a_pause_outlives_the_leader_says_what_stays_at_risk_and_ends_with_resum
     assert_eq!(repair.waiting[0].why, "repair is paused");
     assert!(repair.warnings[0].starts_with("1 volume with two replicas left"), "{:?}", repair.warnings);
     let status = cell.admin().status().await.unwrap();
-    assert!(status.reasons.iter().any(|reason| reason.starts_with("repair is paused by ann")), "{:?}", status.reasons);
+    let said = status.reasons.iter().find(|reason| reason.starts_with("repair is paused by")).unwrap();
+    let since = holdfast_libs_types::told::moment(paused.since_ms);
+    assert!(said.starts_with(&format!("repair is paused by ann since {since}, ")), "{said}");
+    assert!(paused.since_ms > 1_700_000_000_000, "{paused:?}");
     let copies = || cell.nodes.iter().flat_map(|node| node.disks().into_iter().map(|disk| node.copies_to(disk))).sum();
     let before: usize = copies();
     assert_eq!(before, 0);
