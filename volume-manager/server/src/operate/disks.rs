@@ -11,11 +11,12 @@ use holdfast_volume_manager_catalog::{Volume, VolumeState};
 use holdfast_volume_manager_client::{Order, OrderPlan, code};
 use holdfast_volume_manager_planner::{COPIES, choose_disks};
 
+use super::forget::{for_good, forget};
 use super::{Case, count, drain, on_disk, unknown};
 use crate::error::answer;
 use crate::intents::{DiskIntent, Drain, Offline};
 use crate::inventory::{DISTINCT, DiskView, Snapshot};
-use crate::liveness::{Standing, in_words};
+use crate::liveness::Standing;
 use crate::manager::Manager;
 use crate::routes::Message;
 use crate::{repair, room};
@@ -66,7 +67,7 @@ pub(crate) async fn order_disk(
             if let Some(why) = unknown_extents(&mut case, &manager, disk) {
                 case.warn(why);
             }
-            forget(&mut case, &volumes, view);
+            forget(&mut case, &volumes, &[view]);
             ("forgetting", DiskIntent::default())
         }
         _ => return Err(ApiError::bad_request(format!("{order:?} is none of drain, offline, online, forget"))),
@@ -75,7 +76,7 @@ pub(crate) async fn order_disk(
     let mut plan = case.judge(&format!("{what} disk {disk}"))?;
     if ask.apply {
         if order == "forget" {
-            forget_for_good(&manager, disk).await?;
+            for_good(&manager, disk).await?;
         }
         manager.set_disk_intent(disk, wanted).await.map_err(|error| answer(&error))?;
         tracing::info!(%disk, order, "an operator's order");
@@ -92,15 +93,6 @@ pub(super) fn unknown_extents(case: &mut Case, manager: &Manager, disk: DiskId) 
     Some(format!(
         "the catalog does not know the volumes of {extents} on disk {disk}; `holdfast admin catalog rebuild` takes them in"
     ))
-}
-
-/// Takes a disk off the inventory.
-pub(super) async fn forget_for_good(manager: &Arc<Manager>, disk: DiskId) -> Result<(), ApiError> {
-    let (table, term) = (Arc::clone(&manager.catalog.table), manager.term);
-    let forgotten = manager.to_the_end(async move { table.forget_disk(term, disk).await }).await;
-    forgotten.map_err(|error| answer(&error))?;
-    manager.liveness().forget_disk(disk);
-    Ok(())
 }
 
 /// What is left of each volume while the disk is away.
@@ -182,38 +174,4 @@ fn online(case: &mut Case, volumes: &[Volume], view: &DiskView, intent: DiskInte
     if view.leaving && intent.drain.is_none() {
         case.warn(format!("its node {} is being drained: `node uncordon` ends that", view.disk.info.node));
     }
-}
-
-/// Whether a disk can go off the inventory.
-pub(super) fn forget(case: &mut Case, volumes: &[Volume], view: &DiskView) {
-    let info = &view.disk.info;
-    let held = on_disk(volumes, info.disk).count() as u64;
-    case.number("replicas", held);
-    let name = format!("disk {} ({})", info.disk, info.path);
-    if held > 0 {
-        let volumes = count(held, "volume");
-        case.refuse(format!("{volumes} still name {name}; drain it first, or wait for their repair"));
-    }
-    match &view.standing {
-        Standing::Lost(_) | Standing::Failed(_) => {}
-        Standing::Suspect(_) | Standing::Down(_) if view.leaving => {}
-        Standing::Suspect(away) | Standing::Down(away) => {
-            if let Some(left) = away.lost_in {
-                let others = case.plan.numbers.get("lost_in_s").copied().unwrap_or(0);
-                case.number("lost_in_s", left.as_secs().max(others));
-            }
-            let when = match (away.lost_in, view.offline) {
-                (Some(left), _) => format!("it counts as lost in {} if it stays away: try again then", in_words(left)),
-                (None, Some(_)) => "bring it online first".to_owned(),
-                (None, None) => "try again when more of the cell is heard".to_owned(),
-            };
-            let why = &away.reason;
-            case.refuse(format!("{name} may come back at any moment ({why}), and it was not drained; {when}"));
-        }
-        Standing::Healthy | Standing::ReadOnly(_) => case.refuse(format!(
-            "node {} still has {name} in service, and would register it again: take it out first",
-            info.node
-        )),
-    }
-    case.say(format!("disk {} of node {} goes off the inventory", info.disk, info.node));
 }

@@ -51,13 +51,14 @@ pub(super) fn drain(
     domains(case, snapshot, (&inventory, disks), &[&held[..], &others].concat(), less_spread);
     if have < need {
         case.refuse(format!(
-            "{} must find a place, and the other disks in service have {} above the reserve that repair needs{}",
+            "{} must find a place, and the other disks in service have {} above the reserve that repair needs",
             count(need, "replica"),
             count(have, "free slot"),
-            room::reasons(snapshot)
         ));
-    } else {
-        places(case, snapshot, &inventory, (barred, less_spread), &held, &others);
+    }
+    // What is behind a lack of places is told once, however many are lacking.
+    if have < need || !places(case, snapshot, &inventory, (barred, less_spread), &held, &others) {
+        case.explain(room::reasons(snapshot).trim_start_matches("; "));
     }
     case.say(match need {
         0 => "nothing has to move".to_owned(),
@@ -140,6 +141,7 @@ fn domains(
 }
 
 /// Places the replicas one by one, as the moves will: those of other drains first, of which no more may stay for this one.
+/// False when not all find a place.
 fn places(
     case: &mut Case,
     snapshot: &Snapshot,
@@ -147,9 +149,8 @@ fn places(
     (barred, less_spread): (&Barred, bool),
     held: &[Leaving<'_>],
     others: &[Leaving<'_>],
-) {
+) -> bool {
     let most = MOST_PLACED.min(MOST_LOOKED_AT / inventory.disks.len().max(1));
-    let reasons = room::reasons(snapshot);
     let moves = |inventory: Inventory| Moves { inventory, barred, less_spread, replicas: HashMap::new() };
     let mut without = moves(snapshot.for_moves());
     let stuck = others.iter().take(most).filter(|replica| without.place(replica).is_err()).count() as u64;
@@ -163,11 +164,8 @@ fn places(
     let more = failed.total().saturating_sub(stuck);
     if more > 0 {
         let all = count(others.len() as u64, "replica");
-        let why: Vec<String> = failed.0.into_keys().collect();
-        case.refuse(format!(
-            "{more} of {all} of other drains would find no place any more: {}{reasons}",
-            why.join(", ")
-        ));
+        let why: Vec<String> = failed.most_said().into_iter().map(|(why, _)| why).collect();
+        case.refuse(format!("{more} of {all} of other drains would find no place any more: {}", why.join(", ")));
     }
     let mut groups: BTreeMap<(DiskId, NodeId), (String, u64, u64)> = BTreeMap::new();
     let mut failed = Tally::default();
@@ -189,9 +187,10 @@ fn places(
         case.warn(format!("of {all} replicas that are to move {placed} were placed one by one for this plan"));
     }
     case.number("replicas_without_place", failed.total());
-    for (why, replicas) in failed.0 {
+    let all_placed = more == 0 && failed.total() == 0;
+    for (why, replicas) in failed.most_said() {
         let all = count(held.len() as u64, "replica");
-        case.refuse(format!("{replicas} of {all} would find no place, those that do counted in: {why}{reasons}"));
+        case.refuse(format!("{replicas} of {all} would find no place, those that do counted in: {why}"));
     }
     case.plan.moves = groups
         .into_iter()
@@ -204,6 +203,7 @@ fn places(
             bytes,
         })
         .collect();
+    all_placed
 }
 
 /// Moves thought through one after the other.

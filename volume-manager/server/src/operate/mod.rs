@@ -6,6 +6,7 @@
 
 mod disks;
 mod drain;
+mod forget;
 mod nodes;
 mod rebalance;
 
@@ -46,6 +47,11 @@ impl Case {
         self.against.push(why.into());
     }
 
+    /// Adds what is behind the reasons against it, if anything is.
+    fn explain(&mut self, why: &str) {
+        self.against.extend((!why.is_empty()).then(|| why.to_owned()));
+    }
+
     fn number(&mut self, name: &str, value: u64) {
         self.plan.numbers.insert(name.to_owned(), value);
     }
@@ -66,6 +72,9 @@ fn on_disk(volumes: &[Volume], disk: DiskId) -> impl Iterator<Item = &Volume> {
     volumes.iter().filter(move |volume| volume.replicas.contains(&disk) && !is_hollow(volume))
 }
 
+/// Most sentences of a [`Tally`] that are told.
+const MOST_SAID: usize = 3;
+
 /// Sentences said of several things, each with how many.
 #[derive(Debug, Default)]
 struct Tally(BTreeMap<String, u64>);
@@ -78,8 +87,39 @@ impl Tally {
     fn total(&self) -> u64 {
         self.0.values().sum()
     }
+
+    /// The sentences said of most things, and one for the others.
+    fn most_said(self) -> Vec<(String, u64)> {
+        let mut all: Vec<(String, u64)> = self.0.into_iter().collect();
+        all.sort_by(|one, other| other.1.cmp(&one.1).then_with(|| one.0.cmp(&other.0)));
+        let more = all.split_off(MOST_SAID.min(all.len()));
+        if !more.is_empty() {
+            let things = more.iter().map(|(_, things)| things).sum();
+            all.push((count(more.len() as u64, "other reason"), things));
+        }
+        all
+    }
 }
 
 fn unknown(code: &'static str, what: &str) -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, code, format!("there is no {what} in the inventory; see `admin status`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Tally;
+
+    #[test]
+    fn of_many_reasons_those_that_hold_for_most_are_told_and_how_many_more_there_are() {
+        let mut tally = Tally::default();
+        for reason in 1..=9 {
+            (0..reason).for_each(|_| tally.add(format!("reason {reason}")));
+        }
+        let said = tally.most_said();
+        let told = [("reason 9", 9), ("reason 8", 8), ("reason 7", 7), ("6 other reasons", 21)];
+        assert_eq!(said, told.map(|(why, things)| (why.to_owned(), things)));
+        let mut tally = Tally::default();
+        tally.add("one".to_owned());
+        assert_eq!(tally.most_said(), [("one".to_owned(), 1)]);
+    }
 }

@@ -11,7 +11,8 @@ use holdfast_libs_types::{DiskId, NodeId, VolumeId};
 use holdfast_volume_manager_client::{Order, OrderPlan, code};
 use holdfast_volume_manager_planner::{COPIES, choose_disks};
 
-use super::disks::{forget, forget_for_good, unknown_extents};
+use super::disks::unknown_extents;
+use super::forget::{for_good, forget};
 use super::{Case, count, drain, on_disk, unknown};
 use crate::error::answer;
 use crate::intents::{DiskIntent, Drain, NodeIntent};
@@ -61,8 +62,7 @@ pub(crate) async fn order_node(
         }
         "forget" => {
             let its = snapshot.disks.iter().filter(|view| disks.contains(&view.disk.info.disk));
-            its.for_each(|view| forget(&mut case, &volumes, view));
-            case.number("replicas", held);
+            forget(&mut case, &volumes, &its.collect::<Vec<_>>());
             forgettable(&mut case, view, manager.config.timing.down());
             ("forgetting", NodeIntent::default())
         }
@@ -88,7 +88,7 @@ fn disks_of(snapshot: &Snapshot, node: &NodeId) -> HashSet<DiskId> {
 
 async fn forget_all(manager: &Arc<Manager>, node: &NodeId, disks: &HashSet<DiskId>) -> Result<(), ApiError> {
     for disk in disks {
-        forget_for_good(manager, *disk).await?;
+        for_good(manager, *disk).await?;
         manager.set_disk_intent(*disk, DiskIntent::default()).await.map_err(|error| answer(&error))?;
     }
     let (table, term, name) = (Arc::clone(&manager.catalog.table), manager.term, node.clone());

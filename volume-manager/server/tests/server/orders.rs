@@ -422,7 +422,7 @@ async fn what_is_in_use_or_may_come_back_is_not_forgotten() {
     let disk = volume.replicas[0];
     let (why, held) = refusal(admin.order_disk(disk, "forget", &APPLY).await, "replicas");
     assert!(
-        held == 1 && why.contains("1 volume still name disk") && why.contains("in service, and would register"),
+        held == 1 && why.contains("1 volume still names it") && why.contains("in service, and would register"),
         "{why}"
     );
     gone(&cell, disk);
@@ -437,8 +437,9 @@ async fn what_is_in_use_or_may_come_back_is_not_forgotten() {
     assert!(disks == 1 && why.contains(&format!("node {node} is up")), "{why}");
     // The node has disks of its own to name.
     let path = format!("/dev/{disk}");
-    assert!(why.contains(&format!("1 volume still name disk {disk} ({path})")), "{why}");
-    assert!(why.contains(&format!("disk {disk} ({path}) may come back at any moment")), "{why}");
+    assert!(why.contains(&format!("disk {disk} ({path}): 1 volume still names it")), "{why}");
+    assert!(why.contains("; it may come back at any moment"), "{why}");
+    assert_eq!(why.matches(&disk.to_string()).count(), 2, "once as what the order is about, once in its path: {why}");
     // From here on silence is noticed soon.
     cell.crash_manager();
     cell.config.timing.suspect_ms = 1000;
