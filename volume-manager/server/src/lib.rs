@@ -31,6 +31,7 @@ mod discard;
 mod drains;
 mod durability;
 mod error;
+mod forgotten;
 mod intents;
 mod inventory;
 mod keyring;

@@ -1,6 +1,6 @@
 //! Nodes announce themselves and their disks, and say every second that they live.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -16,6 +16,7 @@ use http::StatusCode;
 use tokio::time::Instant;
 
 use crate::error::answer;
+use crate::forgotten;
 use crate::liveness::Heard;
 use crate::manager::Manager;
 use crate::routes::Message;
@@ -34,7 +35,10 @@ pub(crate) async fn register(
     manager.highest_term.fetch_max(request.term, Ordering::Relaxed);
     let known = manager.catalog.table.disks().await.map_err(|error| answer(&error))?;
     let owners: HashMap<DiskId, NodeId> = known.into_iter().map(|disk| (disk.info.disk, disk.info.node)).collect();
-    if let Some(refused) = suspect_loss(&manager, &request, &owners).await.map_err(|error| answer(&error))? {
+    let forgotten = forgotten::all(&manager).await.map_err(|error| answer(&error))?;
+    if let Some(refused) =
+        suspect_loss(&manager, &request, &owners, &forgotten).await.map_err(|error| answer(&error))?
+    {
         return Err(refused);
     }
     let judged = judge(&manager, &request, &owners).await.map_err(|error| answer(&error))?;
@@ -44,7 +48,11 @@ pub(crate) async fn register(
         note(&manager, &request, &judged, &owners);
         progress.audits.insert(request.node.clone(), Instant::now());
     }
-    tracing::info!(node = %request.node, zone = request.zone, disks = judged.len(), "node registered");
+    for back in judged.iter().filter(|judged| judged.accepted && forgotten.contains(&judged.disk)) {
+        forgotten::is_back(&manager, back.disk).await.map_err(|error| answer(&error))?;
+    }
+    let new = judged.iter().filter(|judged| judged.accepted && !owners.contains_key(&judged.disk)).count();
+    tracing::info!(node = %request.node, zone = request.zone, disks = judged.len(), new, "node registered");
     manager.returned.notify_waiters();
     manager.wake.notify_one();
     let heartbeat_ms = manager.config.timing.heartbeat_ms;
@@ -52,12 +60,13 @@ pub(crate) async fn register(
 }
 
 /// Whether a registration shows that the catalog is not the one that this cell had: nodes that obeyed a later leader than it
-/// ever had, or disks that were registered before, while it knows of no volume at all. It is marked as lost then, before
+/// ever had, or disks that were registered before, and not forgotten since, while it knows of no volume at all. It is marked as lost then, before
 /// anything rests on it, and this leadership begins anew; the answer is for the node, which tries again.
 async fn suspect_loss(
     manager: &Manager,
     request: &Register,
     owners: &HashMap<DiskId, NodeId>,
+    forgotten: &HashSet<DiskId>,
 ) -> Result<Option<ApiError>, CatalogError> {
     if manager.lost.is_some() {
         return Ok(None);
@@ -65,7 +74,8 @@ async fn suspect_loss(
     let table = &manager.catalog.table;
     let had_a_life =
         |report: &&DiskReport| report.previous_nonce != 0 || (report.nonce == 0 && report.incarnation != 0);
-    let stranger = request.disks.iter().filter(had_a_life).find(|report| !owners.contains_key(&report.disk));
+    let is_stranger = |report: &&DiskReport| !owners.contains_key(&report.disk) && !forgotten.contains(&report.disk);
+    let stranger = request.disks.iter().filter(had_a_life).find(is_stranger);
     let why = if request.term > manager.term.0 {
         let current = table.term().await?;
         if current != manager.term {

@@ -13,7 +13,7 @@ use crate::error::answer;
 use crate::inventory::DiskView;
 use crate::liveness::{Standing, in_words};
 use crate::manager::Manager;
-use crate::room;
+use crate::{forgotten, room};
 
 /// Whether a disk is there, or may be soon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -130,6 +130,7 @@ fn sentence(there: There, group: &Kept) -> String {
 
 /// Takes a disk off the inventory.
 pub(super) async fn for_good(manager: &Arc<Manager>, disk: DiskId) -> Result<(), ApiError> {
+    forgotten::note(manager, disk).await.map_err(|error| answer(&error))?;
     let (table, term) = (Arc::clone(&manager.catalog.table), manager.term);
     let forgotten = manager.to_the_end(async move { table.forget_disk(term, disk).await }).await;
     forgotten.map_err(|error| answer(&error))?;

@@ -142,4 +142,8 @@ fn forgettable(case: &mut Case, view: &NodeView, down: Duration) {
         NodeStanding::Suspect | NodeStanding::Down => {}
     }
     case.say(format!("node {} goes off the inventory", view.node.node));
+    case.say(
+        "if it is started again it joins as a new one, with its disks, and no drain, cordon or offline from before holds; to keep it \
+         out, see to it that it is not started",
+    );
 }

@@ -462,6 +462,30 @@ async fn what_is_in_use_or_may_come_back_is_not_forgotten() {
 }
 
 #[tokio::test]
+async fn a_forgotten_node_that_comes_back_joins_as_a_new_one_also_while_the_cell_holds_no_volume() {
+    let timing = Timing { suspect_ms: 1000, down_ms: 1100, lost_ms: 1200, ..timing() };
+    let cell = Cell::start_pairs(timing, 3, 1).await;
+    let (admin, node) = (cell.admin(), &cell.nodes[5]);
+    assert!(admin.order_node(&node.name, "cordon", &APPLY).await.unwrap().applied);
+    node.silence(true);
+    disk_is(&cell, node.disks()[0], "lost").await;
+    let plan = admin.order_node(&node.name, "forget", &APPLY).await.unwrap();
+    assert!(plan.applied && plan.plan.iter().any(|said| said.contains("joins as a new one")), "{plan:?}");
+    assert_eq!(status(&cell).await.nodes.len(), 5);
+    // Its disk shows that it was registered before.
+    node.report(node.disks()[0], |report| (report.previous_nonce, report.nonce) = (report.nonce, 77));
+    node.silence(false);
+    cell.wait_for_nodes().await;
+    eventually("that it was forgotten is forgotten", async || {
+        cell.catalog().await.table.settings().await.unwrap().is_empty().then_some(())
+    })
+    .await;
+    let status = status(&cell).await;
+    assert_eq!((status.catalog_lost, status.nodes.len()), (None, 6), "it was forgotten, and not lost with the catalog");
+    assert!(status.nodes.iter().all(|node| node.asked.is_empty()), "what was asked for it before does not hold");
+}
+
+#[tokio::test]
 async fn an_order_that_changes_nothing_is_told_as_such() {
     let cell = Cell::start_pairs(timing(), 3, 1).await;
     let (admin, node) = (cell.admin(), &cell.nodes[0]);
