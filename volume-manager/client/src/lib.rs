@@ -17,7 +17,7 @@ pub use messages::{
     RepairCopy, RepairDisk, RepairOrder, RepairPause, RepairRisk, RepairStatus, RepairWait, Replica, SealAsk,
     SealState, UnusableDisk, VolumeCounts, VolumeRow, Work, code,
 };
-pub use operate::{DiskShare, DrainRow, MoveGroup, Order, OrderPlan, RebalanceAnswer, RebalanceRow};
+pub use operate::{DiskShare, DrainRow, DrainWait, MoveGroup, Order, OrderPlan, RebalanceAnswer, RebalanceRow};
 pub use reading::{
     Capacity, DiskDetail, Inventory, MAX_PAGE_VOLUMES, ReplicaDetail, VolumeDetail, VolumePage, VolumeQuery,
     WorkSummary,

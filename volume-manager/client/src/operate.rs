@@ -75,8 +75,20 @@ pub struct DrainRow {
     pub moving: u64,
     /// What it waits for, one sentence each; empty while it goes on.
     pub waits: Vec<String>,
+    /// The same, each with how many volumes of the disk wait for it.
+    #[serde(default)]
+    pub waiting: Vec<DrainWait>,
     /// When it is done at the pace so far, seconds; absent while that is not known, and while it stands.
     pub eta_s: Option<u64>,
+}
+
+/// What volumes of a disk that is being drained wait for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainWait {
+    /// For what.
+    pub why: String,
+    /// How many; 0 where all do.
+    pub volumes: u64,
 }
 
 /// A rebalance that is under way.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use holdfast_libs_types::DiskId;
 use holdfast_volume_manager_catalog::{Volume, VolumeState};
-use holdfast_volume_manager_client::{DrainRow, RebalanceRow, WorkSummary};
+use holdfast_volume_manager_client::{DrainRow, DrainWait, RebalanceRow, WorkSummary};
 use holdfast_volume_manager_planner::{COPIES, Inventory, MoveReason};
 
 use crate::discard::is_hollow;
@@ -46,6 +46,7 @@ fn row(
     let info = &view.disk.info;
     let left: Vec<&Volume> =
         volumes.iter().filter(|volume| volume.replicas.contains(&info.disk) && !is_hollow(volume)).collect();
+    let waiting = waits(manager, snapshot, inventory, &left, view);
     DrainRow {
         disk: info.disk,
         node: info.node.clone(),
@@ -53,7 +54,8 @@ fn row(
         left: left.len() as u64,
         left_bytes: left.iter().filter_map(|volume| volume.length).sum(),
         moving: running.iter().filter(|step| step.from == info.disk).count() as u64,
-        waits: waits(manager, snapshot, inventory, &left, view),
+        waits: waiting.iter().map(|wait| of_volumes(&wait.why, wait.volumes)).collect(),
+        waiting,
         eta_s: None,
     }
 }
@@ -65,7 +67,7 @@ fn waits(
     inventory: &Inventory,
     left: &[&Volume],
     view: &DiskView,
-) -> Vec<String> {
+) -> Vec<DrainWait> {
     let disk = view.disk.info.disk;
     let mut reasons: BTreeMap<String, u64> = BTreeMap::new();
     let mut looked_at = 0;
@@ -89,19 +91,20 @@ fn waits(
         *reasons.entry(why).or_default() += 1;
     }
     let mut all = Vec::new();
+    let mut for_all = |why: &str| all.push(DrainWait { why: why.to_owned(), volumes: 0 });
     if !left.is_empty() && manager.wishes.pause(manager.now_ms()).is_some() {
-        all.push("an operator has paused repair, and copies with it".to_owned());
+        for_all("an operator has paused repair, and copies with it");
     } else if !left.is_empty() && manager.progress().repair_waits {
-        all.push("repairs come first".to_owned());
+        for_all("repairs come first");
     }
-    all.extend(reasons.into_iter().map(of_volumes));
+    all.extend(reasons.into_iter().map(|(why, volumes)| DrainWait { why, volumes }));
     all
 }
 
 /// A reason, and for how many volumes; 0 when it is for none in particular.
-fn of_volumes((why, count): (String, u64)) -> String {
+pub(crate) fn of_volumes(why: &str, count: u64) -> String {
     match count {
-        0 => why,
+        0 => why.to_owned(),
         1 => format!("1 volume: {why}"),
         _ => format!("{count} volumes: {why}"),
     }
@@ -164,7 +167,7 @@ fn rebalance_waits(manager: &Manager, progress: &Progress) -> Vec<String> {
     for (_, why) in &progress.undone {
         *reasons.entry(format!("{why}; it is tried again")).or_default() += 1;
     }
-    waits.extend(reasons.into_iter().map(of_volumes));
+    waits.extend(reasons.iter().map(|(why, volumes)| of_volumes(why, *volumes)));
     waits
 }
 

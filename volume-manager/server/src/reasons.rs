@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use holdfast_libs_types::{DiskId, NodeId};
 use holdfast_volume_manager_client::{DrainRow, RebuildState, Work};
 
+use crate::drains::of_volumes;
 use crate::inventory::Snapshot;
 use crate::liveness::NodeStanding;
 use crate::manager::Manager;
@@ -94,15 +95,20 @@ pub(crate) fn refused(manager: &Manager) -> Vec<String> {
     grouped(all).into_iter().map(say).collect()
 }
 
-/// What drains wait for.
+/// What drains wait for. Those that wait for the same are one reason, with how many volumes wait for it on all of their disks.
 pub(crate) fn standing_drains(drains: &[DrainRow]) -> Vec<String> {
-    let waits = |row: &'_ DrainRow| row.waits.iter().map(|why| (why.clone(), row.disk)).collect::<Vec<_>>();
-    let all = drains.iter().filter(|row| row.left > 0).flat_map(waits);
-    let say = |(why, number, named): (String, u64, String)| match number {
-        1 => format!("the drain of disk {named} waits: {why}"),
-        _ => format!("the drains of {number} disks wait: {why} ({named})"),
+    let standing =
+        || drains.iter().filter(|row| row.left > 0).flat_map(|row| row.waiting.iter().map(move |wait| (row, wait)));
+    let mut volumes: BTreeMap<&str, u64> = BTreeMap::new();
+    standing().for_each(|(_, wait)| *volumes.entry(&wait.why).or_default() += wait.volumes);
+    let say = |(why, number, named): (&str, u64, String)| {
+        let what = of_volumes(why, volumes.get(why).copied().unwrap_or(0));
+        match number {
+            1 => format!("the drain of disk {named} waits: {what}"),
+            _ => format!("the drains of {number} disks ({named}) wait: {what}"),
+        }
     };
-    grouped(all).into_iter().map(say).collect()
+    grouped(standing().map(|(row, wait)| (wait.why.as_str(), row.disk))).into_iter().map(say).collect()
 }
 
 /// Brings together those of which the same is to be said: it, how many they are, and the first few by their ids.
@@ -128,7 +134,7 @@ fn grouped<K: Ord, T: ToString>(all: impl Iterator<Item = (K, T)>) -> Vec<(K, u6
 #[cfg(test)]
 mod tests {
     use holdfast_libs_types::{DiskId, NodeId};
-    use holdfast_volume_manager_client::DrainRow;
+    use holdfast_volume_manager_client::{DrainRow, DrainWait};
 
     use super::{grouped, standing_drains};
 
@@ -142,21 +148,29 @@ mod tests {
     }
 
     #[test]
-    fn drains_of_several_disks_that_wait_for_the_same_are_one_reason() {
-        let row = |id: u8, left: u64| DrainRow {
+    fn drains_of_several_disks_that_wait_for_the_same_are_one_reason_however_many_volumes_each_has() {
+        let row = |id: u8, left: u64, waiting: &[(&str, u64)]| DrainRow {
             disk: DiskId([id; 16]),
             node: NodeId("node-1".to_owned()),
             since_ms: 0,
             left,
             left_bytes: 0,
             moving: 0,
-            waits: vec!["repairs come first".to_owned()],
+            waits: Vec::new(),
+            waiting: waiting
+                .iter()
+                .map(|(why, volumes)| DrainWait { why: (*why).to_owned(), volumes: *volumes })
+                .collect(),
             eta_s: None,
         };
         let [a, b] = [1, 2].map(|id| DiskId([id; 16]));
+        let repairs = [("repairs come first", 0)];
         let one = format!("the drain of disk {a} waits: repairs come first");
-        assert_eq!(standing_drains(&[row(1, 3), row(2, 0)]), [one], "the other one is done");
-        let both = format!("the drains of 2 disks wait: repairs come first ({a}, {b})");
-        assert_eq!(standing_drains(&[row(1, 3), row(2, 1)]), [both]);
+        assert_eq!(standing_drains(&[row(1, 3, &repairs), row(2, 0, &repairs)]), [one], "the other one is done");
+        let both = format!("the drains of 2 disks ({a}, {b}) wait: repairs come first");
+        assert_eq!(standing_drains(&[row(1, 3, &repairs), row(2, 1, &repairs)]), [both]);
+        let said = standing_drains(&[row(1, 3, &[("no place", 3)]), row(2, 5, &[("no place", 4), ("it is open", 1)])]);
+        let open = format!("the drain of disk {b} waits: 1 volume: it is open");
+        assert_eq!(said, [open, format!("the drains of 2 disks ({a}, {b}) wait: 7 volumes: no place")]);
     }
 }
