@@ -2,8 +2,8 @@
 
 use anyhow::{Context as _, bail};
 use holdfast_libs_types::DiskId;
-use holdfast_node_client::{ExtentState, Occupant, Place, PlaceAsk};
-use holdfast_volume_manager_client::{DiskDetail, DrainRow, RebalanceRow, VolumeDetail};
+use holdfast_node_client::{ExtentState, NodeClient, Occupant, Place, PlaceAsk};
+use holdfast_volume_manager_client::{DiskDetail, DrainRow, NodeRow, RebalanceRow, VolumeDetail};
 
 use crate::admin::cell::Cell;
 use crate::admin::disk::each_volume_on;
@@ -58,41 +58,81 @@ impl Facts {
     }
 }
 
-/// Asks for all of it.
-pub async fn gather(cell: &Cell, old: DiskId) -> anyhow::Result<Facts> {
+/// What the volume manager says, whether the disk's node answers or not.
+#[derive(Debug, Clone)]
+pub struct Known {
+    /// The disk that is replaced.
+    pub old: DiskDetail,
+    /// Its node.
+    pub node: Option<NodeRow>,
+    /// The other disks.
+    others: Vec<DiskDetail>,
+    /// What the disk holds.
+    pub held: Held,
+    /// Volumes of the cell that lack a replica.
+    pub lacking: u64,
+    drain: Option<DrainRow>,
+    rebalance: Option<RebalanceRow>,
+}
+
+#[cfg(test)]
+impl Known {
+    /// A disk, its node and what it holds, and no more.
+    pub fn of(old: DiskDetail, node: NodeRow, held: Held) -> Self {
+        Self { old, node: Some(node), others: Vec::new(), held, lacking: 0, drain: None, rebalance: None }
+    }
+}
+
+/// Asks the volume manager.
+pub async fn known(cell: &Cell, old: DiskId) -> anyhow::Result<Known> {
     if let Some(why) = cell.volume_manager().rebuild_status().await?.lost {
         bail!(
             "the catalog is not whole ({why}), so every disk looks empty to it; first: `holdfast admin catalog rebuild`"
         );
     }
-    let inventory = cell.volume_manager().inventory().await?;
-    let Some(disk) = inventory.disks.iter().find(|disk| disk.disk == old) else {
+    let mut inventory = cell.volume_manager().inventory().await?;
+    let Some(at) = inventory.disks.iter().position(|disk| disk.disk == old) else {
         bail!("the cell has no disk {old} any more");
     };
-    let asked = cell.node(&disk.address).look_at_place(&PlaceAsk { path: disk.path.clone() }).await;
-    let mut place = asked.with_context(|| format!("node {} is asked what is in the disk's place", disk.node))?;
-    let new = place.disk.filter(|there| *there != old && place.occupant == Occupant::Disk);
-    let new = inventory.disks.iter().find(|other| Some(other.disk) == new).cloned();
+    let disk = inventory.disks.swap_remove(at);
+    let held = held(cell, old).await?;
+    let status = cell.volume_manager().status().await?;
+    let whole = status.volumes.can_lose.get("2").copied().unwrap_or(0);
+    Ok(Known {
+        node: inventory.nodes.into_iter().find(|node| node.node == disk.node),
+        old: disk,
+        others: inventory.disks,
+        held,
+        lacking: status.volumes.total.saturating_sub(whole),
+        drain: status.drains.into_iter().find(|row| row.disk == old),
+        rebalance: status.rebalance,
+    })
+}
+
+/// Asks for all of it.
+pub async fn gather(cell: &Cell, old: DiskId) -> anyhow::Result<Facts> {
+    let known = known(cell, old).await?;
+    let place = look(&cell.node(&known.old.address), &known.old).await?;
+    of_place(cell, known, place).await
+}
+
+/// Asks the disk's node what is in its place.
+pub async fn look(node: &NodeClient, disk: &DiskDetail) -> anyhow::Result<Place> {
+    let asked = node.look_at_place(&PlaceAsk { path: disk.path.clone() }).await;
+    asked.with_context(|| format!("node {} is asked what is in the disk's place", disk.node))
+}
+
+/// All of it, with what stands in the disk's place.
+pub async fn of_place(cell: &Cell, known: Known, mut place: Place) -> anyhow::Result<Facts> {
+    let Known { old: disk, others, held, lacking, drain, rebalance, node: _ } = known;
+    let new = place.disk.filter(|there| *there != disk.disk && place.occupant == Occupant::Disk);
+    let new = others.into_iter().find(|other| Some(other.disk) == new);
     if let Some(other) = new.as_ref().filter(|new| (&new.node, &new.path) != (&disk.node, &disk.path)) {
         place.occupant = Occupant::Unusable;
         place.reason =
             Some(format!("it says that it is disk {}, which is in use at {}:{}", other.disk, other.node, other.path));
     }
-    let held = held(cell, old).await?;
-    let status = cell.volume_manager().status().await?;
-    let whole = status.volumes.can_lose.get("2").copied().unwrap_or(0);
-    let lacking = status.volumes.total.saturating_sub(whole);
-    let drain = status.drains.into_iter().find(|row| row.disk == old);
-    let mut facts = Facts {
-        old: disk.clone(),
-        held,
-        place,
-        new,
-        lacking,
-        drain,
-        rebalance: status.rebalance,
-        level: Level::default(),
-    };
+    let mut facts = Facts { old: disk, held, place, new, lacking, drain, rebalance, level: Level::default() };
     if let Some(new) = facts.new.as_ref().filter(|_| facts.is_whole() && facts.rebalance.is_none()) {
         facts.level = level(cell, new.disk).await?;
     }

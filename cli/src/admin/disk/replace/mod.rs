@@ -17,7 +17,7 @@ use holdfast_node_client::{LocateOrder, PlaceAsk, code};
 use holdfast_volume_manager_client::{DiskDetail, Order};
 use serde_json::json;
 
-use self::facts::{Facts, Level};
+use self::facts::{Facts, Known, Level};
 use self::steps::Step;
 use crate::admin::cell::{Cell, CellTarget};
 use crate::admin::names;
@@ -89,13 +89,30 @@ async fn named(cell: &Cell, text: &str) -> anyhow::Result<DiskId> {
 }
 
 async fn status(cell: &Cell, old: DiskId) -> anyhow::Result<()> {
-    let facts = facts::gather(cell, old).await?;
+    let known = facts::known(cell, old).await?;
+    let place = match facts::look(&cell.ask(&known.old.address), &known.old).await {
+        Ok(place) => place,
+        // What the volume manager knows is told all the same.
+        Err(error) if is_away(&error) => return status_without_node(cell, &known, &told(&error)),
+        Err(error) => return Err(error),
+    };
+    let facts = facts::of_place(cell, known, place).await?;
     let step = steps::next(&facts);
     let document = json!({
         "disk": old, "node": facts.old.node, "path": facts.old.path, "step": step.name(), "waits_for": step.waits_for(&facts),
         "volumes_left": facts.held.total, "lacking": facts.lacking, "new_disk": facts.new.as_ref().map(|new| new.disk), "short": facts.level.short, "place": facts.place,
+        "node_error": null,
     });
     cell.answer(&document, || format!("{}: {}\n", step.name(), show::name(&step.waits_for(&facts))))
+}
+
+fn status_without_node(cell: &Cell, known: &Known, error: &str) -> anyhow::Result<()> {
+    let waits_for = steps::without_node(known);
+    let document = json!({
+        "disk": known.old.disk, "node": known.old.node, "path": known.old.path, "step": "wait", "waits_for": waits_for,
+        "volumes_left": known.held.total, "lacking": known.lacking, "new_disk": null, "short": 0, "place": null, "node_error": error,
+    });
+    cell.answer(&document, || format!("wait: {}\n      {}\n", show::name(&waits_for), show::name(error)))
 }
 
 /// Says what is about to be done and asks for consent.

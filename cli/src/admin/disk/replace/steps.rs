@@ -1,8 +1,10 @@
 //! The steps of a replacement, and which one is next. Decided from facts alone.
 
 use holdfast_node_client::Occupant;
+use holdfast_volume_manager_client::NodeRow;
 
-use super::facts::{Facts, Held};
+use super::facts::{Facts, Held, Known};
+use crate::show;
 
 /// What is to be done or waited for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,6 +79,39 @@ fn keep(held: &Held) -> String {
              it must"
         ),
     }
+}
+
+/// What is waited for while the disk's node does not answer, with what is known without it.
+pub fn without_node(known: &Known) -> String {
+    let (old, held) = (&known.old, &known.held);
+    let node = match &known.node {
+        Some(row) if row.state == "up" => format!("node {} does not answer", old.node),
+        Some(NodeRow { state, last_heartbeat_ms: Some(ms), .. }) => {
+            format!("node {} is {state}, not heard of for {}", old.node, show::duration(*ms as f64 / 1000.0))
+        }
+        Some(row) => {
+            format!("node {} is {}, not heard of since the volume manager began to lead", old.node, row.state)
+        }
+        None => format!("node {} is not in the inventory", old.node),
+    };
+    let why = old.reason.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
+    let holds = match held.total {
+        0 => "no volume counts on it".to_owned(),
+        total => format!(
+            "has replicas of {}: {} of them cannot be read now, {} have one replica left",
+            show::count(total, "volume"),
+            held.last_hope,
+            held.one_left
+        ),
+    };
+    format!(
+        "{node}, so it is not known what is in the disk's place. The disk is {}{why} and {holds}; {} of the cell lack a replica. Start \
+         the node. Where it is gone for good, what it held is made again elsewhere, and then `holdfast admin node forget {}`{}",
+        old.state,
+        show::count(known.lacking, "volume"),
+        old.node,
+        keep(held)
+    )
 }
 
 impl Step {
@@ -156,10 +191,10 @@ impl Step {
 mod tests {
     use holdfast_libs_types::{DiskId, NodeId};
     use holdfast_node_client::{Occupant, Place};
-    use holdfast_volume_manager_client::DiskDetail;
+    use holdfast_volume_manager_client::{DiskDetail, NodeRow};
 
-    use super::super::facts::{Facts, Held, Level};
-    use super::{Step, next};
+    use super::super::facts::{Facts, Held, Known, Level};
+    use super::{Step, next, without_node};
 
     const OLD: DiskId = DiskId([1; 16]);
     const NEW: DiskId = DiskId([2; 16]);
@@ -238,6 +273,33 @@ mod tests {
         facts.old.unknown_extents = 4;
         let Step::Refused(why) = next(&facts) else { panic!("it is refused") };
         assert!(why.contains("the volumes of 4 extents"), "{why}");
+    }
+
+    #[test]
+    fn of_a_disk_whose_node_is_down_is_told_what_is_known_and_since_when_the_node_is_silent() {
+        let node = |state: &str, last_heartbeat_ms| NodeRow {
+            node: NodeId("node-1".to_owned()),
+            zone: "zone-1".to_owned(),
+            rack: String::new(),
+            address: String::new(),
+            state: state.to_owned(),
+            asked: Vec::new(),
+            last_heartbeat_ms,
+            unusable: Vec::new(),
+        };
+        let told = |node: NodeRow| {
+            let held = Held { total: 3, last_hope: 1, one_left: 2 };
+            without_node(&Known::of(detail(OLD, "down"), node, held))
+        };
+        let text = told(node("down", Some(125_000)));
+        assert!(text.starts_with("node node-1 is down, not heard of for 2 min 5 s, so it is not known"), "{text}");
+        assert!(
+            text.contains("The disk is down and has replicas of 3 volumes: 1 of them cannot be read now, 2 have one"),
+            "{text}"
+        );
+        assert!(text.contains("KEEP THE OLD DISK"), "{text}");
+        assert!(told(node("down", None)).contains("not heard of since the volume manager began to lead"));
+        assert!(told(node("up", Some(5))).starts_with("node node-1 does not answer"));
     }
 
     #[test]
