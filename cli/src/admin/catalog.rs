@@ -170,8 +170,13 @@ async fn rebuild(cell: Cell, only_status: bool) -> anyhow::Result<()> {
 
 /// The whole status as text.
 fn report(status: &RebuildStatus) -> String {
+    let lost = status.lost.as_ref().map(|lost| ("catalog", format!("not whole: {lost}")));
+    let text = |(name, value): &(&str, String)| format!("{name:<15} {value}\n");
     let state = match status.state {
-        RebuildState::None => "none",
+        RebuildState::None => {
+            let none = ("rebuild", "none was begun since this volume manager began to lead".to_owned());
+            return [none].iter().chain(&lost).map(text).collect();
+        }
         RebuildState::Running => "running",
         RebuildState::Done => "done",
         RebuildState::Stopped => "stopped",
@@ -197,14 +202,12 @@ fn report(status: &RebuildStatus) -> String {
     if !status.detail.is_empty() {
         rows.insert(1, ("", status.detail.clone()));
     }
-    if let Some(lost) = &status.lost {
-        rows.push(("catalog", format!("not whole: {lost}")));
-    }
+    rows.extend(lost);
     let not_reached: u64 = status.not_reached.iter().map(|unread| unread.disks.len() as u64).sum();
     if !status.not_reached.is_empty() {
         rows.push(("NOT READ", format!("{} that the catalog knows", show::count(not_reached, "disk"))));
     }
-    let mut out: String = rows.iter().map(|(name, value)| format!("{name:<15} {value}\n")).collect();
+    let mut out: String = rows.iter().map(text).collect();
     for volume in &status.not_recovered {
         out.push_str(&format!("  volume {}: {}\n", volume.volume, volume.why));
     }
@@ -244,6 +247,15 @@ mod tests {
         assert!(text.contains(&format!("  node node-5: the node is down (disks: {disk})\n")), "{text}");
         let said = unread(&status);
         assert!(said.contains("disks of node-5 were not read") && said.contains("run this again"), "{said}");
-        assert!(!report(&RebuildStatus::default()).contains("NOT READ"));
+        let whole = RebuildStatus { state: RebuildState::Done, ..RebuildStatus::default() };
+        assert!(!report(&whole).contains("NOT READ"));
+    }
+
+    #[test]
+    fn where_no_rebuild_was_begun_that_is_said_and_nothing_is_counted() {
+        let none = "rebuild         none was begun since this volume manager began to lead\n";
+        assert_eq!(report(&RebuildStatus::default()), none);
+        let lost = RebuildStatus { lost: Some("it is new".to_owned()), ..RebuildStatus::default() };
+        assert_eq!(report(&lost), format!("{none}catalog         not whole: it is new\n"));
     }
 }

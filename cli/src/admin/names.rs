@@ -17,7 +17,7 @@ const SHORTEST: usize = 8;
 /// The one of `candidates` that `text` names exactly, or begins.
 ///
 /// # Errors
-/// When it names none; usage when it fits several, with those.
+/// When it names none; usage when it is empty, or fits several, with those.
 fn one<'a, T>(
     what: &str,
     text: &str,
@@ -25,19 +25,22 @@ fn one<'a, T>(
     name: impl Fn(&T) -> String,
     told: impl Fn(&T) -> String,
 ) -> anyhow::Result<&'a T> {
+    if text.is_empty() {
+        return Err(usage(format!("`` names no {what}: write its name, or the beginning of it")));
+    }
     let mut found = Vec::new();
     for candidate in candidates {
         let name = name(candidate);
         if name == text {
             return Ok(candidate);
         }
-        if !text.is_empty() && name.starts_with(text) {
+        if name.starts_with(text) {
             found.push(candidate);
         }
     }
     match found.as_slice() {
         [one] => Ok(one),
-        [] => Err(anyhow!("the cell has no {what} `{text}`; `holdfast admin {what} ls` lists them")),
+        [] => Err(anyhow!("the cell has no {what} `{}`; `holdfast admin {what} ls` lists them", show::name(text))),
         several => {
             let named: Vec<String> = several.iter().take(MOST_NAMED).map(|candidate| told(candidate)).collect();
             let more = several.len().saturating_sub(MOST_NAMED);
@@ -142,7 +145,7 @@ mod tests {
     use holdfast_libs_types::{CellId, DiskId, NodeId};
     use holdfast_volume_manager_client::{DiskDetail, Inventory};
 
-    use super::{disk, short};
+    use super::{disk, node, short, zone};
     use crate::outcome::Usage;
 
     fn inventory(disks: &[(&str, &str, &str, bool)]) -> Inventory {
@@ -209,5 +212,12 @@ mod tests {
             assert!(error.to_string().contains(words), "{error}");
         }
         assert_eq!(short(&inventory), 8);
+        for error in [node(&inventory, "").map(drop).unwrap_err(), zone(&inventory, "").map(drop).unwrap_err()] {
+            assert!(
+                error.downcast_ref::<Usage>().is_some(),
+                "as with a disk, what is no name is no unknown one: {error}"
+            );
+        }
+        assert!(node(&inventory, "n").map(drop).unwrap_err().downcast_ref::<Usage>().is_none());
     }
 }
