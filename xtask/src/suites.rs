@@ -1,5 +1,6 @@
 //! The suites of `cargo xtask test`. `tests/README.md` keeps how long each may take.
 
+use std::collections::HashSet;
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -19,19 +20,25 @@ pub struct Suite {
     targets: &'static [&'static str],
     /// Of the test harness, for each of its programs.
     pub arguments: &'static [&'static str],
+    /// Its tests are programs that Cargo builds.
+    has_programs: bool,
 }
+
+/// What runs before the suites, and is chosen as they are.
+const STEPS: [&str; 3] = ["format", "tidy", "clippy"];
 
 /// In the order in which they run.
 static SUITES: [Suite; 5] = [
-    Suite { name: "unit", folder: "", targets: &["--tests"], arguments: &[] },
+    Suite { name: "unit", folder: "", targets: &["--tests"], arguments: &[], has_programs: true },
     Suite {
         name: "simulation",
         folder: "tests/simulation/",
         targets: &["--test", "seeds", "--test", "planted"],
         // Each test keeps all cores busy.
         arguments: &["--nocapture", "--test-threads=1"],
+        has_programs: true,
     },
-    Suite { name: "fuzz", folder: "tests/fuzz/", targets: &["--test", "parsers"], arguments: &[] },
+    Suite { name: "fuzz", folder: "tests/fuzz/", targets: &["--test", "parsers"], arguments: &[], has_programs: true },
     Suite {
         name: "cluster",
         folder: "tests/cluster/",
@@ -39,13 +46,15 @@ static SUITES: [Suite; 5] = [
         targets: &["--test", "cells", "--test", "commands"],
         // One cell at a time: they share two cores, and each starts eight processes.
         arguments: &["--test-threads=1"],
+        has_programs: true,
     },
     Suite {
         name: "compatibility",
         folder: "tests/compatibility/",
-        // For the `holdfast` as well.
+        // For the `holdfast` as well; the tests are in Python.
         targets: &["--test", "commands"],
         arguments: &[],
+        has_programs: false,
     },
 ];
 
@@ -124,6 +133,14 @@ pub fn run(name: &str, command: &mut Command) -> anyhow::Result<()> {
 /// What failed first.
 pub fn test(only: Option<&str>) -> anyhow::Result<()> {
     let wanted = |name: &str| only.is_none_or(|part| name.contains(part));
+    let names = || STEPS.into_iter().chain(SUITES.iter().map(|suite| suite.name));
+    if !names().any(wanted) {
+        bail!(
+            "no suite's name contains {:?}; there are {}",
+            only.unwrap_or_default(),
+            names().collect::<Vec<_>>().join(", ")
+        );
+    }
     let started = Instant::now();
     crate::packages::ensure()?;
     if wanted("format") {
@@ -151,6 +168,11 @@ fn test_suites(suites: &[&'static Suite]) -> anyhow::Result<()> {
     let targets: Vec<&str> = suites.iter().flat_map(|suite| suite.targets).copied().collect();
     let mut programs = programs::build(&[&TESTED[..], &targets[..]].concat())?;
     programs.retain(|program| has(program.suite.name));
+    if let Some(suite) = without_program(suites, programs.iter().map(|program| program.suite.name)) {
+        bail!(
+            "Cargo built no program of suite {suite}, so nothing of it would be tested: see its targets in xtask/src/suites.rs"
+        );
+    }
     let place = |program: &Program| BESIDE.iter().position(|source| *source == program.source);
     let (mut beside, programs): (Vec<_>, Vec<_>) = programs.into_iter().partition(|program| place(program).is_some());
     beside.sort_by_key(place);
@@ -167,6 +189,13 @@ fn test_suites(suites: &[&'static Suite]) -> anyhow::Result<()> {
         }
     }
     told("what is left beside", || beside.finish())
+}
+
+/// A suite that none of these programs belongs to, each told by its suite's name. Such a suite would pass whatever it holds.
+fn without_program<'a>(suites: &[&'static Suite], of: impl Iterator<Item = &'a str>) -> Option<&'static str> {
+    let there: HashSet<&str> = of.collect();
+    let lacks = |suite: &&&Suite| suite.has_programs && !there.contains(suite.name);
+    suites.iter().find(lacks).map(|suite| suite.name)
 }
 
 fn run_program(program: &Program, beside: &mut Beside) -> anyhow::Result<()> {
@@ -213,7 +242,22 @@ fn compatibility() -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::{BESIDE, Suite, root};
+    use super::{BESIDE, SUITES, Suite, root, test, without_program};
+
+    #[test]
+    fn a_suite_of_which_nothing_was_built_is_named_and_so_is_a_name_that_no_suite_has() {
+        let suites: Vec<&'static Suite> = SUITES.iter().collect();
+        let lacks = |built: &[&'static str]| without_program(&suites, built.iter().copied());
+        assert_eq!(
+            lacks(&["unit", "simulation", "fuzz", "cluster"]),
+            None,
+            "the tests of compatibility are no programs"
+        );
+        assert_eq!(lacks(&["unit", "unit", "simulation", "cluster"]), Some("fuzz"));
+        assert_eq!(without_program(&suites[1..2], ["unit"].into_iter()), Some("simulation"));
+        let error = test(Some("simulaton")).err().map(|error| error.to_string());
+        assert!(error.as_ref().is_some_and(|error| error.contains("unit, simulation, fuzz")), "{error:?}");
+    }
 
     #[test]
     fn programs_that_run_beside_others_are_there_and_belong_to_suites() {
