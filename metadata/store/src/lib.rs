@@ -8,6 +8,10 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+// So that what integration tests share can be used in unit tests as well.
+#[cfg(test)]
+extern crate self as holdfast_metadata_store;
+
 mod accounts;
 mod commit;
 mod files;
@@ -21,6 +25,8 @@ mod reader;
 mod revisions;
 mod rows;
 mod schema;
+#[cfg(test)]
+mod steps;
 mod uploads;
 mod view;
 mod writer;

@@ -146,6 +146,8 @@ pub(crate) fn open_for_writing(path: &Path) -> Result<Connection, StoreError> {
         return Err(StoreError::Setting { setting: "synchronous=FULL", answer: synchronous.to_string() });
     }
     migrate(&mut connection)?;
+    #[cfg(test)]
+    crate::steps::count(&mut connection)?;
     Ok(connection)
 }
 
