@@ -29,7 +29,7 @@ use crate::inventory::{DiskView, Snapshot};
 use crate::manager::Manager;
 use crate::repair::{self, Failure};
 
-use plan::instead;
+use plan::{instead, spread};
 
 pub(crate) use plan::{Plan, Volumes, is_movable, place_off, plan_aside};
 
@@ -406,7 +406,7 @@ fn target(manager: &Manager, snapshot: &Snapshot, volume: &Volume, step: &Step) 
     }
     let avoid = repair::avoided(manager, step.volume);
     let inventory = targets(manager, snapshot);
-    if let Some(to) = step.to.filter(|to| fits(&inventory, snapshot, volume, step, *to) && !avoid.contains(to)) {
+    if let Some(to) = step.to.filter(|to| fits(&inventory, volume, step, *to) && !avoid.contains(to)) {
         return Some(to);
     }
     match step.reason {
@@ -419,10 +419,10 @@ fn target(manager: &Manager, snapshot: &Snapshot, volume: &Volume, step: &Step) 
 }
 
 /// Whether a planned target is still as good as it was.
-fn fits(inventory: &Inventory, snapshot: &Snapshot, volume: &Volume, step: &Step, to: DiskId) -> bool {
+fn fits(inventory: &Inventory, volume: &Volume, step: &Step, to: DiskId) -> bool {
     let has_room = inventory.disk(to).is_some_and(|disk| disk.eligible && disk.free_above_reserve() > 0);
     let after = instead(&volume.replicas, step.from, to);
-    let (now, then) = (snapshot.spread(&volume.replicas), snapshot.spread(&after));
+    let (now, then) = (spread(inventory, &volume.replicas), spread(inventory, &after));
     let apart = if step.reason == MoveReason::Spread { then > now } else { then >= now };
     has_room && apart && !volume.replicas.contains(&to)
 }

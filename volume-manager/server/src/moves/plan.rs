@@ -61,9 +61,14 @@ pub(crate) fn is_movable(snapshot: &Snapshot, volume: &Volume) -> bool {
     volume.state == VolumeState::Sealed && volume.replicas.len() >= COPIES && volume.replicas.iter().all(is_well)
 }
 
+/// How far apart these disks stand, those that are lost for good left out.
+pub(super) fn spread(inventory: &Inventory, disks: &[DiskId]) -> Spread {
+    Spread::of(disks.iter().filter_map(|disk| inventory.disk(*disk)))
+}
+
 /// Whether a volume would stand nearer together with its replica elsewhere.
-fn lessens_spread(snapshot: &Snapshot, volume: &Volume, from: DiskId, to: DiskId) -> bool {
-    snapshot.spread(&instead(&volume.replicas, from, to)) < snapshot.spread(&volume.replicas)
+fn lessens_spread(inventory: &Inventory, volume: &Volume, from: DiskId, to: DiskId) -> bool {
+    spread(inventory, &instead(&volume.replicas, from, to)) < spread(inventory, &volume.replicas)
 }
 
 /// The list with one disk in place of another.
@@ -80,12 +85,10 @@ pub(crate) fn place_off(
     avoid: &[DiskId],
     less_spread: bool,
 ) -> Result<DiskId, String> {
-    let mut after = replicas.to_vec();
-    after.retain(|disk| *disk != from);
-    let to = choose_move_disk(inventory, volume, &after, avoid).map_err(|error| error.to_string())?;
-    after.push(to);
-    let zones = |disks: &[DiskId]| Spread::of(disks.iter().filter_map(|disk| inventory.disk(*disk))).zones;
-    let (now, then) = (zones(replicas), zones(&after));
+    let mut others = replicas.to_vec();
+    others.retain(|disk| *disk != from);
+    let to = choose_move_disk(inventory, volume, &others, avoid).map_err(|error| error.to_string())?;
+    let (now, then) = (spread(inventory, replicas).zones, spread(inventory, &instead(replicas, from, to)).zones);
     if then >= now || less_spread {
         return Ok(to);
     }
@@ -148,7 +151,7 @@ fn plan(inventory: &Inventory, snapshot: &Snapshot, volumes: &Volumes, barred: &
     plan.steps.extend(planned.moves.iter().filter_map(|step| {
         let volume = by_id.get(&step.volume)?;
         let bytes = volume.length.unwrap_or(0);
-        let waits = step.reason == MoveReason::Drain && lessens_spread(snapshot, volume, step.from, step.to);
+        let waits = step.reason == MoveReason::Drain && lessens_spread(inventory, volume, step.from, step.to);
         let to = (!waits).then_some(step.to);
         Some(Step { volume: step.volume, from: step.from, to, reason: step.reason, bytes })
     }));
