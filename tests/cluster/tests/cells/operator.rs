@@ -120,6 +120,9 @@ fn a_node_that_hangs_is_told_after_seconds_with_what_the_catalog_knows_of_it() -
     let disk = text(&rows(&shown, "disks")[0]["disk"]).to_owned();
     let shown = cell.json(&["admin", "disk", "show", &disk])?;
     assert!(hangs(&shown["node_error"]) && shown["volumes"]["total"].is_u64(), "{shown}");
+    let shown = cell.json(&["admin", "disk", "replace", &disk, "--status"])?;
+    assert!(shown["step"] == "wait" && shown["place"].is_null() && shown["volumes_left"].is_u64(), "{shown}");
+    assert!(text(&shown["node_error"]).ends_with("no answer within 5 s"), "{shown}");
     Ok(())
 }
 
@@ -134,6 +137,9 @@ fn a_node_that_is_gone_is_told_and_a_volume_manager_that_is_gone_ends_commands_w
     })?;
     let shown = cell.json(&["admin", "node", "show", "node-2"])?;
     assert!(shown["health"].is_null() && shown["node_error"].is_string(), "{shown}");
+    let disk = text(&rows(&shown, "disks")[0]["disk"]).to_owned();
+    let replaced = cell.json(&["admin", "disk", "replace", &disk, "--status"])?;
+    assert!(text(&replaced["waits_for"]).starts_with("node node-2 is down, not heard of for "), "{replaced}");
     let troubled = cell.json(&["admin", "disk", "ls", "--troubled"])?;
     assert_eq!(rows(&troubled, "disks").len(), 2);
     let risky = cell.json(&["admin", "volume", "ls", "--at-risk"])?;
