@@ -8,8 +8,8 @@ mod places;
 
 pub use client::{MAX_READ_BYTES, NodeClient};
 pub use messages::{
-    CancelCopy, CopyRequest, CreateExtent, DiskState, DiskStatus, ExtentInfo, ExtentState, FenceRequest, Health,
-    HealthState, KeyArea, KeyringBody, KeyringMissing, KeyringStored, NodeStatus, OperatorRestore, RecordInfo,
+    CancelCopy, CopyRequest, CreateExtent, DiskState, DiskStatus, ExtentInfo, ExtentState, FenceRequest, GivesWay,
+    Health, HealthState, KeyArea, KeyringBody, KeyringMissing, KeyringStored, NodeStatus, OperatorRestore, RecordInfo,
     RestoreRequest, ScrubOrder, ScrubState, ScrubStatus, SealRequest, Sealed, Source, Tail, TrashRequest, TrashStatus,
     code,
 };

@@ -155,8 +155,22 @@ pub struct CopyRequest {
     /// The volume has one replica left: the copy gets half of the disks' time, whatever the foreground bears.
     #[serde(default)]
     pub urgent: bool,
+    /// What the disk holds of the volume and is no replica: it goes into the trash once the copy was read back and compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instead_of: Option<GivesWay>,
     /// The leader's term.
     pub term: u64,
+}
+
+/// An extent that gives way to a copy of its volume.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GivesWay {
+    /// The slot it stands in.
+    pub slot: u32,
+    /// How often that slot has been used.
+    pub slot_generation: u32,
+    /// Random; names its removal: 32 hex digits.
+    pub order: String,
 }
 
 /// Gives a copy up that is not needed any more, and frees its slot. Harmless when there is none.

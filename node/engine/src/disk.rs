@@ -21,7 +21,7 @@ use crate::findings::ScrubStep;
 use crate::footer::RecordRow;
 use crate::mailbox::Lane;
 use crate::shared::{Life, Shared};
-use crate::status::{DiskStatus, Erased, ExtentInfo, FormatOptions, Incarnation, OpenOptions, TrashOrder};
+use crate::status::{DiskStatus, Erased, ExtentInfo, FormatOptions, Incarnation, Named, OpenOptions, TrashOrder};
 
 /// Writes an empty disk to `path`, a block device or a file (created if `size_bytes` is given), and returns its id.
 /// Space is not taken until it is used, slot by slot.
@@ -143,6 +143,15 @@ impl Disk {
         Ok(answer.bytes)
     }
 
+    /// The same of what a slot holds of the volume, also in the trash beside an extent that stands.
+    ///
+    /// # Errors
+    /// As [`Disk::read`]; `WrongOrder` when the slot holds nothing of the volume.
+    pub async fn read_slot(&self, volume: VolumeId, slot: u32, offset: u64, len: u32) -> Result<Bytes, EngineError> {
+        let read = move |engine: Rc<Engine>| async move { engine.read_slot(volume, slot, offset, len).await };
+        Ok(self.call(Lane::Data, read).await?.bytes)
+    }
+
     /// Exactly one record, header and payload, both checksums and its place compared. Where they do not match, and neither
     /// do the page checksums of a sealed extent, the extent is marked as damaged before the answer.
     ///
@@ -193,19 +202,23 @@ impl Disk {
         self.call_long(move |engine| async move { engine.seal(volume, epoch, length, term).await }).await
     }
 
-    /// Takes a slot for a copy of a sealed volume; a copy begun before starts over.
+    /// Takes a slot for a copy of a sealed volume; a copy begun before starts over. What the trash holds of the volume stays
+    /// there. Where the volume has an extent that stands, `instead_of` must name it, and it must be no sound replica: it serves on
+    /// until [`Disk::finish_copy`].
     ///
     /// # Errors
-    /// `AlreadyExists` (in another state than copying), `NoSpace`, …
+    /// `AlreadyExists` (what stands was not named, or is a sound replica), `WrongOrder` (another extent stands than was named),
+    /// `NoSpace`, …
     pub async fn begin_copy(
         &self,
         volume: VolumeId,
         epoch: WriteEpoch,
         length: u64,
         digest: [u8; 32],
+        instead_of: Option<TrashOrder>,
     ) -> Result<(), EngineError> {
-        self.call(Lane::Control, move |engine| async move { engine.begin_copy(volume, epoch, length, digest).await })
-            .await
+        let sealed = (epoch, length, digest);
+        self.call(Lane::Control, move |engine| async move { engine.begin_copy(volume, sealed, instead_of).await }).await
     }
 
     /// Writes the next part of a copy; `offset` is where the one before ended, and it and the length are whole pages. `part` is
@@ -239,9 +252,10 @@ impl Disk {
     /// Idempotent once sealed.
     ///
     /// # Errors
-    /// `CopyMismatch` (it stays a copy: begin again or abort), `TooShort` (parts are missing), `WrongState`, …
-    pub async fn finish_copy(&self, volume: VolumeId) -> Result<(), EngineError> {
-        self.call_long(move |engine| async move { engine.finish_copy(volume).await }).await
+    /// `CopyMismatch` (it stays a copy: begin again or abort), `TooShort` (parts are missing), `WrongState`; where an extent
+    /// stands as [`Disk::begin_copy`], `StaleTerm`, …
+    pub async fn finish_copy(&self, volume: VolumeId, instead_of: Option<TrashOrder>) -> Result<(), EngineError> {
+        self.call_long(move |engine| async move { engine.finish_copy(volume, instead_of).await }).await
     }
 
     /// Gives up a copy and frees its slot.
@@ -285,7 +299,8 @@ impl Disk {
     /// open extent takes no more appends.
     ///
     /// # Errors
-    /// `WrongOrder` when the slot or its generation differ, `StaleTerm`, `UnknownVolume` (erased already), …
+    /// `WrongOrder` when the slot or its generation differ, `StaleTerm`, `UnknownVolume` (erased already), `AlreadyExists` (another
+    /// extent of the volume stands, or is being copied), …
     pub async fn restore(
         &self,
         volume: VolumeId,
@@ -301,26 +316,27 @@ impl Disk {
     /// erased until it is out, or [`Disk::forget_read_back`] is called, or the disk is opened again.
     ///
     /// # Errors
-    /// `WrongState` (not in the trash, or it was not sealed), `Damaged`, `UnknownVolume` (erased already), `ReadOnly`, …
-    pub async fn read_back_trashed(&self, volume: VolumeId, max_bytes: u64) -> Result<u64, EngineError> {
-        self.call_long(move |engine| async move { engine.read_back_trashed(volume, max_bytes).await }).await
+    /// `WrongState` (not in the trash, or it was not sealed), `WrongOrder` (another extent stands there), `Damaged`,
+    /// `UnknownVolume` (erased already), `ReadOnly`, …
+    pub async fn read_back_trashed(&self, named: Named, max_bytes: u64) -> Result<u64, EngineError> {
+        self.call_long(move |engine| async move { engine.read_back_trashed(named, max_bytes).await }).await
     }
 
     /// Forgets how far an extent of the trash was read back: it is not to come out for now.
     ///
     /// # Errors
     /// `WrongState` (not in the trash, or it was not sealed), `Damaged`, `UnknownVolume`, …
-    pub async fn forget_read_back(&self, volume: VolumeId) -> Result<(), EngineError> {
-        self.call(Lane::Control, move |engine| async move { engine.forget_read_back(volume).await }).await
+    pub async fn forget_read_back(&self, named: Named) -> Result<(), EngineError> {
+        self.call(Lane::Control, move |engine| async move { engine.forget_read_back(named).await }).await
     }
 
     /// Takes an extent that was sealed out of the trash, once what [`Disk::read_back_trashed`] read, and whatever is left to
     /// be read, comes to its digest. One that has another is marked as damaged and stays.
     ///
     /// # Errors
-    /// As [`Disk::read_back_trashed`]; `StaleTerm`.
-    pub async fn restore_read_back(&self, volume: VolumeId, term: u64) -> Result<(), EngineError> {
-        self.call_long(move |engine| async move { engine.restore_read_back(volume, term).await }).await
+    /// As [`Disk::read_back_trashed`]; `StaleTerm`; `AlreadyExists` (another extent of the volume stands, or is being copied).
+    pub async fn restore_read_back(&self, named: Named, term: u64) -> Result<(), EngineError> {
+        self.call_long(move |engine| async move { engine.restore_read_back(named, term).await }).await
     }
 
     /// Erases what is in the trash for `retention` or longer, by the disk's uptime: frees its slots, durably, and gives
@@ -340,7 +356,15 @@ impl Disk {
         self.call(Lane::Control, move |engine| async move { Ok(engine.extents()) }).await
     }
 
-    /// The extent of one volume.
+    /// All there is of one volume, by slot: what stands, a copy under way, and what the trash holds.
+    ///
+    /// # Errors
+    /// `Busy`, `Stopped`.
+    pub async fn extents_of(&self, volume: VolumeId) -> Result<Vec<ExtentInfo>, EngineError> {
+        self.call(Lane::Control, move |engine| async move { Ok(engine.extents_of(volume)) }).await
+    }
+
+    /// The extent of one volume: what stands, else a copy under way, else what the trash holds.
     ///
     /// # Errors
     /// `UnknownVolume`, `Busy`, `Stopped`.

@@ -62,5 +62,5 @@ pub use planted::{PlantedBug, plant};
 pub use raw::simulated;
 pub use status::{
     DiskCounters, DiskState, DiskStatus, Erased, ErrorCounts, ExtentInfo, FormatOptions, Incarnation, IoErrors, IoMode,
-    IoPath, OpenOptions, ScrubStatus, SlotCounts, TrashOrder,
+    IoPath, Named, OpenOptions, ScrubStatus, SlotCounts, TrashOrder,
 };

@@ -220,6 +220,25 @@ pub struct ScrubStatus {
     pub found_total: u64,
 }
 
+/// Names one extent of a disk, of which it may have several of a volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Named {
+    /// The volume.
+    pub volume: VolumeId,
+    /// The slot it is in.
+    pub slot: u32,
+    /// How often that slot has been used.
+    pub slot_generation: u32,
+}
+
+impl ExtentInfo {
+    /// Its name.
+    pub fn named(&self) -> Named {
+        let &Self { volume, slot, slot_generation, .. } = self;
+        Named { volume, slot, slot_generation }
+    }
+}
+
 /// An order of the volume manager to put an extent into the trash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TrashOrder {

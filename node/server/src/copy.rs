@@ -7,6 +7,7 @@
 //! A piece goes from the socket into one aligned buffer, which the disk then owns.
 //!
 //! Where the disk has the replica in its trash nothing is pulled: it is read back and compared in the same way, and taken out.
+//! What else the disk holds of the volume stays until the copy is whole, and gives way then if the order names it.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
@@ -19,8 +20,8 @@ use axum::extract::rejection::BytesRejection;
 use bytes::Bytes;
 use holdfast_libs_transport::{ApiError, CallError, HttpClient};
 use holdfast_libs_types::{DiskId, VolumeId};
-use holdfast_node_client::{CancelCopy, CopyRequest, NodeClient, Sealed, Source, code};
-use holdfast_node_engine::{AlignedBuf, Disk, EngineError, ExtentState};
+use holdfast_node_client::{CancelCopy, CopyRequest, GivesWay, NodeClient, Sealed, Source, code};
+use holdfast_node_engine::{AlignedBuf, Disk, EngineError, ExtentInfo, ExtentState, Named, TrashOrder};
 use http::StatusCode;
 use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -32,6 +33,7 @@ use crate::Node;
 use crate::disks::OpenDisk;
 use crate::refusal::refusal;
 use crate::routes::json;
+use crate::trash::order_name;
 
 /// Copies that run at once on a node. Each disk takes fewer, so that one that hangs leaves places to the others.
 const MAX_COPIES: usize = 64;
@@ -106,8 +108,19 @@ pub(crate) async fn copy(
     let mut digest = [0; 32];
     hex::decode_to_slice(&order.digest, &mut digest)
         .map_err(|_| ApiError::bad_request("`digest` must be 64 hex digits"))?;
+    let instead_of = match &order.instead_of {
+        None => None,
+        Some(GivesWay { slot, slot_generation, order: name }) => {
+            let CopyRequest { volume, term, .. } = order;
+            let (slot, slot_generation, order) = (*slot, *slot_generation, order_name(name)?);
+            Some(TrashOrder { volume, slot, slot_generation, term, order })
+        }
+    };
     // On its own: a volume manager that stops waiting finds the copy done, or under way, when it asks again.
-    let made = tokio::spawn(async move { make(&node, &order, digest).await.map(|restored| (order, restored)) });
+    let made = tokio::spawn(async move {
+        let restored = make(&node, &order, digest, instead_of).await;
+        restored.map(|restored| (order, restored))
+    });
     let (order, restored) = made.await.map_err(|error| ApiError::internal(error.to_string()))??;
     Ok(Json(Sealed { length: order.length, digest: order.digest, restored }))
 }
@@ -125,8 +138,8 @@ pub(crate) async fn cancel(
         Err(running) if order.under_way => running.cancel(),
         Err(_) => {}
         Ok(_running) => {
-            let left = disk.engine().extent(order.volume).await;
-            if left.is_ok_and(|extent| extent.state == ExtentState::Copying) {
+            let left = disk.engine().extents_of(order.volume).await.map_err(|error| refusal(&error))?;
+            if left.iter().any(|extent| extent.state == ExtentState::Copying) {
                 disk.engine().abort_copy(order.volume).await.map_err(|error| refusal(&error))?;
                 tracing::info!(volume = %order.volume, disk = %order.disk, "unfinished copy given up");
             }
@@ -136,7 +149,12 @@ pub(crate) async fn cancel(
 }
 
 /// Answers whether it was in the trash, and nothing had to be pulled.
-async fn make(node: &Node, order: &CopyRequest, digest: [u8; 32]) -> Result<bool, ApiError> {
+async fn make(
+    node: &Node,
+    order: &CopyRequest,
+    digest: [u8; 32],
+    instead_of: Option<TrashOrder>,
+) -> Result<bool, ApiError> {
     let disk = node.disks.get(order.disk)?;
     disk.admit()?;
     let busy = |message: &str| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, code::BUSY, message);
@@ -146,16 +164,16 @@ async fn make(node: &Node, order: &CopyRequest, digest: [u8; 32]) -> Result<bool
         .map_err(|_| busy("this volume is being copied to this disk already"))?;
     let _place = disk.copies.try_acquire().map_err(|_| busy("the disk takes as many copies as it may"))?;
     let _place = node.copies.places.try_acquire().map_err(|_| busy("the node makes as many copies as it may"))?;
-    let there = sealed_as_ordered(disk.engine(), order, &digest).await;
-    if there == Some(ExtentState::Sealed) {
+    let there = sealed_as_ordered(disk.engine(), order, &digest).await.map_err(|error| refusal(&error))?;
+    if there.as_ref().is_some_and(|there| there.state == ExtentState::Sealed) {
         return Ok(false);
     }
-    let is_trashed = there == Some(ExtentState::Trashed);
-    let copy = Copy { copies: &node.copies, disk: &disk, order };
+    let trashed = there.map(|there| there.named());
+    let copy = Copy { copies: &node.copies, disk: &disk, order, digest, instead_of };
     let work = async {
-        match is_trashed {
-            true => copy.take_out().await,
-            false => copy.pull_from_any(digest).await,
+        match trashed {
+            Some(named) => copy.take_out(named).await,
+            None => copy.pull_from_any().await,
         }
     };
     let made = tokio::select! {
@@ -163,22 +181,22 @@ async fn make(node: &Node, order: &CopyRequest, digest: [u8; 32]) -> Result<bool
         made = work => made,
         refused = until_stalled(&disk) => Err(refused),
         () = running.cancelled.cancelled() => {
-            if !is_trashed {
+            if trashed.is_none() {
                 copy.give_up().await;
             }
             let message = "the volume manager does not need this copy any more";
             Err(ApiError::new(StatusCode::CONFLICT, code::CANCELLED, message))
         }
     };
-    if is_trashed && made.is_err() {
+    if let (Some(named), Err(_)) = (trashed, &made) {
         // Of a disk that has stalled nobody waits for the answer.
-        let (disk, volume) = (Arc::clone(&disk), order.volume);
-        tokio::spawn(async move { disk.engine().forget_read_back(volume).await });
+        let disk = Arc::clone(&disk);
+        tokio::spawn(async move { disk.engine().forget_read_back(named).await });
     }
     made?;
-    let how = if is_trashed { "replica restored from the trash" } else { "replica copied" };
+    let how = if trashed.is_some() { "replica restored from the trash" } else { "replica copied" };
     tracing::info!(volume = %order.volume, disk = %order.disk, length = order.length, "{how}");
-    Ok(is_trashed)
+    Ok(trashed.is_some())
 }
 
 /// Ends when the disk has stalled: a copy that waits for it gives its place to others.
@@ -191,12 +209,21 @@ async fn until_stalled(disk: &OpenDisk) -> ApiError {
     }
 }
 
-/// The state of an extent that has the length and the digest of the order and is not known to be damaged: sealed by an earlier
-/// copy, or in the trash.
-async fn sealed_as_ordered(disk: &Disk, order: &CopyRequest, digest: &[u8; 32]) -> Option<ExtentState> {
-    let extent = disk.extent(order.volume).await.ok()?;
-    let is_it = (extent.length, extent.digest) == (order.length, Some(*digest)) && extent.note.is_none();
-    (is_it && matches!(extent.state, ExtentState::Sealed | ExtentState::Trashed)).then_some(extent.state)
+/// The extent that has the length and the digest of the order and is not known to be damaged: sealed by an earlier copy, or in
+/// the trash with nothing beside it that would have to give way.
+async fn sealed_as_ordered(
+    disk: &Disk,
+    order: &CopyRequest,
+    digest: &[u8; 32],
+) -> Result<Option<ExtentInfo>, EngineError> {
+    let all = disk.extents_of(order.volume).await?;
+    let is_it =
+        |extent: &&ExtentInfo| (extent.length, extent.digest) == (order.length, Some(*digest)) && extent.note.is_none();
+    let found = match all.iter().find(|extent| extent.state != ExtentState::Trashed) {
+        Some(other) => Some(other).filter(is_it).filter(|extent| extent.state == ExtentState::Sealed),
+        None => all.iter().find(is_it),
+    };
+    Ok(found.cloned())
 }
 
 enum CopyFailure {
@@ -218,15 +245,18 @@ struct Copy<'a> {
     copies: &'a Copies,
     disk: &'a OpenDisk,
     order: &'a CopyRequest,
+    digest: [u8; 32],
+    instead_of: Option<TrashOrder>,
 }
 
 impl Copy<'_> {
     /// Tries one source after the other; the copy that fails with the last one is given up and its slot freed.
-    async fn pull_from_any(&self, digest: [u8; 32]) -> Result<(), ApiError> {
+    async fn pull_from_any(&self) -> Result<(), ApiError> {
         let (order, engine) = (self.order, self.disk.engine());
         let mut failures = Vec::new();
         for source in &order.sources {
-            let begun = engine.begin_copy(order.volume, order.epoch, order.length, digest).await;
+            let (epoch, length) = (order.epoch, order.length);
+            let begun = engine.begin_copy(order.volume, epoch, length, self.digest, self.instead_of).await;
             begun.map_err(|error| refusal(&error))?;
             match self.pull(source).await {
                 Ok(()) => return Ok(()),
@@ -253,7 +283,7 @@ impl Copy<'_> {
     async fn give_up(&self) {
         let volume = self.order.volume;
         match self.disk.engine().abort_copy(volume).await {
-            Ok(()) | Err(EngineError::UnknownVolume { .. }) => {}
+            Ok(()) | Err(EngineError::UnknownVolume { .. } | EngineError::WrongState { .. }) => {}
             Err(error) => {
                 tracing::warn!(%volume, disk = %self.disk.id(), %error, "an unfinished copy stays on the disk");
             }
@@ -339,7 +369,7 @@ impl Copy<'_> {
     async fn read_back(&self) -> Result<(), CopyFailure> {
         let (engine, volume) = (self.disk.engine(), self.order.volume);
         self.read_on(|bytes| engine.read_back_copy(volume, bytes)).await.map_err(CopyFailure::Here)?;
-        match engine.finish_copy(volume).await {
+        match engine.finish_copy(volume, self.instead_of).await {
             Ok(()) => Ok(()),
             Err(error @ EngineError::CopyMismatch { .. }) => Err(CopyFailure::Source(error.to_string())),
             Err(error) => Err(CopyFailure::Here(refusal(&error))),
@@ -347,10 +377,10 @@ impl Copy<'_> {
     }
 
     /// Reads back what is in the trash, compares it, and takes it out.
-    async fn take_out(&self) -> Result<(), ApiError> {
-        let (engine, volume) = (self.disk.engine(), self.order.volume);
-        self.read_on(|bytes| engine.read_back_trashed(volume, bytes)).await?;
-        engine.restore_read_back(volume, self.order.term).await.map_err(|error| refusal(&error))
+    async fn take_out(&self, named: Named) -> Result<(), ApiError> {
+        let engine = self.disk.engine();
+        self.read_on(|bytes| engine.read_back_trashed(named, bytes)).await?;
+        engine.restore_read_back(named, self.order.term).await.map_err(|error| refusal(&error))
     }
 
     /// Reads a piece after the other, as the foreground of the disk bears it; `read` answers how many bytes are left.

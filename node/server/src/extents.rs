@@ -146,6 +146,8 @@ pub(crate) struct Range {
     /// Of `bytes`: for a copy of a volume's last replica.
     #[serde(default)]
     urgent: bool,
+    /// Of `bytes`: of what this slot holds of the volume.
+    slot: Option<u32>,
 }
 
 impl Range {
@@ -169,7 +171,7 @@ pub(crate) async fn record(
     disk.answer_foreground(Kind::Read, range.length as usize, read).await
 }
 
-/// `GET /v1/disks/D/volumes/V/bytes?offset=&length=&urgent=`: background work, so it waits for its turn.
+/// `GET /v1/disks/D/volumes/V/bytes?offset=&length=&urgent=&slot=`: background work, so it waits for its turn.
 pub(crate) async fn bytes(
     State(node): State<Arc<Node>>,
     path: Path<(String, String)>,
@@ -177,7 +179,13 @@ pub(crate) async fn bytes(
 ) -> Result<Bytes, ApiError> {
     let (disk, volume) = disk_and_volume(&node, &path)?;
     let range = range.map_err(|error| bad_query(&error))?.0.at_most(MAX_READ_BYTES)?;
-    let read = disk.answer(Operation::Read, disk.engine().read(volume, range.offset, range.length));
+    let Range { offset, length, .. } = range;
+    let read = disk.answer(Operation::Read, async {
+        match range.slot {
+            None => disk.engine().read(volume, offset, length).await,
+            Some(slot) => disk.engine().read_slot(volume, slot, offset, length).await,
+        }
+    });
     disk.background(range.urgent, range.length.into(), read).await
 }
 

@@ -23,15 +23,22 @@ pub(crate) async fn trash(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Value>, ApiError> {
     let request: TrashRequest = message(body)?;
-    let mut order = [0; 16];
-    hex::decode_to_slice(&request.order, &mut order)
-        .map_err(|_| ApiError::bad_request("`order` must be 32 hex digits"))?;
+    let order = order_name(&request.order)?;
     node.heed(request.term)?;
     let disk = node.disks.get(request.disk)?;
     let TrashRequest { volume, slot, slot_generation, term, .. } = request;
     let order = TrashOrder { volume, slot, slot_generation, term, order };
     disk.answer(Operation::Trash, disk.engine().trash(order)).await?;
     Ok(Json(json!({})))
+}
+
+/// The bytes of an order's name.
+pub(crate) fn order_name(text: &str) -> Result<[u8; 16], ApiError> {
+    let mut order = [0; 16];
+    match hex::decode_to_slice(text, &mut order) {
+        Ok(()) if order != [0; 16] => Ok(order),
+        _ => Err(ApiError::bad_request("`order` must be 32 hex digits, not all of them 0")),
+    }
 }
 
 /// `POST /v1/restore`

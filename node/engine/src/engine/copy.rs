@@ -1,26 +1,34 @@
 //! Copies of sealed volumes from another replica. A copy serves nothing until it was read back whole from the disk
 //! and had the digest it should.
+//!
+//! A copy may be made beside what else the disk holds of the volume:
+//! - C1. What is in the trash stays there.
+//! - C2. What stands serves on, until the copy was read back and compared. Then it goes into the trash, by an order that names
+//!   it (D1), and after that the copy is sealed: two never stand. A crash between the two leaves the one in the trash, and a
+//!   copy to be begun anew.
+//! - C3. A sound replica, sealed as the copy would be, gives way to none.
 
 use holdfast_libs_types::{PAGE_BYTES, VolumeId, WriteEpoch};
 
 use super::Engine;
 use super::footer::ReadBack;
-use super::slot::Live;
+use super::slot::{Live, Role};
+use super::trash::check_order;
 use crate::buffer::AlignedBuf;
-use crate::error::EngineError;
+use crate::error::{EngineError, ExtentState};
 use crate::reactor::TaskLockGuard;
 use crate::slot_header::{SlotHeader, SlotState};
+use crate::status::TrashOrder;
 
 const PAGE: u64 = PAGE_BYTES as u64;
 
 impl Engine {
-    /// Takes a slot for a copy, or begins the one there is anew.
+    /// Takes a slot for a copy, or begins the one there is anew. `instead_of` names what stands, if that is to give way.
     pub(crate) async fn begin_copy(
         &self,
         volume: VolumeId,
-        epoch: WriteEpoch,
-        length: u64,
-        digest: [u8; 32],
+        (epoch, length, digest): (WriteEpoch, u64, [u8; 32]),
+        instead_of: Option<TrashOrder>,
     ) -> Result<(), EngineError> {
         self.shared.writable()?;
         let capacity = self.geometry().volume_capacity_bytes();
@@ -38,10 +46,13 @@ impl Engine {
             digest,
             ..SlotHeader::blank()
         };
-        if self.find(volume).is_err() {
+        if let Ok(stands) = self.find_role(volume, Role::Standing) {
+            self.check_gives_way(stands, &header, instead_of)?;
+        }
+        if self.find_role(volume, Role::Coming).is_err() {
             return self.occupy(header).await;
         }
-        let (slot, _guard) = self.lock_extent(volume).await?;
+        let (slot, _guard) = self.lock_coming(volume).await?;
         let (state, old) = self.with_slot(slot, |slot| (slot.state(), slot.header()));
         if old.state != SlotState::Copying {
             return Err(EngineError::AlreadyExists { volume, state });
@@ -92,12 +103,18 @@ impl Engine {
         written
     }
 
-    /// Verifies a copy and makes it a sealed extent.
-    pub(crate) async fn finish_copy(&self, volume: VolumeId) -> Result<(), EngineError> {
+    /// Verifies a copy and makes it a sealed extent. `instead_of` names what stands, if that is to give way.
+    pub(crate) async fn finish_copy(
+        &self,
+        volume: VolumeId,
+        instead_of: Option<TrashOrder>,
+    ) -> Result<(), EngineError> {
         self.shared.writable()?;
-        let (slot, _guard) = self.lock_extent(volume).await?;
+        let (slot, _guard) = self.lock_coming(volume).await?;
         let header = self.with_slot(slot, |slot| slot.header());
-        if header.state == SlotState::Sealed {
+        let is_other =
+            instead_of.is_some_and(|order| (order.slot, order.slot_generation) == (slot, header.slot_generation));
+        if header.state == SlotState::Sealed && !is_other {
             return self.refuse_damaged(slot);
         }
         self.require_copying(slot, &header)?;
@@ -119,6 +136,7 @@ impl Engine {
             ..header
         };
         let sealed = self.append_footer(slot, header.length, sealed, &footer).await?;
+        self.give_way(&header, instead_of).await?;
         self.commit_slot(slot, sealed).await?;
         self.end_writing(slot).await;
         self.with_slot(slot, |slot| slot.live = None);
@@ -177,8 +195,49 @@ impl Engine {
         Ok(())
     }
 
+    /// Puts what stands of a copied volume into the trash. The caller holds the lock of the copy, and nobody who holds that of
+    /// what stands waits for another.
+    async fn give_way(&self, copy: &SlotHeader, instead_of: Option<TrashOrder>) -> Result<(), EngineError> {
+        let stands = || self.find_role(copy.volume, Role::Standing);
+        let (slot, _guard) = match self.lock_found(stands).await {
+            Err(EngineError::UnknownVolume { .. }) => return Ok(()),
+            locked => locked?,
+        };
+        let order = self.check_gives_way(slot, copy, instead_of)?;
+        let header = self.with_slot(slot, |at| at.header());
+        self.put_into_trash(slot, header, &order).await
+    }
+
+    /// C2 and C3: the order by which what stands gives way to a copy.
+    fn check_gives_way(
+        &self,
+        slot: u32,
+        copy: &SlotHeader,
+        instead_of: Option<TrashOrder>,
+    ) -> Result<TrashOrder, EngineError> {
+        let (state, stands) = self.with_slot(slot, |at| (at.state(), at.header()));
+        let is_sound = state == ExtentState::Sealed && (stands.length, stands.digest) == (copy.length, copy.digest);
+        let Some(order) = instead_of.filter(|_| !is_sound) else {
+            return Err(EngineError::AlreadyExists { volume: copy.volume, state });
+        };
+        check_order(&order)?;
+        self.check_names(slot, (order.slot, order.slot_generation))?;
+        self.check_term(order.term)?;
+        Ok(order)
+    }
+
+    fn find_role(&self, volume: VolumeId, role: Role) -> Result<u32, EngineError> {
+        let found = self.slots.borrow().find_role(volume, role);
+        found.ok_or(EngineError::UnknownVolume { disk: self.shared.id, volume })
+    }
+
+    /// Locks what is coming of a volume, else what there is.
+    async fn lock_coming(&self, volume: VolumeId) -> Result<(u32, TaskLockGuard), EngineError> {
+        self.lock_found(|| self.find_role(volume, Role::Coming).or_else(|_| self.find(volume))).await
+    }
+
     async fn lock_copy(&self, volume: VolumeId) -> Result<(u32, TaskLockGuard, SlotHeader), EngineError> {
-        let (slot, guard) = self.lock_extent(volume).await?;
+        let (slot, guard) = self.lock_coming(volume).await?;
         let header = self.with_slot(slot, |slot| slot.header());
         self.require_copying(slot, &header)?;
         Ok((slot, guard, header))

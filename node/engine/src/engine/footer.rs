@@ -163,9 +163,9 @@ impl Engine {
         let _alone = self.scan_lock.lock().await;
         let rows = self.read_rows(slot, &header).await?;
         // It may have been moved to trash and erased while this waited.
-        match self.find(volume) {
-            Ok(now) if now == slot => Ok(rows),
-            _ => Err(EngineError::WrongState { volume, state: ExtentState::Copying }),
+        match self.holds_still(slot, volume, header.slot_generation) {
+            true => Ok(rows),
+            false => Err(EngineError::WrongState { volume, state: ExtentState::Copying }),
         }
     }
 }

@@ -140,21 +140,30 @@ impl Engine {
         seen
     }
 
-    /// Locks the extent of `volume` and finds its slot. What an earlier change left to be written is written first.
+    /// Locks what there is of `volume` and answers its slot.
     async fn lock_extent(&self, volume: VolumeId) -> Result<(u32, TaskLockGuard), EngineError> {
-        let mut lock = self.lock_of(self.find(volume)?);
+        self.lock_found(|| self.find(volume)).await
+    }
+
+    /// Locks the extent that `find` finds, and answers its slot. What an earlier change left to be written is written first.
+    async fn lock_found(
+        &self,
+        find: impl Fn() -> Result<u32, EngineError>,
+    ) -> Result<(u32, TaskLockGuard), EngineError> {
+        let mut lock = self.lock_of(find()?);
         loop {
             let guard = lock.lock().await;
             // It may have been sealed, or freed and created anew, while this task waited.
-            let slot = self.find(volume)?;
+            let slot = find()?;
             let now = self.lock_of(slot);
             if Rc::ptr_eq(&now, &lock) {
                 self.settle_slot(slot).await?;
                 // It may have been freed by that.
-                self.find(volume)?;
-                return Ok((slot, guard));
+                if find()? == slot {
+                    return Ok((slot, guard));
+                }
             }
-            lock = now;
+            lock = self.lock_of(find()?);
         }
     }
 
@@ -203,21 +212,21 @@ impl Engine {
         self.slots.borrow_mut().index(slot);
         self.count_free();
         if let Err(error) = self.take_space(slot).await {
-            self.release(slot, volume);
+            self.release(slot);
             return Err(error);
         }
         let taken = self.commit_slot(slot, SlotHeader { slot_generation, ..header }).await;
         let undone = taken.is_err() && self.with_slot(slot, |at| at.state == SlotState::Free);
         if undone && self.shared.writable().is_ok() {
             self.forget_open(slot);
-            self.release(slot, volume);
+            self.release(slot);
         }
         taken
     }
 
     /// Makes the slot free in memory.
-    fn release(&self, slot: u32, volume: VolumeId) {
-        self.slots.borrow_mut().unindex(volume);
+    fn release(&self, slot: u32) {
+        self.slots.borrow_mut().unindex(slot);
         self.with_slot(slot, |at| (at.live, at.volume) = (None, VolumeId([0; 16])));
         self.offer(slot);
     }
@@ -362,7 +371,17 @@ impl Engine {
         used.map(|(n, slot)| slot.info(n as u32)).collect()
     }
 
-    /// One extent.
+    /// What there is of one volume, by slot.
+    pub(crate) fn extents_of(&self, volume: VolumeId) -> Vec<ExtentInfo> {
+        let slots = self.slots.borrow();
+        let list = slots.list();
+        let used = slots.of(volume).filter(|slot| list[*slot as usize].state != SlotState::Free);
+        let mut all: Vec<ExtentInfo> = used.map(|slot| list[slot as usize].info(slot)).collect();
+        all.sort_unstable_by_key(|extent| extent.slot);
+        all
+    }
+
+    /// What stands of one volume, else a copy under way, else what is in the trash.
     pub(crate) fn extent(&self, volume: VolumeId) -> Result<ExtentInfo, EngineError> {
         let slot = self.find(volume)?;
         let info = self.with_slot(slot, |at| (at.state != SlotState::Free).then(|| at.info(slot)));

@@ -16,6 +16,7 @@ use std::sync::atomic::Ordering;
 use holdfast_libs_types::PAGE_BYTES;
 
 use super::scan::Stop;
+use super::slot::Role;
 use super::table::CHUNK_PAGES;
 use super::{Engine, Slot};
 use crate::buffer::AlignedBuf;
@@ -239,8 +240,8 @@ impl Engine {
                 // A copy, too, must be begun anew: its header may be the older of two, the newer being unreadable.
                 live.no_appends = Some("it was open across a restart".to_owned());
             }
-            let volume = at.volume;
-            if let Some(earlier) = slots.find(volume) {
+            let (volume, role) = (at.volume, at.role());
+            if let Some(earlier) = slots.find_role(volume, role).filter(|_| role != Role::Trash) {
                 // Never written by this engine; kept out of use, never erased.
                 tracing::error!(disk = %self.shared.id, %volume, slot, earlier, "two slots claim one volume; the first is used");
                 slots.get_mut(slot).set_lost(true);

@@ -25,13 +25,25 @@ impl Engine {
 
     /// Reads `len` bytes at `offset` of the volume as they stand.
     pub(crate) async fn read(&self, volume: VolumeId, offset: u64, len: u32) -> Result<ReadAnswer, EngineError> {
+        self.read_slot(volume, self.find(volume)?, offset, len).await
+    }
+
+    /// The same of what `slot` holds of the volume.
+    pub(crate) async fn read_slot(
+        &self,
+        volume: VolumeId,
+        slot: u32,
+        offset: u64,
+        len: u32,
+    ) -> Result<ReadAnswer, EngineError> {
         self.shared.readable()?;
         if len as usize > MAX_BATCH_BYTES {
             return Err(EngineError::InvalidArgument(format!("a read may span {MAX_BATCH_BYTES} bytes, not {len}")));
         }
-        let slot = self.find(volume)?;
+        let found = self.find_named(volume, slot)?;
+        let slot_generation = self.with_slot(found, |at| at.slot_generation);
+        self.check_names(found, (slot, slot_generation))?;
         let end = self.readable_end(slot)?;
-        let slot_generation = self.with_slot(slot, |at| at.slot_generation);
         let wanted = u64::from(len);
         let stop = offset.checked_add(wanted).filter(|stop| *stop <= end).ok_or(EngineError::OutOfRange {
             offset,
@@ -49,11 +61,17 @@ impl Engine {
             .await
             .map_err(|error| self.unreadable(slot, volume, offset, error))?;
         // It may have been erased meanwhile, and its slot may be another extent's by now.
-        if self.find(volume)? != slot || self.with_slot(slot, |at| at.slot_generation) != slot_generation {
+        if !self.holds_still(slot, volume, slot_generation) {
             return Err(EngineError::UnknownVolume { disk: self.shared.id, volume });
         }
         let skip = (offset - first_page) as usize;
         Ok(ReadAnswer { bytes: Bytes::from_owner(pages).slice(skip..skip + len as usize), slot })
+    }
+
+    /// Whether the same extent is in a slot as before.
+    pub(super) fn holds_still(&self, slot: u32, volume: VolumeId, slot_generation: u32) -> bool {
+        let now = self.with_slot(slot, |at| (at.volume, at.slot_generation, at.state == SlotState::Free));
+        now == (volume, slot_generation, false)
     }
 
     /// Reads `len` bytes at a page of the disk, twice if need be: where much hangs on it, what passes is no damage.

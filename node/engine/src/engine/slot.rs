@@ -19,6 +19,8 @@ const NO_RECORDS: u8 = 2;
 const BEHIND: u8 = 4;
 /// A scrub found damage in it, and the table says so.
 const DAMAGED: u8 = 8;
+/// It is on its way out of the trash: nothing else may come to stand in its place meanwhile.
+const LEAVES_TRASH: u8 = 16;
 
 /// What is shown of damage that was found before the mount.
 const FOUND_EARLIER: &str = "a scrub before the mount found damage in it";
@@ -43,6 +45,17 @@ pub(super) struct Slot {
     flags: u8,
     /// Of every extent but those that are sealed and quiet.
     pub(super) live: Option<Box<Live>>,
+}
+
+/// What an extent is to its volume. The order is that in which they answer for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Role {
+    /// It serves, or did until a fence.
+    Standing,
+    /// A slot that is being taken, or an unfinished copy: it serves nothing yet.
+    Coming,
+    /// Given up by an order.
+    Trash,
 }
 
 /// What an extent that can still change needs in memory.
@@ -195,6 +208,24 @@ impl Slot {
         self.set_flag(LOST, lost);
     }
 
+    /// What it is to its volume.
+    pub(super) fn role(&self) -> Role {
+        match self.state {
+            SlotState::Open | SlotState::Fenced | SlotState::Sealed => Role::Standing,
+            SlotState::Trashed if self.flags & LEAVES_TRASH == 0 => Role::Trash,
+            SlotState::Trashed | SlotState::Copying | SlotState::Free => Role::Coming,
+        }
+    }
+
+    pub(super) fn set_leaves_trash(&mut self, leaves: bool) {
+        self.set_flag(LEAVES_TRASH, leaves);
+    }
+
+    /// Whether it is being read back.
+    pub(super) fn is_read_back(&self) -> bool {
+        self.live.as_ref().is_some_and(|live| live.read_back.is_some())
+    }
+
     /// Whether the headers must be written before anything else is done with it.
     pub(super) fn is_behind(&self) -> bool {
         self.flags & BEHIND != 0
@@ -208,11 +239,14 @@ impl Slot {
         self.flags = if on { self.flags | flag } else { self.flags & !flag };
     }
 
+    pub(super) fn is_damaged(&self) -> bool {
+        self.live.as_ref().is_some_and(|live| live.damaged)
+    }
+
     /// The state as it is shown.
     pub(super) fn state(&self) -> ExtentState {
-        let damaged = self.live.as_ref().is_some_and(|live| live.damaged);
         match self.state {
-            SlotState::Sealed | SlotState::Open | SlotState::Fenced if damaged => ExtentState::Damaged,
+            SlotState::Sealed | SlotState::Open | SlotState::Fenced if self.is_damaged() => ExtentState::Damaged,
             SlotState::Sealed => ExtentState::Sealed,
             // Free is never asked, unless while the slot is being taken.
             SlotState::Copying | SlotState::Free => ExtentState::Copying,

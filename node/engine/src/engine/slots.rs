@@ -1,12 +1,14 @@
 //! All slots of a disk and their index by volume. Nothing else in memory grows with the disk: a slot and its share of
 //! the index take at most [`MAX_SLOT_MEMORY_BYTES`].
+//!
+//! Of one volume a disk holds at most one extent that stands, at most one copy under way, and any number in the trash.
 
 use std::hash::{BuildHasher, RandomState};
 
 use hashbrown::HashTable;
 use holdfast_libs_types::VolumeId;
 
-use super::slot::Slot;
+use super::slot::{Role, Slot};
 
 /// Most bytes of memory for one slot, index included. A hundred disks of 20 TB have 1.9 million slots of 1 GiB.
 #[cfg(test)]
@@ -43,23 +45,33 @@ impl Slots {
         &mut self.list[slot as usize]
     }
 
-    pub(super) fn find(&self, volume: VolumeId) -> Option<u32> {
-        self.index.find(self.hasher.hash_one(volume), |slot| self.list[*slot as usize].volume == volume).copied()
+    /// The slots of a volume, in no order.
+    pub(super) fn of(&self, volume: VolumeId) -> impl Iterator<Item = u32> {
+        let all = self.index.iter_hash(self.hasher.hash_one(volume)).copied();
+        all.filter(move |slot| self.list[*slot as usize].volume == volume)
     }
 
-    /// Enters `slot` under the volume that it holds, which no other slot does. The volume of a slot in the index must
-    /// not change.
+    /// What is there of a volume: what stands, else a copy under way, else the first in the trash.
+    pub(super) fn find(&self, volume: VolumeId) -> Option<u32> {
+        self.of(volume).min_by_key(|slot| (self.list[*slot as usize].role(), *slot))
+    }
+
+    /// What a disk holds of a volume once at most.
+    pub(super) fn find_role(&self, volume: VolumeId, role: Role) -> Option<u32> {
+        self.of(volume).find(|slot| self.list[*slot as usize].role() == role)
+    }
+
+    /// Enters `slot` under the volume that it holds, which must not change while it is in the index.
     pub(super) fn index(&mut self, slot: u32) {
         let (list, hasher) = (&self.list, &self.hasher);
         let hash = |slot: &u32| hasher.hash_one(list[*slot as usize].volume);
         self.index.insert_unique(hash(&slot), slot, hash);
     }
 
-    /// Takes the slot of `volume` out of the index.
-    pub(super) fn unindex(&mut self, volume: VolumeId) {
-        let list = &self.list;
-        let hash = self.hasher.hash_one(volume);
-        if let Ok(found) = self.index.find_entry(hash, |slot| list[*slot as usize].volume == volume) {
+    /// Takes a slot out of the index.
+    pub(super) fn unindex(&mut self, slot: u32) {
+        let hash = self.hasher.hash_one(self.list[slot as usize].volume);
+        if let Ok(found) = self.index.find_entry(hash, |other| *other == slot) {
             found.remove();
         }
     }
@@ -115,7 +127,7 @@ mod tests {
             slots.index(n);
         }
         for n in (0..2000).step_by(3) {
-            slots.unindex(sealed(n).volume);
+            slots.unindex(n);
         }
         for n in 0..2000 {
             assert_eq!(slots.find(sealed(n).volume), (n % 3 != 0).then_some(n));

@@ -90,7 +90,8 @@ impl Engine {
             (at.state, Entry { header, page: 1 - at.page, behind: false, lost: false })
         });
         let frees = entry.header.state == SlotState::Free;
-        let both = frees != (before == SlotState::Free);
+        // Of what goes into the trash no page may be left that says that it stands: a copy of it may stand instead by then.
+        let both = frees != (before == SlotState::Free) || entry.header.state == SlotState::Trashed;
         let logged = self.log_change(Some((slot, entry.clone()))).await;
         let written = match logged {
             Ok(()) => self.write_headers(slot, &entry, both).await,
@@ -101,13 +102,12 @@ impl Engine {
                 return Err(error);
             }
         };
-        let volume = self.with_slot(slot, |at| {
+        self.with_slot(slot, |at| {
             let volume = at.volume;
             at.set_header(&entry.header, entry.page, &self.io);
             // The index finds a slot by its volume for as long as it is in there.
             at.volume = volume;
             at.set_behind(written.is_err());
-            volume
         });
         self.table.decided.borrow_mut().remove(&slot);
         if let Err(error) = written {
@@ -115,7 +115,7 @@ impl Engine {
             return Err(error);
         }
         if frees {
-            self.release(slot, volume);
+            self.release(slot);
         }
         Ok(())
     }
@@ -136,12 +136,12 @@ impl Engine {
         self.shared.writable()?;
         let entry = self.entry_of(slot);
         self.write_headers(slot, &entry, true).await?;
-        let (state, volume) = self.with_slot(slot, |at| {
+        let state = self.with_slot(slot, |at| {
             at.set_behind(false);
-            (at.state, at.volume)
+            at.state
         });
         if state == SlotState::Free {
-            self.release(slot, volume);
+            self.release(slot);
         }
         Ok(())
     }

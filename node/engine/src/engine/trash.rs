@@ -8,6 +8,7 @@
 //!   What has another one is marked as damaged, and stays in the trash; what cannot be read may be the next time. An operator
 //!   may take out anything.
 //! - D4. What is being read back is not erased, however old it is, until whoever reads it has given up.
+//! - D5. Nothing comes out of the trash beside another extent of its volume that stands, or comes.
 //! - Only what an order put into the trash is erased, and only past its retention (`watcher.rs` sees to it again).
 //! - Ages are disk uptime: seconds that this disk was mounted. No wall clock can make trash look old, nor can a disk
 //!   that lay on a shelf.
@@ -18,12 +19,13 @@ use std::time::Duration;
 use holdfast_libs_types::VolumeId;
 
 use super::copy::hex;
+use super::slot::Role;
 use super::watcher::Warrant;
 use super::{Engine, Slot};
 use crate::error::{EngineError, ExtentState};
 use crate::reactor::TaskLockGuard;
 use crate::slot_header::{SlotHeader, SlotState};
-use crate::status::{Erased, TrashOrder};
+use crate::status::{Erased, Named, TrashOrder};
 use crate::table::ScrubCursor;
 
 /// Most extents that one call erases; the next goes on.
@@ -40,11 +42,9 @@ impl Engine {
     /// See `Disk::trash`.
     pub(crate) async fn trash(&self, order: TrashOrder) -> Result<(), EngineError> {
         self.shared.writable()?;
-        if order.order == [0; 16] {
-            return Err(EngineError::InvalidArgument("an order must have a name that is not zero".to_owned()));
-        }
+        check_order(&order)?;
         let volume = order.volume;
-        let (slot, _guard) = self.lock_extent(volume).await?;
+        let (slot, _guard) = self.lock_found(|| self.find_named(volume, order.slot)).await?;
         let header = self.check_names(slot, (order.slot, order.slot_generation))?;
         if header.state == SlotState::Trashed && header.order == order.order {
             return Ok(());
@@ -59,6 +59,16 @@ impl Engine {
                 return Err(EngineError::WrongState { volume, state: ExtentState::Copying });
             }
         }
+        self.put_into_trash(slot, header, &order).await
+    }
+
+    /// Puts an extent that stands into the trash. The caller holds its lock, and has checked the order.
+    pub(super) async fn put_into_trash(
+        &self,
+        slot: u32,
+        header: SlotHeader,
+        order: &TrashOrder,
+    ) -> Result<(), EngineError> {
         let trashed = SlotHeader {
             state: SlotState::Trashed,
             state_before: header.state,
@@ -74,6 +84,7 @@ impl Engine {
             }
         });
         self.commit_slot(slot, trashed).await?;
+        let volume = header.volume;
         tracing::info!(disk = %self.shared.id, %volume, slot, order = %hex(&order.order), "extent is in the trash");
         Ok(())
     }
@@ -87,7 +98,7 @@ impl Engine {
         term: u64,
     ) -> Result<(), EngineError> {
         self.shared.writable()?;
-        let (at, _guard) = self.lock_extent(volume).await?;
+        let (at, _guard) = self.lock_found(|| self.find_named(volume, slot)).await?;
         let header = self.check_names(at, (slot, slot_generation))?;
         self.check_term(term)?;
         if header.state != SlotState::Trashed {
@@ -97,15 +108,15 @@ impl Engine {
     }
 
     /// See `Disk::read_back_trashed`.
-    pub(crate) async fn read_back_trashed(&self, volume: VolumeId, max_bytes: u64) -> Result<u64, EngineError> {
+    pub(crate) async fn read_back_trashed(&self, named: Named, max_bytes: u64) -> Result<u64, EngineError> {
         self.shared.writable()?;
-        let (slot, _guard, header) = self.lock_sealed_trash(volume).await?;
+        let (slot, _guard, header) = self.lock_sealed_trash(named).await?;
         self.read_on_back(slot, &header, max_bytes).await
     }
 
     /// See `Disk::forget_read_back`.
-    pub(crate) async fn forget_read_back(&self, volume: VolumeId) -> Result<(), EngineError> {
-        let (slot, _guard, _) = self.lock_sealed_trash(volume).await?;
+    pub(crate) async fn forget_read_back(&self, named: Named) -> Result<(), EngineError> {
+        let (slot, _guard, _) = self.lock_sealed_trash(named).await?;
         self.with_slot(slot, |at| {
             if let Some(live) = at.live.as_mut() {
                 live.read_back = None;
@@ -115,9 +126,9 @@ impl Engine {
     }
 
     /// See `Disk::restore_read_back`.
-    pub(crate) async fn restore_read_back(&self, volume: VolumeId, term: u64) -> Result<(), EngineError> {
+    pub(crate) async fn restore_read_back(&self, named: Named, term: u64) -> Result<(), EngineError> {
         self.shared.writable()?;
-        let (slot, guard, header) = self.lock_sealed_trash(volume).await?;
+        let (slot, guard, header) = self.lock_sealed_trash(named).await?;
         self.check_term(term)?;
         let (_, back) = self.read_back(slot, &header, u64::MAX).await?;
         let (found, _) = back.end();
@@ -127,13 +138,16 @@ impl Engine {
         drop(guard);
         let what = format!("its bytes have the digest {}", hex(&found));
         self.mark_at(slot, &header, 0, &what).await;
-        Err(self.damaged(slot, volume, 0, what))
+        Err(self.damaged(slot, header.volume, 0, what))
     }
 
-    /// The extent of a volume that was sealed, lies in the trash, and is not known to be damaged.
-    async fn lock_sealed_trash(&self, volume: VolumeId) -> Result<(u32, TaskLockGuard, SlotHeader), EngineError> {
-        let (slot, guard) = self.lock_extent(volume).await?;
-        let header = self.with_slot(slot, |at| at.header());
+    /// An extent that was sealed, lies in the trash, and is not known to be damaged.
+    async fn lock_sealed_trash(
+        &self,
+        Named { volume, slot, slot_generation }: Named,
+    ) -> Result<(u32, TaskLockGuard, SlotHeader), EngineError> {
+        let (at, guard) = self.lock_found(|| self.find_named(volume, slot)).await?;
+        let header = self.check_names(at, (slot, slot_generation))?;
         if header.state != SlotState::Trashed || header.state_before != SlotState::Sealed {
             let state = self.with_slot(slot, |at| at.state());
             return Err(EngineError::WrongState { volume, state });
@@ -145,6 +159,12 @@ impl Engine {
     /// Back to the state that it had. The caller holds the lock of the extent.
     async fn take_out(&self, slot: u32, header: SlotHeader, term: u64) -> Result<(), EngineError> {
         let volume = header.volume;
+        let other = self.find(volume)?;
+        let (role, state) = self.with_slot(other, |at| (at.role(), at.state()));
+        if role != Role::Trash {
+            return Err(EngineError::AlreadyExists { volume, state });
+        }
+        self.with_slot(slot, |at| at.set_leaves_trash(true));
         let restored = SlotHeader {
             state: header.state_before,
             state_before: SlotState::Free,
@@ -153,10 +173,12 @@ impl Engine {
             order: [0; 16],
             ..header
         };
-        self.commit_slot(slot, restored).await?;
+        let done = self.commit_slot(slot, restored).await;
+        self.with_slot(slot, |at| at.set_leaves_trash(false));
+        done?;
         self.with_slot(slot, |at| {
             // A sealed extent needs nothing of its own in memory, unless something is wrong with it.
-            if at.state == SlotState::Sealed && at.live.as_ref().is_some_and(|live| !live.damaged) {
+            if at.state == SlotState::Sealed && !at.is_damaged() {
                 at.live = None;
             }
         });
@@ -190,8 +212,7 @@ impl Engine {
             header.state == SlotState::Trashed && uptime.saturating_sub(header.trashed_at) >= retention_s
         };
         let slots = self.slots.borrow();
-        let is_read = |at: &Slot| at.live.as_ref().is_some_and(|live| live.read_back.is_some());
-        let is_trash = |at: &Slot| at.state == SlotState::Trashed && !at.is_lost() && !is_read(at);
+        let is_trash = |at: &Slot| at.state == SlotState::Trashed && !at.is_lost() && !at.is_read_back();
         let trash = slots.list().iter().enumerate().filter(|(_, at)| is_trash(at));
         let old = trash.map(|(slot, at)| (slot as u32, at.header())).filter(|(_, header)| is_old(header));
         let expired = old.map(|(slot, header)| {
@@ -205,11 +226,10 @@ impl Engine {
     async fn erase(&self, expired: &Expired) -> Result<Option<Erased>, EngineError> {
         let &Expired { volume, slot, warrant } = expired;
         let Warrant { slot_generation, order, .. } = warrant;
-        let Ok((at, _guard)) = self.lock_extent(volume).await else { return Ok(None) };
+        let Ok((at, _guard)) = self.lock_found(|| self.find_named(volume, slot)).await else { return Ok(None) };
         let header = self.with_slot(at, |at| at.header());
         let same = (at, header.slot_generation, header.order) == (slot, slot_generation, order);
-        let is_read = self.with_slot(at, |at| at.live.as_ref().is_some_and(|live| live.read_back.is_some()));
-        if header.state != SlotState::Trashed || !same || is_read {
+        if header.state != SlotState::Trashed || !same || self.with_slot(at, |at| at.is_read_back()) {
             return Ok(None);
         }
         self.warrants.borrow_mut().insert(slot, warrant);
@@ -221,8 +241,14 @@ impl Engine {
         Ok(Some(Erased { volume, slot, slot_generation, order }))
     }
 
+    /// The slot that an order names, if something of the volume is there; else what there is of it.
+    pub(super) fn find_named(&self, volume: VolumeId, named: u32) -> Result<u32, EngineError> {
+        let is_there = self.slots.borrow().of(volume).any(|slot| slot == named);
+        if is_there { Ok(named) } else { self.find(volume) }
+    }
+
     /// The header of `slot`, where a volume stands, if the order's slot and slot generation name the same extent.
-    fn check_names(&self, slot: u32, named: (u32, u32)) -> Result<SlotHeader, EngineError> {
+    pub(super) fn check_names(&self, slot: u32, named: (u32, u32)) -> Result<SlotHeader, EngineError> {
         let header = self.with_slot(slot, |at| at.header());
         if named.0 != slot {
             let detail = format!("volume {} stands in slot {slot}, not in {}", header.volume, named.0);
@@ -240,7 +266,7 @@ impl Engine {
     }
 
     /// Refuses an order of a leader whose successor was heard of by this disk, whatever extent that was about.
-    fn check_term(&self, term: u64) -> Result<(), EngineError> {
+    pub(super) fn check_term(&self, term: u64) -> Result<(), EngineError> {
         let current = self.highest_term.get();
         if term < current {
             return Err(EngineError::StaleTerm { given: term, current });
@@ -276,5 +302,13 @@ impl Engine {
             return Err(EngineError::Trashed { disk: self.shared.id, volume, slot });
         }
         Ok(())
+    }
+}
+
+/// What stands in the trash without a name could never be erased.
+pub(super) fn check_order(order: &TrashOrder) -> Result<(), EngineError> {
+    match order.order == [0; 16] {
+        true => Err(EngineError::InvalidArgument("an order must have a name that is not zero".to_owned())),
+        false => Ok(()),
     }
 }

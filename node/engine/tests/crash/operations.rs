@@ -387,12 +387,12 @@ async fn is_unreadable(disk: &Disk, id: VolumeId) -> bool {
 }
 
 async fn copy_all(disk: &Disk, id: VolumeId, bytes: &[u8], digest: [u8; 32]) -> Result<(), EngineError> {
-    match disk.begin_copy(id, EPOCH, bytes.len() as u64, digest).await {
-        Err(EngineError::AlreadyExists { .. }) => return disk.finish_copy(id).await,
+    match disk.begin_copy(id, EPOCH, bytes.len() as u64, digest, None).await {
+        Err(EngineError::AlreadyExists { .. }) => return disk.finish_copy(id, None).await,
         begun => begun?,
     }
     for (n, part) in bytes.chunks(8192).enumerate() {
         disk.copy_write(id, n as u64 * 8192, &mut Some(aligned(part))).await?;
     }
-    disk.finish_copy(id).await
+    disk.finish_copy(id, None).await
 }

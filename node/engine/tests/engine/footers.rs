@@ -63,12 +63,12 @@ fn an_empty_volume_can_be_sealed_and_lists_nothing() {
 
 fn copy_to(target: &mut Bench, bytes: &[u8], digest: [u8; 32]) {
     let length = bytes.len() as u64;
-    target.run(|disk| async move { disk.begin_copy(volume(1), NEXT, length, digest).await }).unwrap();
+    target.run(|disk| async move { disk.begin_copy(volume(1), NEXT, length, digest, None).await }).unwrap();
     for (n, part) in bytes.chunks(65_536).enumerate() {
         let part = aligned(part);
         target.run(|disk| async move { disk.copy_write(volume(1), n as u64 * 65_536, &mut Some(part)).await }).unwrap();
     }
-    target.run(|disk| async move { disk.finish_copy(volume(1)).await }).unwrap();
+    target.run(|disk| async move { disk.finish_copy(volume(1), None).await }).unwrap();
 }
 
 #[test]

@@ -49,7 +49,7 @@ fn a_part_of_a_copy_that_finds_the_queue_full_stays_with_its_sender_and_can_be_s
     bench.append(volume(2), &[3000]);
     let (bytes, _) = batch(volume(1), EPOCH, 0, 0, &[vec![1; 9000]]);
     let length = bytes.len() as u64;
-    bench.run(|disk| async move { disk.begin_copy(volume(1), EPOCH, length, [0; 32]).await }).unwrap();
+    bench.run(|disk| async move { disk.begin_copy(volume(1), EPOCH, length, [0; 32], None).await }).unwrap();
     let disk = bench.handle();
     let read = || -> Answer<bytes::Bytes> {
         let disk = disk.clone();
@@ -108,7 +108,7 @@ fn copies_to_one_disk_are_read_back_at_once() {
     let length: u64 = 640 << 10;
     let mut all: Vec<Answer<u64>> = Vec::new();
     for n in 1..=2 {
-        bench.run(|disk| async move { disk.begin_copy(volume(n), EPOCH, length, [0; 32]).await }).unwrap();
+        bench.run(|disk| async move { disk.begin_copy(volume(n), EPOCH, length, [0; 32], None).await }).unwrap();
         let mut part = Some(aligned(&vec![n; length as usize]));
         bench.run(|disk| async move { disk.copy_write(volume(n), 0, &mut part).await }).unwrap();
         let disk = bench.handle();
@@ -297,9 +297,9 @@ fn a_slot_that_was_freed_and_taken_again_has_a_new_generation_and_shows_nothing_
     let mut bench = Bench::new(11);
     let (bytes, _) = batch(volume(1), EPOCH, 0, 0, &[vec![1; 9000]]);
     let part = aligned(&bytes);
-    bench.run(|disk| async move { disk.begin_copy(volume(1), EPOCH, 12_288, [0; 32]).await }).unwrap();
+    bench.run(|disk| async move { disk.begin_copy(volume(1), EPOCH, 12_288, [0; 32], None).await }).unwrap();
     bench.run(|disk| async move { disk.copy_write(volume(1), 0, &mut Some(part)).await }).unwrap();
-    let error = bench.run(|disk| async move { disk.finish_copy(volume(1)).await }).unwrap_err();
+    let error = bench.run(|disk| async move { disk.finish_copy(volume(1), None).await }).unwrap_err();
     assert!(matches!(error, EngineError::CopyMismatch { .. }), "{error}");
     bench.run(|disk| async move { disk.abort_copy(volume(1)).await }).unwrap();
     let free = bench.handle().status().free_slots;
@@ -325,13 +325,14 @@ fn a_copy_whose_seal_could_not_be_written_is_not_written_over_until_it_is_begun_
     let (bytes, _) = batch(volume(1), EPOCH, 0, 0, &[vec![1; 9000]]);
     let digest: [u8; 32] = sha2::Digest::finalize(sha2::Digest::chain_update(sha2::Sha256::default(), &bytes)).into();
     let length = bytes.len() as u64;
-    let begin =
-        |bench: &mut Bench| bench.run(|disk| async move { disk.begin_copy(volume(1), EPOCH, length, digest).await });
+    let begin = |bench: &mut Bench| {
+        bench.run(|disk| async move { disk.begin_copy(volume(1), EPOCH, length, digest, None).await })
+    };
     let write = |bench: &mut Bench| {
         let part = aligned(&bytes);
         bench.run(|disk| async move { disk.copy_write(volume(1), 0, &mut Some(part)).await })
     };
-    let finish = |bench: &mut Bench| bench.run(|disk| async move { disk.finish_copy(volume(1)).await });
+    let finish = |bench: &mut Bench| bench.run(|disk| async move { disk.finish_copy(volume(1), None).await });
     begin(&mut bench).unwrap();
     write(&mut bench).unwrap();
     // The footer is written, then the log of the table fails; it goes on in its other half.

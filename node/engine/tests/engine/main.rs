@@ -2,6 +2,7 @@
 //! What changes its whole process (`fallbacks`, `capacity`), and what is run alone (`crash`, `kill`, `mutations`), stands apart.
 #![allow(clippy::unwrap_used)]
 
+mod beside;
 mod damage;
 mod flips;
 mod footers;

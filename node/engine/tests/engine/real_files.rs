@@ -78,20 +78,20 @@ fn a_copy_is_served_only_once_it_was_read_back_and_is_right() {
         let length = block_on(from.append(v, EPOCH, 0, aligned(&bytes))).unwrap();
         let digest = block_on(from.seal(v, EPOCH, length, 1)).unwrap();
 
-        block_on(to.begin_copy(v, EPOCH, length, digest)).unwrap();
+        block_on(to.begin_copy(v, EPOCH, length, digest, None)).unwrap();
         assert!(matches!(block_on(to.read(v, 0, 1)).unwrap_err(), EngineError::WrongState { .. }));
         let bytes = block_on(from.read(v, 0, length as u32)).unwrap();
         block_on(to.copy_write(v, 0, &mut Some(aligned(&bytes[..8192])))).unwrap();
-        let error = block_on(to.finish_copy(v)).unwrap_err();
+        let error = block_on(to.finish_copy(v, None)).unwrap_err();
         assert!(matches!(error, EngineError::TooShort { tail: 8192, .. }), "{error}");
         block_on(to.copy_write(v, 8192, &mut Some(aligned(&bytes[8192..])))).unwrap();
-        block_on(to.finish_copy(v)).unwrap();
-        block_on(to.finish_copy(v)).unwrap();
+        block_on(to.finish_copy(v, None)).unwrap();
+        block_on(to.finish_copy(v, None)).unwrap();
         let (offset, len) = records[0];
         assert_eq!(block_on(to.read_record(v, offset, len)).unwrap().len(), len as usize);
 
         let before = to.status().free_slots;
-        block_on(to.begin_copy(volume(2), EPOCH, length, digest)).unwrap();
+        block_on(to.begin_copy(volume(2), EPOCH, length, digest, None)).unwrap();
         assert_eq!(to.status().free_slots, before - 1);
         block_on(to.abort_copy(volume(2))).unwrap();
         assert_eq!(to.status().free_slots, before);

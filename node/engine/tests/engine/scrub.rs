@@ -52,7 +52,7 @@ impl Cell {
         bench.run(|disk| async move { disk.fence(volume(FENCED), NEXT, 1).await }).unwrap();
         let parity = vec![7; 200 * 1024];
         begin_copy(&mut bench, PARITY, &parity);
-        bench.run(|disk| async move { disk.finish_copy(volume(PARITY)).await }).unwrap();
+        bench.run(|disk| async move { disk.finish_copy(volume(PARITY), None).await }).unwrap();
         begin_copy(&mut bench, 9, &parity);
         bench.run(|disk| async move { disk.abort_copy(volume(9)).await }).unwrap();
         begin_copy(&mut bench, COPYING, &parity);
@@ -150,7 +150,7 @@ fn order_for(extent: &ExtentInfo) -> TrashOrder {
 fn begin_copy(bench: &mut Bench, n: u8, bytes: &[u8]) {
     let (length, digest) = (bytes.len() as u64, sha2::Sha256::digest(bytes).into());
     let part = aligned(bytes);
-    bench.run(|disk| async move { disk.begin_copy(volume(n), EPOCH, length, digest).await }).unwrap();
+    bench.run(|disk| async move { disk.begin_copy(volume(n), EPOCH, length, digest, None).await }).unwrap();
     bench.run(|disk| async move { disk.copy_write(volume(n), 0, &mut Some(part)).await }).unwrap();
 }
 
@@ -597,7 +597,9 @@ fn a_scrub_finds_nothing_while_volumes_are_written_sealed_copied_and_erased_besi
             async move {
                 let bytes = vec![9; 40_960];
                 for _ in 0..3 {
-                    disk.begin_copy(volume(99), EPOCH, 40_960, sha2::Sha256::digest(&bytes).into()).await.unwrap();
+                    disk.begin_copy(volume(99), EPOCH, 40_960, sha2::Sha256::digest(&bytes).into(), None)
+                        .await
+                        .unwrap();
                     disk.copy_write(volume(99), 0, &mut Some(aligned(&bytes))).await.unwrap();
                     disk.abort_copy(volume(99)).await.unwrap();
                 }

@@ -52,7 +52,7 @@ fn used(seed: u64) -> Bench {
     fence(&mut bench, 2, 3).unwrap();
     let length = info(&mut bench, 3).length;
     bench.run(|disk| async move { disk.seal(volume(3), WriteEpoch(2), length, 1).await }).unwrap();
-    bench.run(|disk| async move { disk.begin_copy(volume(5), EPOCH, 8192, [5; 32]).await }).unwrap();
+    bench.run(|disk| async move { disk.begin_copy(volume(5), EPOCH, 8192, [5; 32], None).await }).unwrap();
     bench
 }
 

@@ -9,26 +9,35 @@ use std::time::Duration;
 use crate::support::{CELL, EPOCH, aligned, batch, block_on, directory, drive, make_disk, open, volume};
 use holdfast_libs_sim::disk::{Crash, SimDisk};
 use holdfast_libs_sim::streams::{SimRng, Streams};
+use holdfast_libs_sim::zones::ZoneLayout;
 use holdfast_libs_types::VolumeId;
 use holdfast_node_engine::simulated::{self, SharedSimDisk, SimulatedDisk};
 use holdfast_node_engine::{
-    Disk, EngineError, Erased, ExtentInfo, ExtentState, IoMode, OpenOptions, SimulatedClock, TrashOrder,
+    Disk, EngineError, Erased, ExtentInfo, ExtentState, IoMode, Named, OpenOptions, SimulatedClock, TrashOrder,
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// A simulated disk, whose clock starts anew at each mount, as real ones do.
-struct Shelf {
-    media: SharedSimDisk,
-    engine: SimulatedDisk,
+pub struct Shelf {
+    pub media: SharedSimDisk,
+    pub engine: SimulatedDisk,
     clock: Arc<SimulatedClock>,
 }
 
 impl Shelf {
-    fn new(seed: u64) -> Self {
+    pub fn new(seed: u64) -> Self {
+        Self::with(seed, None)
+    }
+
+    /// In disk zones, or not.
+    pub fn with(seed: u64, zones: Option<ZoneLayout>) -> Self {
         let streams = Streams::new(seed);
         let media: SharedSimDisk = Rc::new(RefCell::new(SimDisk::new(24 << 20, &streams)));
+        if let Some(layout) = zones {
+            media.borrow_mut().set_zones(layout);
+        }
         simulated::format(&media, CELL, 1 << 20, &mut streams.stream("format"));
         let (engine, clock) = Self::mounted(&media);
         Self { media, engine, clock }
@@ -44,22 +53,22 @@ impl Shelf {
         (engine, clock)
     }
 
-    fn restart(&mut self) {
+    pub fn restart(&mut self) {
         self.media.borrow_mut().crash(Crash::PowerLoss);
         (self.engine, self.clock) = Self::mounted(&self.media);
     }
 
-    fn run<T, F: Future<Output = T>>(&mut self, operation: impl FnOnce(Disk) -> F) -> T {
+    pub fn run<T, F: Future<Output = T>>(&mut self, operation: impl FnOnce(Disk) -> F) -> T {
         let future = operation(self.engine.handle().clone());
         drive(&mut self.engine, future)
     }
 
-    fn extent(&mut self, volume: VolumeId) -> ExtentInfo {
+    pub fn extent(&mut self, volume: VolumeId) -> ExtentInfo {
         self.run(|disk| async move { disk.extent(volume).await }).unwrap()
     }
 
     /// A volume with one record, and where that stands.
-    fn fill(&mut self, volume: VolumeId) -> (u64, u32) {
+    pub fn fill(&mut self, volume: VolumeId) -> (u64, u32) {
         let (bytes, records) = batch(volume, EPOCH, 0, 0, &[vec![5; 3000]]);
         self.run(|disk| async move {
             disk.create_extent(volume, EPOCH).await?;
@@ -69,29 +78,29 @@ impl Shelf {
         records[0]
     }
 
-    fn seal(&mut self, volume: VolumeId) {
+    pub fn seal(&mut self, volume: VolumeId) {
         self.run(|disk| async move { disk.seal(volume, EPOCH, 4096, 1).await }).unwrap();
     }
 
-    fn order(&mut self, volume: VolumeId) -> TrashOrder {
+    pub fn order(&mut self, volume: VolumeId) -> TrashOrder {
         let info = self.extent(volume);
         TrashOrder { volume, slot: info.slot, slot_generation: info.slot_generation, term: 5, order: [0xa1; 16] }
     }
 
-    fn trash(&mut self, order: TrashOrder) -> Result<(), EngineError> {
+    pub fn trash(&mut self, order: TrashOrder) -> Result<(), EngineError> {
         self.run(|disk| async move { disk.trash(order).await })
     }
 
-    fn restore(&mut self, order: TrashOrder) -> Result<(), EngineError> {
+    pub fn restore(&mut self, order: TrashOrder) -> Result<(), EngineError> {
         let TrashOrder { volume, slot, slot_generation, term, .. } = order;
         self.run(|disk| async move { disk.restore(volume, slot, slot_generation, term).await })
     }
 
-    fn erase(&mut self, retention: Duration) -> Vec<Erased> {
+    pub fn erase(&mut self, retention: Duration) -> Vec<Erased> {
         self.run(|disk| async move { disk.erase_expired(retention).await }).unwrap()
     }
 
-    fn read_record(&mut self, volume: VolumeId, (offset, len): (u64, u32)) -> Result<bytes::Bytes, EngineError> {
+    pub fn read_record(&mut self, volume: VolumeId, (offset, len): (u64, u32)) -> Result<bytes::Bytes, EngineError> {
         self.run(|disk| async move { disk.read_record(volume, offset, len).await })
     }
 }
@@ -173,9 +182,9 @@ fn trash_serves_no_records_can_be_inspected_and_comes_back_as_it_was() {
 
 #[test]
 fn a_replica_leaves_the_trash_read_back_whole_or_stays_there_marked_as_damaged() {
-    let back = |shelf: &mut Shelf, piece: u64| loop {
-        match shelf.run(|disk| async move { disk.read_back_trashed(volume(1), piece).await }) {
-            Ok(0) => break shelf.run(|disk| async move { disk.restore_read_back(volume(1), 5).await }),
+    let back = |shelf: &mut Shelf, named: Named, piece: u64| loop {
+        match shelf.run(|disk| async move { disk.read_back_trashed(named, piece).await }) {
+            Ok(0) => break shelf.run(|disk| async move { disk.restore_read_back(named, 5).await }),
             Ok(_) => {}
             Err(error) => break Err(error),
         }
@@ -192,37 +201,42 @@ fn a_replica_leaves_the_trash_read_back_whole_or_stays_there_marked_as_damaged()
             .unwrap();
         shelf.run(|disk| async move { disk.seal(volume(1), EPOCH, length, 1).await }).unwrap();
         let before = shelf.extent(volume(1));
-        let error = back(&mut shelf, piece).unwrap_err();
+        let named = before.named();
+        let error = back(&mut shelf, named, piece).unwrap_err();
         assert!(matches!(error, EngineError::WrongState { state: ExtentState::Sealed, .. }), "{error}");
         let order = shelf.order(volume(1));
         shelf.trash(order).unwrap();
-        let stale = shelf.run(|disk| async move { disk.restore_read_back(volume(1), 4).await }).unwrap_err();
+        for other in [Named { slot: 9, ..named }, Named { slot_generation: 9, ..named }] {
+            let error = back(&mut shelf, other, piece).unwrap_err();
+            assert!(matches!(error, EngineError::WrongOrder { .. }), "{error}");
+        }
+        let stale = shelf.run(|disk| async move { disk.restore_read_back(named, 4).await }).unwrap_err();
         assert!(matches!(stale, EngineError::StaleTerm { .. }), "{stale}");
         shelf.restart();
         if flipped {
             let start = shelf.engine.data_range(before.slot).start;
             shelf.media.borrow_mut().flip_bit(start + length - 5000, 3);
-            let error = back(&mut shelf, piece).unwrap_err();
+            let error = back(&mut shelf, named, piece).unwrap_err();
             assert!(matches!(error, EngineError::Damaged { .. }), "{error}");
             for _ in 0..2 {
                 let info = shelf.extent(volume(1));
                 assert!(info.state == ExtentState::Trashed && info.note.is_some(), "{info:?}");
-                let error = back(&mut shelf, piece).unwrap_err();
+                let error = back(&mut shelf, named, piece).unwrap_err();
                 assert!(matches!(error, EngineError::Damaged { .. }), "{error}");
                 shelf.restart();
             }
             continue;
         }
         // It is old enough to be erased, and stays while it is read.
-        let read = async |disk: &Disk| disk.read_back_trashed(volume(1), 4096).await;
+        let read = async |disk: &Disk| disk.read_back_trashed(named, 4096).await;
         assert!(shelf.run(|disk| async move { read(&disk).await }).unwrap() > 0);
         assert_eq!(shelf.erase(Duration::ZERO), []);
-        back(&mut shelf, piece).unwrap();
+        back(&mut shelf, named, piece).unwrap();
         assert_eq!(shelf.extent(volume(1)), ExtentInfo { term: 5, ..before.clone() });
         shelf.read_record(volume(1), records[0]).unwrap();
         shelf.trash(TrashOrder { order: [0xa2; 16], ..order }).unwrap();
         assert!(shelf.run(|disk| async move { read(&disk).await }).unwrap() > 0);
-        shelf.run(|disk| async move { disk.forget_read_back(volume(1)).await }).unwrap();
+        shelf.run(|disk| async move { disk.forget_read_back(named).await }).unwrap();
         assert_eq!(shelf.erase(Duration::ZERO).len(), 1, "nobody reads it any more");
     }
 }
@@ -231,9 +245,9 @@ fn a_replica_leaves_the_trash_read_back_whole_or_stays_there_marked_as_damaged()
 fn an_open_extent_does_not_leave_the_trash_as_a_replica() {
     let mut shelf = Shelf::new(9);
     shelf.fill(volume(1));
-    let order = shelf.order(volume(1));
+    let (order, named) = (shelf.order(volume(1)), shelf.extent(volume(1)).named());
     shelf.trash(order).unwrap();
-    let error = shelf.run(|disk| async move { disk.restore_read_back(volume(1), 5).await }).unwrap_err();
+    let error = shelf.run(|disk| async move { disk.restore_read_back(named, 5).await }).unwrap_err();
     assert!(matches!(error, EngineError::WrongState { state: ExtentState::Trashed, .. }), "{error}");
 }
 
@@ -266,7 +280,7 @@ fn an_open_extent_comes_back_from_the_trash_with_its_tail_and_takes_no_appends()
 #[test]
 fn an_unfinished_copy_is_aborted_and_not_trashed() {
     let mut shelf = Shelf::new(5);
-    shelf.run(|disk| async move { disk.begin_copy(volume(1), EPOCH, 4096, [1; 32]).await }).unwrap();
+    shelf.run(|disk| async move { disk.begin_copy(volume(1), EPOCH, 4096, [1; 32], None).await }).unwrap();
     let order = shelf.order(volume(1));
     let error = shelf.trash(order).unwrap_err();
     assert!(matches!(error, EngineError::WrongState { state: ExtentState::Copying, .. }), "{error}");

@@ -371,7 +371,7 @@ fn an_erase_that_was_cut_off_before_its_reset_is_ended_by_the_next_mount() {
 fn a_slot_is_reset_before_it_is_taken_whatever_was_left_in_it() {
     let mut bench = bench_with(1);
     let (bytes, _) = batch(volume(1), EPOCH, 0, 0, &[vec![1; 9000]]);
-    bench.run(|disk| async move { disk.begin_copy(volume(1), EPOCH, 12_288, [0; 32]).await }).unwrap();
+    bench.run(|disk| async move { disk.begin_copy(volume(1), EPOCH, 12_288, [0; 32], None).await }).unwrap();
     let part = aligned(&bytes);
     bench.run(|disk| async move { disk.copy_write(volume(1), 0, &mut Some(part)).await }).unwrap();
     let slot = bench.slot(volume(1));
@@ -394,7 +394,7 @@ fn the_parts_of_a_copy_come_in_order_and_a_copy_that_is_begun_anew_is_empty() {
     let (bytes, _) = batch(volume(1), EPOCH, 0, 0, &[vec![1; 9000]]);
     let digest: [u8; 32] = sha2::Digest::finalize(sha2::Digest::chain_update(sha2::Sha256::default(), &bytes)).into();
     let begin = |bench: &mut Bench| {
-        bench.run(|disk| async move { disk.begin_copy(volume(1), EPOCH, 12_288, digest).await }).unwrap();
+        bench.run(|disk| async move { disk.begin_copy(volume(1), EPOCH, 12_288, digest, None).await }).unwrap();
     };
     let write = |bench: &mut Bench, at: usize, end: usize| {
         let part = aligned(&bytes[at..end]);
@@ -409,7 +409,7 @@ fn the_parts_of_a_copy_come_in_order_and_a_copy_that_is_begun_anew_is_empty() {
     begin(&mut bench);
     assert_eq!(written(&bench, 0), 0);
     write(&mut bench, 0, 8192).unwrap();
-    let finish = |bench: &mut Bench| bench.run(|disk| async move { disk.finish_copy(volume(1)).await });
+    let finish = |bench: &mut Bench| bench.run(|disk| async move { disk.finish_copy(volume(1), None).await });
     let error = finish(&mut bench).unwrap_err();
     assert!(matches!(error, EngineError::TooShort { tail: 8192, length: 12_288 }), "{error}");
     write(&mut bench, 8192, 12_288).unwrap();

@@ -9,8 +9,8 @@ use crate::support::{self, TestNode, VolumeManager, batch, certificates, config,
 use holdfast_libs_transport::{CallError, Role, ServiceTokens};
 use holdfast_libs_types::{DiskId, MAX_BATCH_BYTES, VolumeId, WriteEpoch};
 use holdfast_node_client::{
-    CancelCopy, CopyRequest, CreateExtent, DiskState, ExtentState, FenceRequest, KeyringBody, SealRequest, Source,
-    TrashRequest, code,
+    CancelCopy, CopyRequest, CreateExtent, DiskState, ExtentInfo, ExtentState, FenceRequest, GivesWay, KeyringBody,
+    RestoreRequest, SealRequest, Source, TrashRequest, code,
 };
 use http::{Method, Request, StatusCode};
 use http_body_util::Full;
@@ -237,6 +237,12 @@ async fn bodies_that_do_not_come_cannot_take_more_than_the_memory_for_bodies() {
     node.stop().await;
 }
 
+/// A batch, and where its records stand.
+fn two_records() -> (bytes::Bytes, Vec<(u64, u32)>) {
+    let payload: Vec<u8> = (0..3_000_000_u32).map(|n| (n >> 3) as u8).collect();
+    batch(VOLUME, 0, &[payload.clone(), payload])
+}
+
 /// Two nodes that hold the same sealed volume, and a third that holds nothing.
 async fn three_nodes(dir: &tempfile::TempDir) -> (Vec<TestNode>, CopyRequest) {
     let tls = certificates(dir.path());
@@ -245,8 +251,7 @@ async fn three_nodes(dir: &tempfile::TempDir) -> (Vec<TestNode>, CopyRequest) {
     for n in 0..3 {
         nodes.push(TestNode::start(config(dir.path(), &tls, &format!("node-{n}"), 1, &volume_manager.address)).await);
     }
-    let payload: Vec<u8> = (0..3_000_000_u32).map(|n| (n >> 3) as u8).collect();
-    let (bytes, _) = batch(VOLUME, 0, &[payload.clone(), payload]);
+    let (bytes, _) = two_records();
     let mut sources = Vec::new();
     let mut sealed = None;
     for node in &nodes[..2] {
@@ -269,6 +274,7 @@ async fn three_nodes(dir: &tempfile::TempDir) -> (Vec<TestNode>, CopyRequest) {
         digest: sealed.digest,
         sources,
         urgent: false,
+        instead_of: None,
         term: 1,
     };
     (nodes, order)
@@ -304,7 +310,10 @@ async fn where_the_trash_has_the_replica_it_is_read_back_and_taken_out_and_no_so
                 sources: vec![Source { address: nodes[1].address.clone(), disk: nodes[1].disk().await }],
                 ..order
             };
-            assert_eq!(code_of(leader.copy(&from_others).await).0, code::ALREADY_EXISTS);
+            let copied = leader.copy(&from_others).await.unwrap();
+            assert!(!copied.restored, "what is damaged stays in the trash, beside the copy");
+            let held: Vec<ExtentState> = leader.extents(disk).await.unwrap().iter().map(|one| one.state).collect();
+            assert_eq!(held, [ExtentState::Trashed, ExtentState::Sealed]);
             continue;
         }
         let restored = leader.copy(&order).await.unwrap();
@@ -313,6 +322,68 @@ async fn where_the_trash_has_the_replica_it_is_read_back_and_taken_out_and_no_so
         assert_eq!((extent.state, extent.digest.as_ref()), (ExtentState::Sealed, Some(&order.digest)));
         assert!(!leader.copy(&order).await.unwrap().restored, "a repeat finds it there");
     }
+}
+
+#[tokio::test]
+async fn what_is_no_replica_serves_on_until_the_copy_is_whole_and_gives_way_only_to_that() {
+    let dir = folder();
+    let (nodes, order) = three_nodes(&dir).await;
+    let disk = nodes[0].disk().await;
+    let [leader, frontend] = [Role::VolumeManager, Role::Frontend].map(|role| nodes[0].client(role));
+    let stands = leader.extent(disk, VOLUME).await.unwrap();
+    let named = GivesWay {
+        slot: stands.slot.try_into().unwrap(),
+        slot_generation: stands.slot_generation.try_into().unwrap(),
+        order: "0d".repeat(16),
+    };
+    let from = async |node: &TestNode| vec![Source { address: node.address.clone(), disk: node.disk().await }];
+    let order = CopyRequest { disk, sources: from(&nodes[1]).await, instead_of: Some(named.clone()), term: 2, ..order };
+    assert!(!leader.copy(&order).await.unwrap().restored, "a sound replica is the answer itself");
+    assert_eq!(leader.extents(disk).await.unwrap().len(), 1);
+
+    damage(&nodes[0]);
+    let (at, length) = two_records().1[0];
+    let read = async || frontend.read_record(disk, VOLUME, at, length, DEADLINE).await;
+    assert_eq!(code_of(read().await).0, code::DAMAGED);
+    let unnamed = CopyRequest { instead_of: None, ..order.clone() };
+    assert_eq!(code_of(leader.copy(&unnamed).await).0, code::ALREADY_EXISTS);
+    let bad = GivesWay { order: "0d".to_owned(), ..named.clone() };
+    let wrong = GivesWay { slot_generation: named.slot_generation + 1, ..named.clone() };
+    for (instead_of, expected) in [(bad, "bad_request"), (wrong, code::WRONG_ORDER)] {
+        let order = CopyRequest { instead_of: Some(instead_of), ..order.clone() };
+        assert_eq!(code_of(leader.copy(&order).await).0, expected);
+    }
+    let away =
+        CopyRequest { sources: vec![Source { address: "https://127.0.0.1:1".to_owned(), disk }], ..order.clone() };
+    assert_eq!(code_of(leader.copy(&away).await).0, code::DAMAGED, "no source gives it");
+    let held = leader.extents(disk).await.unwrap();
+    assert_eq!((held.len(), held[0].state, held[0].slot), (1, ExtentState::Damaged, stands.slot));
+
+    assert!(!leader.copy(&order).await.unwrap().restored);
+    let held = leader.extents(disk).await.unwrap();
+    let states: Vec<ExtentState> = held.iter().map(|extent| extent.state).collect();
+    assert_eq!(states, [ExtentState::Trashed, ExtentState::Sealed]);
+    assert_eq!(held[0].order, Some(named.order));
+    assert_eq!(held[1].digest.as_ref(), Some(&order.digest));
+    assert!(!leader.copy(&order).await.unwrap().restored, "a repeat finds it there");
+    read().await.unwrap();
+
+    // The other way round: a sound replica lies in the trash beside what stands and is damaged.
+    let slot_of = |extent: &ExtentInfo| -> (u32, u32) {
+        (extent.slot.try_into().unwrap(), extent.slot_generation.try_into().unwrap())
+    };
+    let (slot, slot_generation) = slot_of(&held[1]);
+    let away = TrashRequest { disk, volume: VOLUME, slot, slot_generation, term: 2, order: "0e".repeat(16) };
+    leader.trash(&away).await.unwrap();
+    let (slot, slot_generation) = slot_of(&held[0]);
+    leader.restore(&RestoreRequest { disk, volume: VOLUME, slot, slot_generation, term: 2 }).await.unwrap();
+    assert_eq!(code_of(read().await).0, code::DAMAGED);
+    let named = GivesWay { order: "0f".repeat(16), ..order.instead_of.clone().unwrap() };
+    let order = CopyRequest { instead_of: Some(named), ..order };
+    assert!(!leader.copy(&order).await.unwrap().restored, "it is pulled");
+    let held: Vec<ExtentState> = leader.extents(disk).await.unwrap().iter().map(|extent| extent.state).collect();
+    assert_eq!(held, [ExtentState::Trashed, ExtentState::Trashed, ExtentState::Sealed]);
+    read().await.unwrap();
 }
 
 /// Flips one bit of a volume on a disk file, behind the node's back.

@@ -85,6 +85,7 @@ async fn what_pieces_occupy_is_bounded_however_many_copies_a_node_makes_and_all_
         digest: BlockHash::of(&giver.volumes[&volume.to_string()]).to_string(),
         sources: vec![Source { address: address.clone(), disk: *disk }],
         urgent: false,
+        instead_of: None,
         term: 1,
     });
     let copies: Vec<_> = orders
@@ -172,6 +173,7 @@ async fn a_source_that_gives_other_pieces_than_asked_for_is_left_and_what_they_o
         digest: BlockHash::of(&volume).to_string(),
         sources,
         urgent: false,
+        instead_of: None,
         term: 1,
     };
 

@@ -305,6 +305,6 @@ fn begin_copy(bench: &mut Bench, n: u8) {
     let (length, digest) = (bytes.len() as u64, sha2::Sha256::digest(&bytes).into());
     let part = aligned(&bytes);
     let disk = bench.handle();
-    drive(&mut bench.engine, disk.begin_copy(volume(n), EPOCH, length, digest)).unwrap();
+    drive(&mut bench.engine, disk.begin_copy(volume(n), EPOCH, length, digest, None)).unwrap();
     drive(&mut bench.engine, disk.copy_write(volume(n), 0, &mut Some(part))).unwrap();
 }
