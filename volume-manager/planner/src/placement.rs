@@ -90,8 +90,7 @@ pub fn choose_disks(
 }
 
 /// Chooses a disk for one more replica of `volume`, as far from the `live` replicas as a free slot can be found: in another
-/// zone, else, if `distinct` lets it, in another rack, else on another node. The reserve may be used. Disks in `avoid` are never chosen: those with a stale
-/// extent of the volume, or that failed a copy just now. Those that have a `restorable` replica in their trash need no slot, and
+/// zone, else, if `distinct` lets it, in another rack, else on another node. The reserve may be used. Disks in `avoid` are never chosen. Those that have a `restorable` replica in their trash need no slot, and
 /// come first among disks as far away.
 ///
 /// # Errors
@@ -278,7 +277,7 @@ fn lacking(
         details.push(if zone.usable > 0 {
             format!("{name} has no disk with a free slot ({disks}, {} free slots{above})", zone.free)
         } else if zone.avoided > 0 {
-            format!("{name} has no disk to use ({disks}, {} avoided: a copy failed there, or what it holds of the volume, or has of it in its trash, is damaged or no replica)", zone.avoided)
+            format!("{name} has no disk to use ({disks}, {} avoided: a copy failed there, or what it holds of the volume is damaged)", zone.avoided)
         } else {
             let other = if zone.taken > 0 { "other disk" } else { "disk" };
             format!("{name} has no {other} in service ({disks})")

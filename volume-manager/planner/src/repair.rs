@@ -17,8 +17,11 @@ pub struct VolumeReplicas {
     /// Disks with a verified replica that do not answer, and are still waited for: they are no sources, and need not be
     /// replaced.
     pub away: Vec<DiskId>,
-    /// Disks that must not get one: with a stale extent of this volume, or that failed a copy of it just now.
+    /// Disks that must not get one: that failed a copy of it just now.
     pub avoid: Vec<DiskId>,
+    /// Disks with an extent of this volume that is damaged. It gives way to a copy; but a disk that has spoiled it once is the
+    /// last choice.
+    pub occupied: Vec<DiskId>,
     /// Disks in service that have a replica in their trash, and may have it back: there it costs one read, and no slot.
     pub restorable: Vec<DiskId>,
 }
@@ -56,11 +59,15 @@ pub fn plan_repairs(inventory: &Inventory, volumes: &[VolumeReplicas], distinct:
         volumes.iter().filter(|volume| volume.live.len() + volume.away.len() < COPIES).collect();
     lacking.sort_by_key(|volume| (volume.live.len() + volume.failing.len(), volume.live.len(), volume.volume));
     let mut plan = RepairPlan::default();
-    for VolumeReplicas { volume, live, failing, away, avoid, restorable } in lacking {
+    for VolumeReplicas { volume, live, failing, away, avoid, occupied, restorable } in lacking {
         let avoid: Vec<DiskId> = avoid.iter().chain(failing).copied().collect();
         let kept: Vec<DiskId> = live.iter().chain(away).copied().collect();
         let chosen = match live.is_empty() && failing.is_empty() {
-            false => choose_repair_disk(&inventory, *volume, &kept, restorable, &avoid, distinct),
+            false => {
+                let elsewhere = [&avoid[..], occupied].concat();
+                let choose = |avoid| choose_repair_disk(&inventory, *volume, &kept, restorable, avoid, distinct);
+                choose(&elsewhere).or_else(|_| choose(&avoid))
+            }
             true => match choose_restore_disk(&inventory, &kept, restorable, &avoid, distinct) {
                 Some(disk) => Ok(disk),
                 None => {

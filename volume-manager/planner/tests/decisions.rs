@@ -130,6 +130,7 @@ fn volume(number: u8, live: &[u8]) -> VolumeReplicas {
         failing: Vec::new(),
         away: Vec::new(),
         avoid: Vec::new(),
+        occupied: Vec::new(),
         restorable: Vec::new(),
     }
 }
@@ -156,15 +157,24 @@ fn the_most_endangered_volume_gets_the_last_slot() {
 }
 
 #[test]
-fn a_disk_with_a_stale_extent_of_the_volume_is_no_target() {
+fn a_disk_that_failed_a_copy_is_no_target_and_one_that_holds_no_replica_is_the_last_choice() {
     let inventory = Inventory { disks: vec![in_zone(1, 1, 9), in_zone(2, 2, 9), in_zone(3, 3, 9), in_zone(4, 3, 1)] };
     for number in 0..20 {
-        let lacking = VolumeReplicas { avoid: vec![disk(3)], ..volume(number, &[1, 2]) };
-        let plan = plan_repairs(&inventory, &[lacking], Distinct::Zones);
-        assert_eq!(plan.actions[0].target, disk(4));
-        let mut sources = plan.actions[0].sources.clone();
-        sources.sort();
-        assert_eq!(sources, [disk(1), disk(2)]);
+        let [avoids, spares] = [
+            VolumeReplicas { avoid: vec![disk(3)], ..volume(number, &[1, 2]) },
+            VolumeReplicas { occupied: vec![disk(3)], ..volume(number, &[1, 2]) },
+        ];
+        for lacking in [avoids.clone(), spares.clone()] {
+            let plan = plan_repairs(&inventory, &[lacking], Distinct::Zones);
+            assert_eq!(plan.actions[0].target, disk(4));
+            let mut sources = plan.actions[0].sources.clone();
+            sources.sort();
+            assert_eq!(sources, [disk(1), disk(2)]);
+        }
+        let [avoids, spares] =
+            [avoids, spares].map(|volume| VolumeReplicas { avoid: [&volume.avoid[..], &[disk(4)]].concat(), ..volume });
+        assert_eq!(plan_repairs(&inventory, &[avoids], Distinct::Zones).blocked.len(), 1);
+        assert_eq!(plan_repairs(&inventory, &[spares], Distinct::Zones).actions[0].target, disk(3));
     }
 }
 

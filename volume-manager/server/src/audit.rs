@@ -15,13 +15,14 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use holdfast_libs_transport::CallError;
 use holdfast_libs_types::{DiskId, NodeId, VolumeId};
-use holdfast_node_client::{CancelCopy, ExtentInfo, ExtentState, SealRequest};
+use holdfast_node_client::{CancelCopy, ExtentInfo, ExtentState, SealRequest, code};
 use holdfast_volume_manager_catalog::{CatalogError, Volume, VolumeState};
 use holdfast_volume_manager_planner::COPIES;
 use tokio::time::Instant;
 
-use crate::discard;
+use crate::discard::{self, ASK_LIMIT};
 use crate::inventory::{DiskView, Snapshot};
 use crate::liveness::NodeStanding;
 use crate::manager::{Manager, within};
@@ -116,27 +117,32 @@ async fn audit_disk(
     extents: &[ExtentInfo],
 ) -> Result<(), CatalogError> {
     let disk = view.disk.info.disk;
-    let mut held: BTreeMap<VolumeId, &ExtentInfo> = extents.iter().map(|extent| (extent.volume, extent)).collect();
-    let holding = volumes.iter().filter(|volume| volume.state == VolumeState::Sealed && !discard::is_hollow(volume));
-    let unfit = holding.filter_map(|volume| {
-        let extent = held.get(&volume.volume).filter(|extent| takes_the_place(extent))?;
-        Some((volume.volume, is_restorable(volume, extent)))
-    });
-    let (restorable, spoiled): (Vec<_>, Vec<_>) = unfit.partition(|(_, restorable)| *restorable);
-    let [restorable, spoiled] = [restorable, spoiled].map(|of| of.into_iter().map(|(volume, _)| volume).collect());
+    let mut held: BTreeMap<VolumeId, Held<'_>> = BTreeMap::new();
+    extents.iter().for_each(|extent| held.entry(extent.volume).or_default().add(extent));
+    let holding = || volumes.iter().filter(|volume| volume.state == VolumeState::Sealed && !discard::is_hollow(volume));
+    let such = |is_such: fn(&Volume, &Held<'_>) -> bool| {
+        let such = holding().filter(|volume| held.get(&volume.volume).is_some_and(|held| is_such(volume, held)));
+        such.map(|volume| volume.volume).collect()
+    };
+    let occupied = such(|_, held| held.stands.is_some_and(|extent| extent.state == ExtentState::Damaged));
+    let restorable = such(|volume, held| held.can_restore(volume));
     {
         let mut progress = manager.progress();
         progress.damaged.retain(|(_, on), _| *on != disk);
         progress.refused.retain(|(_, on), _| *on != disk);
-        // Before a replica is dropped: its next copy must not go here.
-        progress.spoiled.insert(disk, spoiled);
+        // Before a replica is dropped: its next copy should not go here.
+        progress.occupied.insert(disk, occupied);
         progress.restorable.insert(disk, restorable);
     }
     for volume in volumes {
         if manager.shutdown.is_cancelled() {
             return Ok(());
         }
-        let extent = held.remove(&volume.volume);
+        let held = held.remove(&volume.volume).unwrap_or_default();
+        let extent = held.stands;
+        if held.comes {
+            clean_up(manager, volume.volume, view).await;
+        }
         match volume.state {
             _ if discard::is_hollow(volume) => {
                 if let Some(extent) = extent {
@@ -149,7 +155,9 @@ async fn audit_disk(
                 }
             }
             VolumeState::Sealed => {
-                if let Some(why) = mismatch(volume, extent) {
+                if mismatch(volume, extent).is_some()
+                    && let Some(why) = ask_again(manager, view, volume).await
+                {
                     drop_replica(manager, snapshot, volume, disk, why).await?;
                 }
             }
@@ -157,18 +165,32 @@ async fn audit_disk(
         }
     }
     // An unfinished copy is of no volume yet, and what is in the trash of none any more.
-    held.retain(|_, extent| !matches!(extent.state, ExtentState::Copying | ExtentState::Trashed));
+    held.retain(|_, held| held.stands.is_some());
     note_strangers(manager, disk, held.into_keys().collect()).await
 }
 
-/// Whether an extent stands where a copy of its volume would, and serves nothing.
-fn takes_the_place(extent: &ExtentInfo) -> bool {
-    matches!(extent.state, ExtentState::Damaged | ExtentState::Trashed)
+/// What a disk holds of one volume.
+#[derive(Default)]
+struct Held<'a> {
+    stands: Option<&'a ExtentInfo>,
+    /// An unfinished copy is there.
+    comes: bool,
+    trash: Vec<&'a ExtentInfo>,
 }
 
-/// Whether a disk takes no copy of a sealed volume because of what it holds of it.
-pub(crate) fn is_spoiled(volume: &Volume, extent: &ExtentInfo) -> bool {
-    takes_the_place(extent) && !is_restorable(volume, extent)
+impl<'a> Held<'a> {
+    fn add(&mut self, extent: &'a ExtentInfo) {
+        match extent.state {
+            ExtentState::Copying => self.comes = true,
+            ExtentState::Trashed => self.trash.push(extent),
+            _ => self.stands = Some(extent),
+        }
+    }
+
+    /// Whether a replica can come out of the trash: nothing comes out beside what stands.
+    fn can_restore(&self, volume: &Volume) -> bool {
+        self.stands.is_none() && self.trash.iter().any(|extent| is_restorable(volume, extent))
+    }
 }
 
 /// Whether an extent in the trash is a replica of its sealed volume, as far as its node knows: the order for a copy has it read
@@ -207,11 +229,7 @@ async fn unlisted(
     extent: &ExtentInfo,
 ) -> Result<(), CatalogError> {
     match extent.state {
-        ExtentState::Trashed => Ok(()),
-        ExtentState::Copying => {
-            clean_up(manager, volume.volume, view).await;
-            Ok(())
-        }
+        ExtentState::Trashed | ExtentState::Copying => Ok(()),
         ExtentState::Damaged => discard::discard(manager, view, extent, true).await,
         ExtentState::Open | ExtentState::Fenced | ExtentState::Sealed => {
             match readmit(manager, snapshot, volume, view).await? {
@@ -231,6 +249,19 @@ fn mismatch(volume: &Volume, extent: Option<&ExtentInfo>) -> Option<String> {
     }
     let digest = volume.digest.map(hex::encode);
     (extent.digest != digest).then(|| "its extent has another digest".to_owned())
+}
+
+/// What is wrong with a replica by its node's word now: it may have come back since its disk was listed.
+async fn ask_again(manager: &Manager, view: &DiskView, volume: &Volume) -> Option<String> {
+    let disk = view.disk.info.disk;
+    match within(ASK_LIMIT, &view.address, manager.node(&view.address).extent(disk, volume.volume)).await {
+        Ok(extent) => mismatch(volume, Some(&extent)),
+        Err(CallError::Api(error)) if error.code == code::UNKNOWN_VOLUME => mismatch(volume, None),
+        Err(error) => {
+            tracing::debug!(volume = %volume.volume, %disk, %error, "a replica is looked at by the next audit");
+            None
+        }
+    }
 }
 
 async fn drop_replica(
@@ -297,7 +328,8 @@ async fn readmit(
     else {
         return Ok(Readmitted::Yes);
     };
-    if let Err(why) = verify(manager, volume, view).await {
+    // While the volume is not whole it stays, whatever the answer.
+    if let Err(Unverified::NoReplica(why) | Unverified::NotNow(why)) = verify(manager, volume, view).await {
         tracing::info!(volume = %volume.volume, %disk, why, "what the disk still holds is no replica");
         return Ok(Readmitted::NoReplica);
     }
@@ -316,10 +348,18 @@ fn is_welcome(snapshot: &Snapshot, live: &[DiskId], view: &DiskView) -> bool {
     !same_node && (is_new(view) || !snapshot.disks.iter().any(|view| view.takes_new() && is_new(view)))
 }
 
+/// Why an extent was not verified, in words.
+pub(crate) enum Unverified {
+    /// It is no replica of its volume.
+    NoReplica(String),
+    /// Its node did not say what it is.
+    NotNow(String),
+}
+
 /// Has a node cut and verify what it holds of a sealed volume; `Ok` when it is a replica of it.
-pub(crate) async fn verify(manager: &Manager, volume: &Volume, view: &DiskView) -> Result<(), String> {
+pub(crate) async fn verify(manager: &Manager, volume: &Volume, view: &DiskView) -> Result<(), Unverified> {
     let (Some(length), Some(digest)) = (volume.length, volume.digest) else {
-        return Err("the volume is not sealed".to_owned());
+        return Err(Unverified::NotNow("the volume is not sealed".to_owned()));
     };
     let request = SealRequest {
         disk: view.disk.info.disk,
@@ -330,9 +370,15 @@ pub(crate) async fn verify(manager: &Manager, volume: &Volume, view: &DiskView) 
     };
     match within(SEAL_LIMIT, &view.address, manager.node(&view.address).seal(&request)).await {
         Ok(sealed) if sealed.digest == hex::encode(digest) && sealed.length == length => Ok(()),
-        Ok(_) => Err("its bytes are others".to_owned()),
-        Err(error) => Err(error.to_string()),
+        Ok(_) => Err(Unverified::NoReplica("its bytes are others".to_owned())),
+        Err(CallError::Api(error)) if says_no_replica(&error.code) => Err(Unverified::NoReplica(error.message)),
+        Err(error) => Err(Unverified::NotNow(error.to_string())),
     }
+}
+
+/// Answers to a seal that tell of the extent, and not of its disk or the moment. What cannot be read is damaged.
+fn says_no_replica(answered: &str) -> bool {
+    [code::TOO_SHORT, code::DAMAGED, code::SEALED_OTHERWISE, code::NOT_A_BOUNDARY].contains(&answered)
 }
 
 /// A repair was quicker; the next audit sees what it left.
@@ -340,5 +386,54 @@ fn unless_changed(result: Result<(), CatalogError>) -> Result<(), CatalogError> 
     match result {
         Err(CatalogError::ReplicasChanged { .. }) => Ok(()),
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_libs_types::{DiskId, VolumeId, WriteEpoch};
+    use holdfast_node_client::{ExtentInfo, ExtentState};
+    use holdfast_volume_manager_catalog::{Volume, VolumeState};
+
+    use super::Held;
+
+    #[test]
+    fn a_replica_comes_out_of_the_trash_whatever_else_lies_there_and_not_beside_what_stands() {
+        let volume = Volume {
+            volume: VolumeId([1; 16]),
+            state: VolumeState::Sealed,
+            epoch: WriteEpoch(2),
+            capacity: 1 << 20,
+            length: Some(4096),
+            digest: Some([7; 32]),
+            holder: None,
+            lease_expires_ms: None,
+            seal_reason: None,
+            replicas: Vec::new(),
+        };
+        let extent = |state, digest: u8| ExtentInfo {
+            disk: DiskId([2; 16]),
+            volume: volume.volume,
+            slot: 0,
+            slot_generation: 1,
+            state,
+            epoch: volume.epoch,
+            tail: 4096,
+            digest: Some(hex::encode([digest; 32])),
+            note: None,
+            records: None,
+            trashed_at_s: None,
+            order: None,
+        };
+        let [good, other] = [7, 8].map(|digest| extent(ExtentState::Trashed, digest));
+        let [damaged, copying] = [ExtentState::Damaged, ExtentState::Copying].map(|state| extent(state, 7));
+        let can_restore = |all: &[&ExtentInfo]| {
+            let mut held = Held::default();
+            all.iter().for_each(|extent| held.add(extent));
+            held.can_restore(&volume)
+        };
+        assert!(can_restore(&[&good]) && can_restore(&[&other, &good]) && can_restore(&[&good, &other]));
+        assert!(can_restore(&[&good, &copying]), "an unfinished copy is given up first");
+        assert!(!can_restore(&[&other]) && !can_restore(&[&good, &damaged]) && !can_restore(&[&damaged, &good]));
     }
 }

@@ -1,10 +1,13 @@
-//! Orders extents into the trash of their disks: the one place that gives up bytes.
+//! Orders extents into the trash of their disks.
 //!
 //! An extent may go when its volume never had anything in it, or when all of this is so:
 //! 1. The volume is sealed, and the extent's disk is not on its list: the catalog's removal came first.
 //! 2. As many disks as a volume has replicas are on the list, in service, and just said that they hold the volume sealed with its
 //!    digest. What a disk that is away may hold does not count, nor what the table says alone.
 //! 3. With this extent in place of one of theirs the volume would not stand farther apart; or it is no replica.
+//!
+//! What its node just said is no replica also gives way to a copy of its volume on the same disk, as the one order for both
+//! ([`name`]): the node puts it into the trash once the copy was read back and compared. No other disk may have a place for one.
 //!
 //! The volume is claimed from before the list is read until the order was answered. Repair, moves and readmissions claim it
 //! too, so none of them can put the extent on the list meanwhile; another leader that did so gave its node an order of a later
@@ -16,8 +19,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use holdfast_libs_types::DiskId;
-use holdfast_node_client::{ExtentInfo, ExtentState, TrashRequest};
+use holdfast_libs_types::{DiskId, VolumeId};
+use holdfast_node_client::{ExtentInfo, ExtentState, GivesWay, TrashRequest};
 use holdfast_volume_manager_catalog::{CatalogError, Volume, VolumeState};
 use holdfast_volume_manager_planner::COPIES;
 
@@ -25,7 +28,7 @@ use crate::inventory::{DiskView, Snapshot};
 use crate::manager::{Claim, Manager, within};
 use crate::repair;
 
-const ASK_LIMIT: Duration = Duration::from_secs(5);
+pub(crate) const ASK_LIMIT: Duration = Duration::from_secs(5);
 
 const TRASH_LIMIT: Duration = Duration::from_secs(10);
 
@@ -61,6 +64,22 @@ pub(crate) async fn discard_moved(manager: &Manager, claim: &Claim, from: DiskId
             tracing::debug!(volume = %claim.volume, disk = %from, %error, "what was moved away stays for now");
             Ok(())
         }
+    }
+}
+
+/// Names what a disk holds of a volume, and how it goes into the trash when it gives way to a copy. Whoever orders that has
+/// claimed the volume, and was told that it is no replica.
+///
+/// # Errors
+/// In words: the node does not say what it holds.
+pub(crate) async fn name(manager: &Manager, view: &DiskView, volume: VolumeId) -> Result<GivesWay, String> {
+    let node = manager.node(&view.address);
+    let there = within(ASK_LIMIT, &view.address, node.extent(view.disk.info.disk, volume)).await;
+    let there = there.map_err(|error| error.to_string())?;
+    let order = manager.surroundings.ids.draw::<16>().map_err(|error| error.to_string())?;
+    match (there.slot.try_into(), there.slot_generation.try_into()) {
+        (Ok(slot), Ok(slot_generation)) => Ok(GivesWay { slot, slot_generation, order: hex::encode(order) }),
+        _ => Err(format!("slot {} of generation {} is none", there.slot, there.slot_generation)),
     }
 }
 

@@ -96,9 +96,8 @@ pub(crate) struct Progress {
     pub audited_damage: HashMap<DiskId, u64>,
     /// When disks of a node may be compared again because of new damage: each finding asks for it.
     pub next_damage_audit: HashMap<NodeId, Instant>,
-    /// Sealed volumes of which a disk holds an extent that is damaged, or in the trash and no replica, as the last audit saw:
-    /// it takes no copy of them.
-    pub spoiled: HashMap<DiskId, HashSet<VolumeId>>,
+    /// Sealed volumes of which a disk holds a damaged extent, as the last audit saw: it is the last choice for a copy of them.
+    pub occupied: HashMap<DiskId, HashSet<VolumeId>>,
     /// Sealed volumes that a disk has a replica of in its trash, as the last audit saw: it can have that back.
     pub restorable: HashMap<DiskId, HashSet<VolumeId>>,
     /// Disks that were away when a volume was sealed: its replica there is not on the list, and may be again after an audit.

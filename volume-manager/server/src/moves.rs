@@ -80,7 +80,7 @@ struct State {
     next_plan: Option<Instant>,
     /// Plans in a row of which nothing could be done.
     idle_plans: u32,
-    /// Something was moved since the last plan, or a disk turned out to take no copy of a volume: the next plan is another one.
+    /// Something was moved since the last plan: the next plan is another one.
     is_outdated: bool,
     /// What the last plan says a rebalance waits for, by why, with how many volumes.
     held_back: BTreeMap<String, u64>,
@@ -171,15 +171,13 @@ impl Moves {
         let mut state = self.state();
         state.running.remove(&step.volume);
         state.undone.remove(&step.volume);
-        // No plan names that disk for the volume again while that is so: there are only so many such pairs to be learned.
-        state.is_outdated |= matches!(outcome, Outcome::Barred(_));
         match outcome {
             Outcome::Busy => state.queue.push_back(*step),
             Outcome::Moved => (state.is_outdated, state.idle_plans) = (true, 0),
-            Outcome::Not(why) | Outcome::Barred(why) if step.reason == MoveReason::Fill => {
+            Outcome::Not(why) if step.reason == MoveReason::Fill => {
                 state.undone.insert(step.volume, (*step, why));
             }
-            Outcome::Not(_) | Outcome::Barred(_) => {}
+            Outcome::Not(_) => {}
         }
         if state.is_busy() {
             return false;
@@ -342,8 +340,6 @@ enum Outcome {
     Moved,
     /// Why it stays where it is: it is not wanted any more, or there is no place for it now.
     Not(String),
-    /// The same because of what its disk holds, which the next plan heeds.
-    Barred(String),
     /// The node takes no copy at the moment.
     Busy,
 }
@@ -379,10 +375,6 @@ async fn take(manager: &Arc<Manager>, step: &Step) -> Result<Outcome, CatalogErr
             tracing::info!(volume = %step.volume, %from, to = %target, why, ?how, "replica moved");
         }
         Err(Failure::Busy) => return Ok(Outcome::Busy),
-        Err(Failure::Occupied(why)) => {
-            tracing::info!(volume = %step.volume, to = %target, why, "the disk takes no copy of the volume");
-            return Ok(Outcome::Barred(format!("disk {target} takes no copy: {why}")));
-        }
         Err(Failure::Failed(why)) => {
             manager.metrics.failed_moves.inc();
             tracing::warn!(volume = %step.volume, from = %step.from, to = %target, why, "move failed");

@@ -19,7 +19,8 @@ use holdfast_volume_manager_planner::{
 };
 use tokio::time::Instant;
 
-use crate::audit;
+use crate::audit::{self, Unverified};
+use crate::discard;
 use crate::inventory::{DISTINCT, DiskView, Snapshot};
 use crate::liveness::Standing;
 use crate::manager::{CopyUnderWay, Manager, Progress, within};
@@ -197,13 +198,13 @@ pub(crate) fn without_unaudited(manager: &Manager, mut inventory: Inventory) -> 
     inventory
 }
 
-/// Disks that must not get a copy of a volume now: they failed one, or what they hold of it, or have in the trash, is no replica.
+/// Disks to which a volume does not move now: they failed a copy of it, or what they hold of it is damaged.
 pub(crate) fn avoided(manager: &Manager, volume: VolumeId) -> Vec<DiskId> {
     let now = Instant::now();
     let progress = manager.progress();
     let failed = progress.failed_copies.iter().filter(|((of, _), until)| *of == volume && **until > now);
-    let spoiled = progress.spoiled.iter().filter(|(_, volumes)| volumes.contains(&volume));
-    failed.map(|((_, disk), _)| *disk).chain(spoiled.map(|(disk, _)| *disk)).collect()
+    let occupied = progress.occupied.iter().filter(|(_, volumes)| volumes.contains(&volume));
+    failed.map(|((_, disk), _)| *disk).chain(occupied.map(|(disk, _)| *disk)).collect()
 }
 
 /// The same for all volumes, and the volumes of which a disk failed a copy of late.
@@ -212,20 +213,18 @@ pub(crate) fn barred(manager: &Manager) -> (Barred, HashSet<VolumeId>) {
     let progress = manager.progress();
     let late = progress.failed_copies.iter().filter(|(_, until)| **until > now);
     let failed: Vec<(VolumeId, DiskId)> = late.map(|(pair, _)| *pair).collect();
-    let spoiled = progress.spoiled.iter().flat_map(|(disk, volumes)| volumes.iter().map(|volume| (*volume, *disk)));
-    let mut barred = Barred::new();
-    for (volume, disk) in failed.iter().copied().chain(spoiled) {
-        barred.entry(volume).or_default().push(disk);
-    }
+    let barred = by_volume(failed.iter().copied().chain(pairs(&progress.occupied)));
     (barred, failed.into_iter().map(|(volume, _)| volume).collect())
 }
 
-/// Leaves a disk out for copies of a volume until it is compared with the table the next time: it holds what is none of its
-/// replicas.
-fn spoil(manager: &Manager, volume: VolumeId, disk: DiskId) {
-    let mut progress = manager.progress();
-    progress.spoiled.entry(disk).or_default().insert(volume);
-    progress.restorable.entry(disk).or_default().remove(&volume);
+fn pairs(of: &HashMap<DiskId, HashSet<VolumeId>>) -> impl Iterator<Item = (VolumeId, DiskId)> {
+    of.iter().flat_map(|(disk, volumes)| volumes.iter().map(|volume| (*volume, *disk)))
+}
+
+fn by_volume(pairs: impl Iterator<Item = (VolumeId, DiskId)>) -> HashMap<VolumeId, Vec<DiskId>> {
+    let mut by_volume: HashMap<VolumeId, Vec<DiskId>> = HashMap::new();
+    pairs.for_each(|(volume, disk)| by_volume.entry(volume).or_default().push(disk));
+    by_volume
 }
 
 /// Whether a disk has a replica of the volume in its trash, as far as is known.
@@ -236,10 +235,10 @@ pub(crate) fn is_restorable(manager: &Manager, volume: VolumeId, disk: DiskId) -
 /// Remembers what an extent is good for, now that it is in the trash.
 pub(crate) fn note_trashed(manager: &Manager, volume: &Volume, extent: &ExtentInfo) {
     let trashed = ExtentInfo { state: ExtentState::Trashed, ..extent.clone() };
+    let mut progress = manager.progress();
+    progress.occupied.entry(extent.disk).or_default().remove(&volume.volume);
     if audit::is_restorable(volume, &trashed) {
-        manager.progress().restorable.entry(extent.disk).or_default().insert(volume.volume);
-    } else {
-        spoil(manager, volume.volume, extent.disk);
+        progress.restorable.entry(extent.disk).or_default().insert(volume.volume);
     }
 }
 
@@ -251,19 +250,14 @@ pub(crate) fn avoid(manager: &Manager, volume: VolumeId, disk: DiskId) {
 /// Volumes that hold something and lack a replica. An empty volume has nothing to copy.
 fn lacking(manager: &Manager, snapshot: &Snapshot, sealed: &[Volume]) -> Vec<VolumeReplicas> {
     let now = Instant::now();
-    let mut restorable: HashMap<VolumeId, Vec<DiskId>> = HashMap::new();
-    let left_out = {
+    let (left_out, mut avoid, mut occupied, mut restorable) = {
         let mut progress = manager.progress();
         progress.failed_copies.retain(|_, until| *until > now);
-        for (disk, volumes) in &progress.restorable {
-            for volume in volumes {
-                restorable.entry(*volume).or_default().push(*disk);
-            }
-        }
         waited_for(&mut progress, snapshot);
-        progress.left_out.clone()
+        let avoid = by_volume(progress.failed_copies.keys().copied());
+        let [occupied, restorable] = [&progress.occupied, &progress.restorable].map(|of| by_volume(pairs(of)));
+        (progress.left_out.clone(), avoid, occupied, restorable)
     };
-    let (mut avoid, _) = barred(manager);
     let mut lacking = Vec::new();
     for volume in sealed.iter().filter(|volume| volume.length.is_some_and(|length| length > 0)) {
         let keeps = |disk: &DiskId| snapshot.disk(*disk).is_some_and(|view| view.standing.keeps_replicas());
@@ -272,13 +266,13 @@ fn lacking(manager: &Manager, snapshot: &Snapshot, sealed: &[Volume]) -> Vec<Vol
         away.retain(|disk| !live.contains(disk));
         let back_soon = left_out.get(&volume.volume).map_or(0, Vec::len);
         if live.len() + away.len() + back_soon < COPIES {
-            let [avoid, mut restorable] =
-                [&mut avoid, &mut restorable].map(|of| of.remove(&volume.volume).unwrap_or_default());
+            let [avoid, occupied, mut restorable] =
+                [&mut avoid, &mut occupied, &mut restorable].map(|of| of.remove(&volume.volume).unwrap_or_default());
             // Of a disk that is to be emptied only what nobody else has.
             let is_last = live.is_empty() && failing.is_empty();
             restorable
                 .retain(|disk| snapshot.disk(*disk).is_some_and(|view| view.takes_new() || is_last && view.is_well()));
-            lacking.push(VolumeReplicas { volume: volume.volume, live, failing, away, avoid, restorable });
+            lacking.push(VolumeReplicas { volume: volume.volume, live, failing, away, avoid, occupied, restorable });
         }
     }
     lacking
@@ -315,7 +309,7 @@ async fn copy(manager: &Manager, snapshot: &Snapshot, volume: &Volume, action: &
         }
         // The node makes as many copies as it may, or this one already, or gave it up: the same disk again, a little later.
         Err(Failure::Busy) => false,
-        Err(Failure::Failed(why) | Failure::Occupied(why)) => {
+        Err(Failure::Failed(why)) => {
             manager.metrics.failed_repairs.inc();
             tracing::warn!(volume = %volume.volume, disk = %action.target, why, "repair failed");
             avoid(manager, volume.volume, action.target);
@@ -351,8 +345,6 @@ impl Obtained {
 pub(crate) enum Failure {
     /// The node takes no copy at the moment.
     Busy,
-    /// The disk holds what is no replica of the volume, and takes no copy while that is there; in words.
-    Occupied(String),
     /// In words.
     Failed(String),
 }
@@ -404,31 +396,17 @@ pub(crate) async fn try_copy(
         digest: hex::encode(digest),
         sources: sources.map(|replica| Source { address: replica.address, disk: replica.disk }).collect(),
         urgent: is_urgent(snapshot, volume),
+        instead_of: None,
         term: manager.term.0,
     };
-    // An answer that was lost is followed by one that says only that it is there.
-    let was_in_trash = is_restorable(manager, volume.volume, action.target);
-    let how = match order(manager, target, &request).await {
-        Ok(Sealed { digest, length: made, restored }) if digest == request.digest && made == length => {
-            match restored || was_in_trash {
-                true => Obtained::Restored,
-                false => Obtained::Copied,
-            }
-        }
-        Ok(_) => return Err("the node answered another digest or length".into()),
-        Err(CallError::Api(error)) if [code::BUSY, code::CANCELLED].contains(&&*error.code) => {
-            return Err(Failure::Busy);
-        }
-        // A busy disk is copied to slowly, and the node goes on: whoever asks again finds the copy under way, or made.
-        Err(CallError::Timeout { .. }) => return Err(Failure::Busy),
+    let how = match obtain(manager, target, &request).await? {
+        Some(how) => how,
         // It still holds an extent of the volume, from before; that may be all it takes.
-        Err(CallError::Api(error)) if error.code == code::ALREADY_EXISTS => {
-            if let Err(why) = audit::verify(manager, volume, target).await {
-                return Err(occupied(manager, volume, target).await.unwrap_or(Failure::Failed(why)));
-            }
-            Obtained::Found
-        }
-        Err(error) => return Err(Failure::Failed(error.to_string())),
+        None => match audit::verify(manager, volume, target).await {
+            Ok(()) => Obtained::Found,
+            Err(Unverified::NotNow(why)) => return Err(Failure::Failed(why)),
+            Err(Unverified::NoReplica(why)) => displace(manager, target, request, why).await?,
+        },
     };
     let table = &manager.catalog.table;
     let committed = table.set_replicas(manager.term, volume.volume, &volume.replicas, &action.replicas).await;
@@ -436,14 +414,38 @@ pub(crate) async fn try_copy(
     Ok(how)
 }
 
-/// Whether a disk has something of a volume that stays for a while and is no replica. If so no copy is asked of it again before
-/// the disk is compared with the table the next time.
-async fn occupied(manager: &Manager, volume: &Volume, target: &DiskView) -> Option<Failure> {
-    let (disk, address) = (target.disk.info.disk, &target.address);
-    let there = within(ANSWER_LIMIT, address, manager.node(address).extent(disk, volume.volume)).await.ok()?;
-    if !audit::is_spoiled(volume, &there) {
-        return None;
+/// Has a node obtain a replica; `None` when an extent stands there already.
+async fn obtain(manager: &Manager, target: &DiskView, request: &CopyRequest) -> Result<Option<Obtained>, Failure> {
+    // An answer that was lost is followed by one that says only that it is there.
+    let was_in_trash = is_restorable(manager, request.volume, request.disk);
+    match order(manager, target, request).await {
+        Ok(Sealed { digest, length, restored }) if digest == request.digest && length == request.length => {
+            Ok(Some(if restored || was_in_trash { Obtained::Restored } else { Obtained::Copied }))
+        }
+        Ok(_) => Err("the node answered another digest or length".into()),
+        Err(CallError::Api(error)) if [code::BUSY, code::CANCELLED].contains(&&*error.code) => Err(Failure::Busy),
+        // A busy disk is copied to slowly, and the node goes on: whoever asks again finds the copy under way, or made.
+        Err(CallError::Timeout { .. }) => Err(Failure::Busy),
+        Err(CallError::Api(error)) if error.code == code::ALREADY_EXISTS => Ok(None),
+        Err(error) => Err(Failure::Failed(error.to_string())),
     }
-    spoil(manager, volume.volume, disk);
-    Some(Failure::Occupied(format!("its extent of the volume there is {:?}", there.state)))
+}
+
+/// Has a copy made in place of what the disk holds, which its node just said is no replica, and why. It goes into the trash when
+/// the copy is whole: no other disk may have a place for one.
+async fn displace(
+    manager: &Manager,
+    target: &DiskView,
+    request: CopyRequest,
+    why: String,
+) -> Result<Obtained, Failure> {
+    let (disk, volume) = (request.disk, request.volume);
+    let named = discard::name(manager, target, volume).await.map_err(Failure::Failed)?;
+    tracing::info!(%volume, %disk, slot = named.slot, order = named.order, why, "what the disk holds gives way to a copy");
+    let instead_of = Some(named);
+    let made = obtain(manager, target, &CopyRequest { instead_of, ..request }).await?;
+    let how = made.ok_or("what it holds of the volume changed meanwhile")?;
+    manager.metrics.trashed.inc();
+    manager.progress().occupied.entry(disk).or_default().remove(&volume);
+    Ok(how)
 }

@@ -38,7 +38,8 @@ async fn extents(cell: &Cell, blocks: &Blocks) -> anyhow::Result<BTreeMap<(DiskI
         let node = NodeClient::new(blocks.service(Role::Admin), address);
         for disk in node.status().await?.disks {
             let disk = disk.disk.context("a disk without an id")?;
-            found.extend(node.extents(disk).await?.into_iter().map(|extent| ((disk, extent.volume), extent)));
+            let standing = node.extents(disk).await?.into_iter().filter(|extent| extent.state != ExtentState::Trashed);
+            found.extend(standing.map(|extent| ((disk, extent.volume), extent)));
         }
     }
     Ok(found)

@@ -37,6 +37,7 @@ pub fn broken(world: &World) -> Option<String> {
         (table.voter_dropped, "a sound replica that voted is not on the list"),
         (table.erased_early, "a replica was erased before the volume had its full number of verified ones"),
         (table.restored_unread, "an extent came out of the trash onto the list and is not what was sealed"),
+        (table.displaced_sound, "a sound replica gave way to a copy"),
     ];
     flags.into_iter().find(|(broken, _)| *broken).map(|(_, what)| what.to_owned())
 }

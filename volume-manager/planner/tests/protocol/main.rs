@@ -44,6 +44,7 @@ fn every_invariant_holds_in_every_state() {
         "repaired",
         "readmitted",
         "restored",
+        "displaced",
         "retired",
         "erased",
         "second leader sealed",
@@ -104,6 +105,11 @@ fn a_replica_that_leaves_the_trash_unread_is_found() {
     // The way there is long: a move, the trash, damage there, and another loss.
     let budget = Budget { losses: 2, partitions: 0, restarts: 0 };
     must_be_found_in(Scope { budget, takeover: false, moves: true }, Bug::RestoreUnread, "out of the trash");
+}
+
+#[test]
+fn an_extent_that_gives_way_and_was_not_asked_what_it_is_is_found() {
+    must_be_found(Bug::DisplaceUnasked, "gave way");
 }
 
 #[test]

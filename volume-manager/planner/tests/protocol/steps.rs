@@ -26,6 +26,8 @@ pub enum Step {
     CommitSeal { leader: usize },
     Drop { leader: usize, disk: usize },
     Repair { leader: usize, disk: usize },
+    Displace { leader: usize, disk: usize },
+    DisplaceHalfway { leader: usize, disk: usize },
     Move { leader: usize, from: usize, to: usize },
     Readmit { leader: usize, disk: usize },
     Restore { leader: usize, disk: usize },
@@ -306,7 +308,8 @@ fn after_seal(world: &World, bug: Option<Bug>, leader: usize, next: &mut Vec<Nex
                 let after = commit(world, leader, |w| w.disks[disk].listed = false);
                 next.push((Step::Drop { leader, disk }, after, None));
             }
-            let empty = matches!(at.extent, Extent::None | Extent::Erased);
+            // Beside what lies in the trash, which is forgotten here: at worst it is erased before anybody wants it.
+            let empty = !at.extent.is_there();
             if listed < HOMES && !at.listed && at.heeds(leader) && empty && source {
                 let after = commit(world, leader, |w| copy(&mut w.disks[disk], leader, length));
                 next.push((Step::Repair { leader, disk }, after, Some("repaired")));
@@ -317,6 +320,26 @@ fn after_seal(world: &World, bug: Option<Bug>, leader: usize, next: &mut Vec<Nex
                     w.disks[disk].listed = true;
                 });
                 next.push((Step::Readmit { leader, disk }, after, Some("readmitted")));
+            }
+            // What is no replica goes into the trash when the copy is whole.
+            let gives_way = at.extent.is_there() && (!at.holds(length) || bug == Some(Bug::DisplaceUnasked));
+            if listed < HOMES && !at.listed && at.heeds(leader) && gives_way && source {
+                let after = commit(world, leader, |w| {
+                    w.table.displaced_sound |= at.holds(length);
+                    copy(&mut w.disks[disk], leader, length);
+                });
+                next.push((Step::Displace { leader, disk }, after, Some("displaced")));
+                // The disk crashed after the one went and before the other was sealed.
+                if world.moves {
+                    let after = with(world, |w| {
+                        let at = &mut w.disks[disk];
+                        // Only what was sealed comes back from there.
+                        let is_sealed = matches!(at.extent, Extent::Sealed(_));
+                        at.extent = if is_sealed { Extent::Trashed } else { Extent::Erased };
+                        (at.removal, at.term) = (None, term(leader));
+                    });
+                    next.push((Step::DisplaceHalfway { leader, disk }, after, None));
+                }
             }
             let may_move = world.moves && listed == HOMES && verified == HOMES;
             for from in (0..DISKS).filter(|_| may_move && !at.listed && at.heeds(leader) && empty && source) {

@@ -20,6 +20,7 @@ pub enum Bug {
     CutBeforeCommit,
     EraseEarly,
     RestoreUnread,
+    DisplaceUnasked,
     NoTermCheck,
 }
 
@@ -140,6 +141,8 @@ pub struct Table {
     pub erased_early: bool,
     /// An extent came out of the trash and onto the list that is not what was sealed.
     pub restored_unread: bool,
+    /// A sound replica gave way to a copy.
+    pub displaced_sound: bool,
 }
 
 /// Where a volume manager stands in the protocol.
@@ -227,6 +230,7 @@ impl World {
                 voter_dropped: false,
                 erased_early: false,
                 restored_unread: false,
+                displaced_sound: false,
             },
             leaders: [Place::Start, if scope.takeover { Place::Waiting } else { Place::Absent }],
             budget: scope.budget,

@@ -229,7 +229,7 @@ async fn a_drain_that_cannot_go_on_says_what_it_waits_for() {
 }
 
 #[tokio::test]
-async fn a_drain_is_refused_when_what_the_only_place_holds_of_a_volume_is_no_replica() {
+async fn a_drain_is_refused_when_what_the_only_place_holds_of_a_volume_is_damaged() {
     let cell = Cell::start_pairs(Timing { audit_ms: 200, ..timing() }, 3, 1).await;
     let volumes = cell.sealed_volumes(2).await;
     let disk = volumes[0].replicas[0];
@@ -239,8 +239,9 @@ async fn a_drain_is_refused_when_what_the_only_place_holds_of_a_volume_is_no_rep
     let held = plan.numbers["replicas"];
     assert!((1..=2).contains(&held), "{plan:?}");
     let copy = cell.node_of(disk).find(disk, volumes[0].volume).unwrap();
-    let stale = Extent { state: ExtentState::Trashed, digest: Some("00".repeat(32)), ..copy };
-    twin.place(twin.disks()[0], volumes[0].volume, stale);
+    // It would go into the trash soon.
+    twin.refuse(Call::Trash, twin.disks()[0], code::BUSY);
+    twin.place(twin.disks()[0], volumes[0].volume, Extent { state: ExtentState::Damaged, ..copy });
     let refused = eventually("an audit has seen it", async || {
         cell.admin().order_disk(disk, "drain", &Order::default()).await.err()
     })

@@ -62,6 +62,9 @@ struct Inner {
     /// A disk came since it registered.
     has_new: bool,
     extents: BTreeMap<(DiskId, VolumeId), Extent>,
+    not_listed: HashSet<(DiskId, VolumeId)>,
+    /// Beside what is in `extents`: in the trash, or an unfinished copy.
+    beside: Vec<(DiskId, VolumeId, Extent)>,
     /// Copies that brought what was not there.
     copies_made: usize,
     calls: Vec<(Call, DiskId, VolumeId)>,
@@ -81,6 +84,14 @@ struct Inner {
     quota: Option<usize>,
     /// What became of each disk at the last registration.
     judged: HashMap<DiskId, (bool, Option<String>)>,
+}
+
+impl Inner {
+    /// Every extent, with those beside others.
+    fn all(&self) -> impl Iterator<Item = (DiskId, VolumeId, &Extent)> {
+        let first = self.extents.iter().map(|((disk, volume), extent)| (*disk, *volume, extent));
+        first.chain(self.beside.iter().map(|(disk, volume, extent)| (*disk, *volume, extent)))
+    }
 }
 
 type Shared = Arc<Mutex<Inner>>;
@@ -106,6 +117,8 @@ impl FakeNode {
             reports,
             has_new: false,
             extents: BTreeMap::new(),
+            beside: Vec::new(),
+            not_listed: HashSet::new(),
             copies_made: 0,
             calls: Vec::new(),
             hang: HashSet::new(),
@@ -240,6 +253,16 @@ impl FakeNode {
         self.inner().extents.insert((disk, volume), extent);
     }
 
+    /// Something else of a volume that it has.
+    pub fn place_beside(&self, disk: DiskId, volume: VolumeId, extent: Extent) {
+        self.inner().beside.push((disk, volume, extent));
+    }
+
+    /// Its lists of extents are from before it had this one.
+    pub fn list_without(&self, disk: DiskId, volume: VolumeId) {
+        self.inner().not_listed.insert((disk, volume));
+    }
+
     /// Its disks got a record of a volume.
     pub fn write_record(&self, volume: VolumeId, record: RecordInfo) {
         self.inner().records.entry(volume).or_default().push(record);
@@ -304,7 +327,7 @@ impl FakeNode {
 
     /// What it holds, with the trash.
     pub fn held(&self) -> Vec<(DiskId, VolumeId, ExtentState)> {
-        self.inner().extents.iter().map(|((disk, volume), extent)| (*disk, *volume, extent.state)).collect()
+        self.inner().all().map(|(disk, volume, extent)| (disk, volume, extent.state)).collect()
     }
 
     pub fn count(&self, call: Call, volume: VolumeId) -> usize {
@@ -436,7 +459,7 @@ async fn seal(State(inner): State<Shared>, Json(order): Json<SealRequest>) -> Re
 
 async fn trash(State(inner): State<Shared>, Json(order): Json<TrashRequest>) -> Result<Json<Value>, ApiError> {
     enter(&inner, Call::Trash, order.disk, order.volume, order.term).await?;
-    if u64::from(order.slot) != slot_of(order.volume) || u64::from(order.slot_generation) != SLOT_GENERATION {
+    if !is_named(order.volume, (order.slot, order.slot_generation)) {
         return Err(refusal(code::WRONG_ORDER));
     }
     known(&mut inner.lock().unwrap(), order.disk, order.volume)?.state = ExtentState::Trashed;
@@ -459,9 +482,16 @@ async fn copy(State(inner): State<Shared>, Json(order): Json<CopyRequest>) -> Re
         return Ok(Json(Sealed { length: order.length, digest: order.digest, restored: true }));
     }
     let is_other =
-        |extent: &Extent| extent.state != ExtentState::Sealed || extent.digest.as_ref() != Some(&order.digest);
-    if inner.extents.get(&key).is_some_and(is_other) {
-        return Err(refusal(code::ALREADY_EXISTS));
+        |extent: &&Extent| extent.state != ExtentState::Sealed || extent.digest.as_ref() != Some(&order.digest);
+    if let Some(other) = inner.extents.get(&key).filter(is_other).cloned() {
+        match &order.instead_of {
+            _ if other.state == ExtentState::Trashed => {}
+            None => return Err(refusal(code::ALREADY_EXISTS)),
+            Some(named) if is_named(order.volume, (named.slot, named.slot_generation)) => {}
+            Some(_) => return Err(refusal(code::WRONG_ORDER)),
+        }
+        inner.extents.remove(&key);
+        inner.beside.push((key.0, key.1, Extent { state: ExtentState::Trashed, ..other }));
     }
     let digest = Some(order.digest.clone());
     let extent = Extent { tail: order.length, epoch: order.epoch, state: ExtentState::Sealed, content: 1, digest };
@@ -476,6 +506,7 @@ async fn cancel(State(inner): State<Shared>, Json(order): Json<CancelCopy>) -> R
     if inner.extents.get(&key).is_some_and(|extent| extent.state == ExtentState::Copying) {
         inner.extents.remove(&key);
     }
+    inner.beside.retain(|(disk, volume, extent)| (*disk, *volume) != key || extent.state != ExtentState::Copying);
     Ok(Json(Value::Null))
 }
 
@@ -535,8 +566,9 @@ async fn extents(State(inner): State<Shared>, Path(disk): Path<String>) -> Resul
     let term = inner.lock().unwrap().term; // A listing carries none.
     enter(&inner, Call::Extents, disk, VolumeId::default(), term).await?;
     let inner = inner.lock().unwrap();
-    let held = inner.extents.iter().filter(|(key, _)| key.0 == disk);
-    Ok(Json(held.map(|(key, extent)| noted(&inner, *key, extent)).collect()))
+    let is_listed = |on: DiskId, volume: VolumeId| on == disk && !inner.not_listed.contains(&(on, volume));
+    let held = inner.all().filter(|(on, volume, _)| is_listed(*on, *volume));
+    Ok(Json(held.map(|(disk, volume, extent)| noted(&inner, (disk, volume), extent)).collect()))
 }
 
 async fn holds(
@@ -563,6 +595,10 @@ fn slot_of(volume: VolumeId) -> u64 {
 
 /// Every slot is in its third use.
 const SLOT_GENERATION: u64 = 3;
+
+fn is_named(volume: VolumeId, (slot, slot_generation): (u32, u32)) -> bool {
+    (u64::from(slot), u64::from(slot_generation)) == (slot_of(volume), SLOT_GENERATION)
+}
 
 fn info(disk: DiskId, volume: VolumeId, extent: &Extent) -> ExtentInfo {
     ExtentInfo {
