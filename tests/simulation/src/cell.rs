@@ -40,10 +40,31 @@ const SIGNING_KEY: &str = "1:050505050505050505050505050505050505050505050505050
 
 /// Zones.
 pub const ZONES: usize = 3;
-/// Nodes of each zone.
-pub const NODES_A_ZONE: usize = 2;
-/// Disks of each node.
-pub const DISKS_A_NODE: usize = 2;
+
+/// How much a cell has of everything.
+#[derive(Debug, Clone, Copy)]
+pub struct Shape {
+    /// Nodes of each zone.
+    pub nodes_a_zone: usize,
+    /// Disks of each node.
+    pub disks_a_node: usize,
+}
+
+impl Shape {
+    /// Most seeds have disks to spare in each zone; in some each zone has one disk, and a replica no other place.
+    fn draw(streams: &Streams) -> Self {
+        match streams.stream("shape").chance(125) {
+            true => Self { nodes_a_zone: 1, disks_a_node: 1 },
+            false => Self { nodes_a_zone: 2, disks_a_node: 2 },
+        }
+    }
+
+    /// Whether a disk of a zone can be lost for good.
+    pub fn has_spares(self) -> bool {
+        self.nodes_a_zone * self.disks_a_node > 1
+    }
+}
+
 /// The name under which nodes and frontends know the volume manager: a load balancer's.
 const BALANCER: &str = "volume-manager";
 const BALANCER_LOOKS: Duration = Duration::from_millis(250);
@@ -82,6 +103,8 @@ pub struct Cell {
     pub catalog: Arc<CatalogWeather>,
     /// Makes its disks.
     pub disks: Rc<DiskMaker>,
+    /// How much of everything it has.
+    pub shape: Shape,
     /// When the seed began.
     pub start: Instant,
     folder: tempfile::TempDir,
@@ -115,6 +138,7 @@ impl Cell {
         let start = Instant::now();
         let network = Network::new(streams.stream("network"), trace);
         let disks = DiskMaker::new(streams, CELL, start);
+        let shape = Shape::draw(streams);
         let mut daemons = BTreeMap::new();
         let mut add = |name: String, role: Role| {
             let process = Arc::new(Process::new(&name, 0));
@@ -122,9 +146,9 @@ impl Cell {
             daemons.insert(name, Daemon { role, life: 0, process, running: None });
         };
         for zone in 0..ZONES {
-            for number in 0..NODES_A_ZONE {
+            for number in 0..shape.nodes_a_zone {
                 let chassis = Rc::new(Chassis::default());
-                (0..DISKS_A_NODE).for_each(|number| drop(chassis.insert(&bay(number), disks.make())));
+                (0..shape.disks_a_node).for_each(|number| drop(chassis.insert(&bay(number), disks.make())));
                 add(node_name(zone, number), Role::Node { zone, chassis });
             }
         }
@@ -138,6 +162,7 @@ impl Cell {
             network,
             catalog: CatalogWeather::new(streams.stream("catalog")),
             disks,
+            shape,
             start,
             folder: new_catalog().await,
             ids: Arc::new(Mutex::new(streams.stream("ids"))),
@@ -343,7 +368,7 @@ impl Cell {
             slot_bytes: SLOT_BYTES,
             create_size_bytes: None,
             tls: no_files(),
-            disks: (0..DISKS_A_NODE).map(|number| DiskPath { path: bay(number) }).collect(),
+            disks: (0..self.shape.disks_a_node).map(|number| DiskPath { path: bay(number) }).collect(),
             profile: None,
             watch_ms: 3000,
             scrub: ScrubConfig { enabled: true, bytes_per_second: 4 << 20, start_after_ms: 10_000, round_ms: 30_000 },

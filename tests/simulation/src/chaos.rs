@@ -17,7 +17,7 @@ use holdfast_volume_manager_client::Order;
 use tokio::time::sleep_until;
 
 use crate::catalog::Pace;
-use crate::cell::{Cell, DISKS_A_NODE, NODES_A_ZONE, ZONES, bay, node_name};
+use crate::cell::{Cell, Shape, ZONES, bay, node_name};
 use crate::disks::image;
 use crate::network::Weather;
 
@@ -103,19 +103,20 @@ pub struct Plan {
 struct Drawing<'a> {
     rng: &'a mut SimRng,
     plan: Plan,
+    shape: Shape,
     from: Duration,
     length_ms: u64,
     lossy_zones: Vec<usize>,
 }
 
-/// Draws what is done from `from` on, for `length`.
-pub fn draw(rng: &mut SimRng, from: Duration, length: Duration) -> Plan {
+/// Draws what is done to a cell of that shape from `from` on, for `length`.
+pub fn draw(rng: &mut SimRng, shape: Shape, from: Duration, length: Duration) -> Plan {
     let mut zones: Vec<usize> = (0..ZONES).collect();
     rng.shuffle(&mut zones);
     zones.truncate(rng.within(1..3) as usize);
     let plan = Plan { acts: Vec::new(), images: Vec::new(), harmed: Vec::new() };
     let length_ms = u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
-    let mut drawing = Drawing { rng, plan, from, length_ms, lossy_zones: zones };
+    let mut drawing = Drawing { rng, plan, shape, from, length_ms, lossy_zones: zones };
     for _ in 0..drawing.rng.within(6..14) {
         drawing.draw_one();
     }
@@ -145,17 +146,18 @@ impl Drawing<'_> {
     }
 
     fn node(&mut self) -> String {
-        node_name(self.rng.index(ZONES), self.rng.index(NODES_A_ZONE))
+        node_name(self.rng.index(ZONES), self.rng.index(self.shape.nodes_a_zone))
     }
 
     fn any_bay(&mut self) -> (String, PathBuf) {
-        (self.node(), bay(self.rng.index(DISKS_A_NODE)))
+        (self.node(), bay(self.rng.index(self.shape.disks_a_node)))
     }
 
     /// A disk whose bytes may be harmed; none twice.
     fn lossy_bay(&mut self) -> Option<(String, PathBuf)> {
         let zone = self.lossy_zones[self.rng.index(self.lossy_zones.len())];
-        let place = (node_name(zone, self.rng.index(NODES_A_ZONE)), bay(self.rng.index(DISKS_A_NODE)));
+        let Shape { nodes_a_zone, disks_a_node } = self.shape;
+        let place = (node_name(zone, self.rng.index(nodes_a_zone)), bay(self.rng.index(disks_a_node)));
         if self.plan.harmed.contains(&place) {
             return None;
         }
@@ -185,7 +187,7 @@ impl Drawing<'_> {
             44..50 => {
                 let zone = self.rng.index(ZONES);
                 let crash = self.crash();
-                for number in 0..NODES_A_ZONE {
+                for number in 0..self.shape.nodes_a_zone {
                     let name = node_name(zone, number);
                     self.act(at, Act::Kill { name: name.clone(), crash });
                     self.act(at + lasts, Act::Start { name });
@@ -234,7 +236,7 @@ impl Drawing<'_> {
 
     /// What operators ask for while all this goes on.
     fn draw_orders(&mut self) {
-        if self.rng.chance(300) {
+        if self.rng.chance(300) && self.shape.has_spares() {
             let (at, (node, bay)) = (self.at(), self.any_bay());
             self.act(at, Act::Drain { node, bay });
         }
@@ -259,6 +261,11 @@ impl Drawing<'_> {
     fn draw_harm(&mut self, at: Duration) {
         let Some((node, bay)) = self.lossy_bay() else { return };
         match self.rng.below(100) {
+            // A zone whose only disk is dead, or an old image of itself, is not whole again without a hand.
+            0..30 | 50..80 if !self.shape.has_spares() => {
+                let flips = self.rng.within(1..40);
+                self.act(at, Act::Rot { node, bay, flips });
+            }
             0..30 => self.act(at, Act::Die { node, bay }),
             30..50 => self.act(at, Act::Replace { node, bay }),
             50..80 => {

@@ -286,15 +286,12 @@ impl DiskMaker {
         // Whoever asks may be gone.
         let mut answer = Some(answer);
         let mut tell = move |result| drop(answer.take().map(|answer| answer.send(result)));
-        if media.mounted.borrow().as_ref().is_some_and(|mounted| !mounted.engine.is_let_go()) {
+        // As the disk's thread: what was admitted is done before it lets go.
+        let is_in_use = |mounted: &Mounted| !mounted.engine.is_let_go() || !mounted.engine.is_idle();
+        if media.mounted.borrow().as_ref().is_some_and(is_in_use) {
             return tell(Err(OpenError::AlreadyOpen { path: path() }));
         }
-        if let Some(mut last) = media.mounted.borrow_mut().take() {
-            // As the disk's thread: what was admitted is done before it lets go.
-            while last.engine.next_due().is_some_and(|due| due <= self.clock.now()) {
-                last.engine.turn();
-            }
-        }
+        drop(media.mounted.borrow_mut().take());
         if media.is_dead() || process.is_dead() {
             return tell(Err(unreadable(path())));
         }

@@ -59,6 +59,8 @@ pub struct Summary {
     pub rounds: u64,
     /// From the end of trouble until all is protected, longest round, milliseconds.
     pub healed_ms: u64,
+    /// Replicas that came onto a list on a disk that has in its trash what was none.
+    pub displaced: u64,
     /// Virtual time in all, milliseconds.
     pub virtual_ms: u64,
 }
@@ -114,7 +116,7 @@ async fn live_in(cell: &Rc<Cell>, streams: &Streams, spoil_catalog: Option<&Spoi
         }
         let from = cell.start.elapsed();
         let length = Duration::from_millis(rng.within(6000..18_000));
-        let plan = chaos::draw(&mut streams.stream(&format!("chaos {round}")), from, length);
+        let plan = chaos::draw(&mut streams.stream(&format!("chaos {round}")), cell.shape, from, length);
         summary.acts += plan.acts();
         let clients: Vec<_> = (0..CLIENTS)
             .map(|number| {
@@ -131,6 +133,7 @@ async fn live_in(cell: &Rc<Cell>, streams: &Streams, spoil_catalog: Option<&Spoi
     summary.failed_puts = *oracle.failed_puts.borrow();
     summary.gets = *oracle.gets.borrow();
     summary.failed_gets = *oracle.failed_gets.borrow();
+    summary.displaced = watch.displaced();
     summary.virtual_ms = u64::try_from(cell.start.elapsed().as_millis()).unwrap_or(u64::MAX);
     Ok(summary)
 }

@@ -36,6 +36,7 @@ impl Total {
         sum.gets += one.gets;
         sum.failed_gets += one.failed_gets;
         sum.rounds += one.rounds;
+        sum.displaced += one.displaced;
         sum.healed_ms = sum.healed_ms.max(one.healed_ms);
         sum.virtual_ms += one.virtual_ms;
     }

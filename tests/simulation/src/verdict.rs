@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use holdfast_libs_sim::disk::Crash;
 use holdfast_libs_types::{DiskId, VolumeId};
-use holdfast_node_engine::{Disk, DiskState, ExtentState};
+use holdfast_node_engine::{Disk, DiskState, ExtentInfo, ExtentState};
 use holdfast_volume_manager_catalog::{FrontendCatalog, Volume, VolumeState};
 use sha2::{Digest, Sha256};
 use tokio::time::sleep;
@@ -42,6 +42,7 @@ pub struct Watch {
     lengths: BTreeMap<VolumeId, u64>,
     digests: BTreeMap<VolumeId, [u8; 32]>,
     lists: BTreeMap<VolumeId, Vec<DiskId>>,
+    displaced: u64,
 }
 
 fn placed(cell: &Cell) -> BTreeMap<DiskId, Placed> {
@@ -85,6 +86,11 @@ impl Watch {
         Ok(volumes)
     }
 
+    /// Replicas that came onto a list on a disk that has in its trash what was none.
+    pub fn displaced(&self) -> u64 {
+        self.displaced
+    }
+
     /// A disk that came onto the list of a sealed volume since the last look holds a verified replica: nothing is harmed
     /// meanwhile, so whoever put it there made sure of that, or not.
     async fn look_at_new_replicas(
@@ -103,6 +109,10 @@ impl Watch {
                 {
                     return Err(format!("volume {}: disk {disk} came onto the list, and {why}", volume.volume));
                 }
+                let held = placed.engine.extents_of(volume.volume).await.unwrap_or_default();
+                let is_none = |extent: &&ExtentInfo| extent.note.is_some() || extent.digest != volume.digest;
+                let gave_way = held.iter().filter(|extent| extent.state == ExtentState::Trashed).filter(is_none);
+                self.displaced += u64::from(gave_way.count() > 0);
             }
         }
         Ok(())
@@ -184,6 +194,8 @@ pub async fn heal_and_check(cell: &Rc<Cell>, oracle: &Oracle, watch: &mut Watch)
             lacking.truncate(5);
             return Err(format!("not fully protected after {HEALS_WITHIN:?}: {}", lacking.join("; ")));
         }
+        // A node opens a disk again only when nobody else holds it.
+        drop(disks);
         sleep(Duration::from_secs(1)).await;
     }
     let healed = cell.start.elapsed() - begun;

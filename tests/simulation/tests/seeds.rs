@@ -27,6 +27,7 @@ fn nothing_acknowledged_is_lost_and_the_cell_becomes_whole_again_in_two_thousand
     match sweep(seeds, minutes.map(|minutes| Duration::from_secs(60 * minutes)), Options::default) {
         Ok(total) => {
             println!("{} seeds in {:.1} s: {:?}", total.seeds, started.elapsed().as_secs_f32(), total.sum);
+            assert!(total.seeds < SEEDS || total.sum.displaced > 0, "nothing gave way to a copy");
         }
         Err((seed, failure)) => panic!(
             "seed {seed}: {}\nreplay: HOLDFAST_SEED={seed} cargo test -p holdfast-tests-simulation --test seeds nothing -- \
