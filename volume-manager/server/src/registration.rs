@@ -1,6 +1,6 @@
 //! Nodes announce themselves and their disks, and say every second that they live.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -16,7 +16,7 @@ use http::StatusCode;
 use tokio::time::Instant;
 
 use crate::error::answer;
-use crate::forgotten;
+use crate::forgotten::{self, Forgotten};
 use crate::liveness::Heard;
 use crate::manager::Manager;
 use crate::routes::Message;
@@ -35,7 +35,7 @@ pub(crate) async fn register(
     manager.highest_term.fetch_max(request.term, Ordering::Relaxed);
     let known = manager.catalog.table.disks().await.map_err(|error| answer(&error))?;
     let owners: HashMap<DiskId, NodeId> = known.into_iter().map(|disk| (disk.info.disk, disk.info.node)).collect();
-    let forgotten = forgotten::all(&manager).await.map_err(|error| answer(&error))?;
+    let forgotten = Forgotten::read(&manager).await.map_err(|error| answer(&error))?;
     if let Some(refused) =
         suspect_loss(&manager, &request, &owners, &forgotten).await.map_err(|error| answer(&error))?
     {
@@ -48,7 +48,7 @@ pub(crate) async fn register(
         note(&manager, &request, &judged, &owners);
         progress.audits.insert(request.node.clone(), Instant::now());
     }
-    for back in judged.iter().filter(|judged| judged.accepted && forgotten.contains(&judged.disk)) {
+    for back in judged.iter().filter(|judged| judged.accepted && forgotten.contains(judged.disk)) {
         forgotten::is_back(&manager, back.disk).await.map_err(|error| answer(&error))?;
     }
     let new = judged.iter().filter(|judged| judged.accepted && !owners.contains_key(&judged.disk)).count();
@@ -66,7 +66,7 @@ async fn suspect_loss(
     manager: &Manager,
     request: &Register,
     owners: &HashMap<DiskId, NodeId>,
-    forgotten: &HashSet<DiskId>,
+    forgotten: &Forgotten,
 ) -> Result<Option<ApiError>, CatalogError> {
     if manager.lost.is_some() {
         return Ok(None);
@@ -74,7 +74,7 @@ async fn suspect_loss(
     let table = &manager.catalog.table;
     let had_a_life =
         |report: &&DiskReport| report.previous_nonce != 0 || (report.nonce == 0 && report.incarnation != 0);
-    let is_stranger = |report: &&DiskReport| !owners.contains_key(&report.disk) && !forgotten.contains(&report.disk);
+    let is_stranger = |report: &&DiskReport| !owners.contains_key(&report.disk) && !forgotten.explains(report);
     let stranger = request.disks.iter().filter(had_a_life).find(is_stranger);
     let why = if request.term > manager.term.0 {
         let current = table.term().await?;

@@ -48,7 +48,7 @@ pub(crate) async fn order_disk(
             let replicas = on_disk(&volumes, disk).count() as u64;
             let drain = Drain { since_ms: now_ms, replicas, less_spread: ask.less_spread }.again(intent.drain);
             drain::drain(&mut case, &snapshot, &volumes, &disks, &repair::barred(&manager).0, drain.less_spread);
-            drain::say_accepted(&mut case, drain.less_spread && !ask.less_spread, "disk online");
+            drain::say_accepted(&mut case, &snapshot, &disks, &ask);
             ("draining", DiskIntent { drain: Some(drain), ..intent })
         }
         "offline" => {
@@ -76,9 +76,10 @@ pub(crate) async fn order_disk(
     let mut plan = case.judge(&format!("{what} disk {disk}"))?;
     if ask.apply {
         if order == "forget" {
-            for_good(&manager, disk).await?;
+            for_good(&manager, view, &volumes).await?;
+        } else {
+            manager.set_disk_intent(disk, wanted).await.map_err(|error| answer(&error))?;
         }
-        manager.set_disk_intent(disk, wanted).await.map_err(|error| answer(&error))?;
         tracing::info!(%disk, order, "an operator's order");
         plan.applied = true;
     }

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use holdfast_libs_types::{DiskId, NodeId, VolumeId, told};
 use holdfast_volume_manager_catalog::{Volume, VolumeState};
-use holdfast_volume_manager_client::MoveGroup;
+use holdfast_volume_manager_client::{MoveGroup, Order};
 use holdfast_volume_manager_planner::{Barred, COPIES, Inventory, InventoryDisk, Spread};
 
 use super::{Case, Tally, count, is_hollow};
+use crate::intents::Drain;
 use crate::inventory::Snapshot;
 use crate::liveness::NodeStanding;
 use crate::moves::place_off;
@@ -17,7 +18,8 @@ use crate::room;
 const MOST_PLACED: usize = 20_000;
 const MOST_LOOKED_AT: usize = 20_000_000;
 
-/// Looks at a drain of all these disks at once. `barred` disks take no copy of a volume.
+/// Looks at a drain of all these disks at once. `barred` disks take no copy of a volume. Each disk's volumes may stand over fewer
+/// zones if that was accepted for its own drain or its node's, as for the moves.
 pub(super) fn drain(
     case: &mut Case,
     snapshot: &Snapshot,
@@ -48,7 +50,11 @@ pub(super) fn drain(
     if open > 0 {
         case.say(format!("{} there are sealed first", count(open, "open volume")));
     }
-    domains(case, snapshot, (&inventory, disks), &[&held[..], &others].concat(), less_spread);
+    let accepts = |disk: DiskId| {
+        less_spread && disks.contains(&disk)
+            || snapshot.disk(disk).is_some_and(|view| snapshot.accepts_less_spread(view))
+    };
+    domains(case, snapshot, (&inventory, disks), &[&held[..], &others].concat(), disks.iter().copied().all(accepts));
     if have < need {
         case.refuse(format!(
             "{} must find a place, and the other disks in service have {} above the reserve that repair needs",
@@ -57,7 +63,7 @@ pub(super) fn drain(
         ));
     }
     // What is behind a lack of places is told once, however many are lacking.
-    if have < need || !places(case, snapshot, &inventory, (barred, less_spread), &held, &others) {
+    if have < need || !places(case, snapshot, &inventory, (barred, &accepts), &held, &others) {
         case.explain(room::reasons(snapshot).trim_start_matches("; "));
     }
     case.say(match need {
@@ -68,11 +74,25 @@ pub(super) fn drain(
     });
 }
 
-/// Says what holds on from an earlier order, where this one does not ask for it; `end` ends it.
-pub(super) fn say_accepted(case: &mut Case, holds_on: bool, end: &str) {
-    if holds_on {
+/// Says what holds on from earlier orders about these disks or their nodes, where this one does not ask for it, and what ends it.
+pub(super) fn say_accepted(case: &mut Case, snapshot: &Snapshot, disks: &HashSet<DiskId>, ask: &Order) {
+    if ask.less_spread {
+        return;
+    }
+    let accepted = |drain: Option<Drain>| drain.is_some_and(|drain| drain.less_spread);
+    let mut ends = BTreeSet::new();
+    for view in disks.iter().filter_map(|disk| snapshot.disk(*disk)) {
+        let info = &view.disk.info;
+        ends.extend(accepted(snapshot.intents.disk(info.disk).drain).then(|| format!("disk online {}", info.disk)));
+        ends.extend(accepted(snapshot.intents.node(&info.node).drain).then(|| format!("node uncordon {}", info.node)));
+    }
+    if let Some(first) = ends.first() {
+        let more = match ends.len() {
+            1 => String::new(),
+            number => format!(", and {} more", number - 1),
+        };
         case.say(format!(
-            "--less-spread was accepted for this drain before, and holds on until the drain ends (`holdfast admin {end}`)"
+            "--less-spread was accepted before, and holds on until that drain ends (`holdfast admin {first}`{more})"
         ));
     }
 }
@@ -146,12 +166,12 @@ fn places(
     case: &mut Case,
     snapshot: &Snapshot,
     inventory: &Inventory,
-    (barred, less_spread): (&Barred, bool),
+    (barred, accepts): (&Barred, &dyn Fn(DiskId) -> bool),
     held: &[Leaving<'_>],
     others: &[Leaving<'_>],
 ) -> bool {
     let most = MOST_PLACED.min(MOST_LOOKED_AT / inventory.disks.len().max(1));
-    let moves = |inventory: Inventory| Moves { inventory, barred, less_spread, replicas: HashMap::new() };
+    let moves = |inventory: Inventory| Moves { inventory, barred, accepts, replicas: HashMap::new() };
     let mut without = moves(snapshot.for_moves());
     let stuck = others.iter().take(most).filter(|replica| without.place(replica).is_err()).count() as u64;
     let mut moves = moves(inventory.clone());
@@ -211,7 +231,8 @@ struct Moves<'a> {
     /// As it is after them.
     inventory: Inventory,
     barred: &'a Barred,
-    less_spread: bool,
+    /// Whether the volumes of a disk may stand over fewer zones.
+    accepts: &'a dyn Fn(DiskId) -> bool,
     /// Where the volumes stand after them.
     replicas: HashMap<VolumeId, Vec<DiskId>>,
 }
@@ -221,7 +242,7 @@ impl Moves<'_> {
     fn place(&mut self, (from, volume): &Leaving<'_>) -> Result<DiskId, String> {
         let replicas = self.replicas.entry(volume.volume).or_insert_with(|| volume.replicas.clone());
         let avoid = self.barred.get(&volume.volume).map_or(&[][..], |disks| disks);
-        let to = place_off(&self.inventory, (volume.volume, replicas), *from, avoid, self.less_spread)?;
+        let to = place_off(&self.inventory, (volume.volume, replicas), *from, avoid, (self.accepts)(*from))?;
         self.inventory.take_slot(to);
         replicas.retain(|disk| disk != from);
         replicas.push(to);
@@ -239,6 +260,22 @@ mod tests {
 
     use super::Moves;
 
+    /// On the disks 1, 2 and 3.
+    fn volume() -> Volume {
+        Volume {
+            volume: VolumeId([7; 16]),
+            state: VolumeState::Sealed,
+            epoch: WriteEpoch(1),
+            capacity: 100,
+            length: Some(100),
+            digest: None,
+            holder: None,
+            lease_expires_ms: None,
+            seal_reason: None,
+            replicas: [1, 2, 3].map(|number| DiskId([number; 16])).to_vec(),
+        }
+    }
+
     #[test]
     fn two_replicas_of_a_volume_do_not_find_the_same_node() {
         let disk = |number: u8| DiskId([number; 16]);
@@ -254,20 +291,34 @@ mod tests {
         };
         let barred = Barred::new();
         let inventory = Inventory { disks: (1..=5).map(of_node).collect() };
-        let mut moves = Moves { inventory, barred: &barred, less_spread: false, replicas: HashMap::new() };
-        let volume = Volume {
-            volume: VolumeId([7; 16]),
-            state: VolumeState::Sealed,
-            epoch: WriteEpoch(1),
-            capacity: 100,
-            length: Some(100),
-            digest: None,
-            holder: None,
-            lease_expires_ms: None,
-            seal_reason: None,
-            replicas: vec![disk(1), disk(2), disk(3)],
-        };
+        let mut moves = Moves { inventory, barred: &barred, accepts: &|_| false, replicas: HashMap::new() };
+        let volume = volume();
         assert_eq!(moves.place(&(disk(1), &volume)).unwrap(), disk(4));
         moves.place(&(disk(2), &volume)).unwrap_err();
+    }
+
+    #[test]
+    fn volumes_stand_over_fewer_zones_only_where_that_was_accepted_for_their_own_drain() {
+        let disk = |number: u8| DiskId([number; 16]);
+        let of_zone = |number: u8, zone: u8| InventoryDisk {
+            disk: disk(number),
+            node: NodeId(format!("node-{number}")),
+            zone: format!("zone-{zone}"),
+            rack: String::new(),
+            slots: 100,
+            free_slots: 100,
+            eligible: number > 2,
+            leaving: number <= 2,
+        };
+        let inventory = Inventory { disks: vec![of_zone(1, 1), of_zone(2, 2), of_zone(3, 3), of_zone(4, 3)] };
+        let volume = volume();
+        let accepts = |of: DiskId| of == disk(1);
+        let place = |from: u8| {
+            let (inventory, barred) = (inventory.clone(), Barred::new());
+            let mut moves = Moves { inventory, barred: &barred, accepts: &accepts, replicas: HashMap::new() };
+            moves.place(&(disk(from), &volume))
+        };
+        assert_eq!(place(1), Ok(disk(4)));
+        assert!(place(2).unwrap_err().contains("zones"), "{:?}", place(2));
     }
 }

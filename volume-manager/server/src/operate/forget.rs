@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_libs_transport::ApiError;
-use holdfast_libs_types::DiskId;
 use holdfast_volume_manager_catalog::Volume;
 
 use super::{Case, count, on_disk};
 use crate::error::answer;
+use crate::intents::DiskIntent;
 use crate::inventory::DiskView;
 use crate::liveness::{Standing, in_words};
 use crate::manager::Manager;
@@ -128,9 +128,13 @@ fn sentence(there: There, group: &Kept) -> String {
     format!("{}: {}", named(group.disks.clone()).0, why.join("; "))
 }
 
-/// Takes a disk off the inventory.
-pub(super) async fn for_good(manager: &Arc<Manager>, disk: DiskId) -> Result<(), ApiError> {
-    forgotten::note(manager, disk).await.map_err(|error| answer(&error))?;
+/// Takes a disk off the inventory, and what was asked for it first: nothing of that holds should it come back.
+pub(super) async fn for_good(manager: &Arc<Manager>, view: &DiskView, volumes: &[Volume]) -> Result<(), ApiError> {
+    let disk = view.disk.info.disk;
+    manager.set_disk_intent(disk, DiskIntent::default()).await.map_err(|error| answer(&error))?;
+    if volumes.is_empty() {
+        forgotten::note(manager, &view.disk).await.map_err(|error| answer(&error))?;
+    }
     let (table, term) = (Arc::clone(&manager.catalog.table), manager.term);
     let forgotten = manager.to_the_end(async move { table.forget_disk(term, disk).await }).await;
     forgotten.map_err(|error| answer(&error))?;

@@ -8,6 +8,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use holdfast_libs_transport::ApiError;
 use holdfast_libs_types::{DiskId, NodeId, VolumeId};
+use holdfast_volume_manager_catalog::Volume;
 use holdfast_volume_manager_client::{Order, OrderPlan, code};
 use holdfast_volume_manager_planner::{COPIES, choose_disks};
 
@@ -15,7 +16,7 @@ use super::disks::unknown_extents;
 use super::forget::{for_good, forget};
 use super::{Case, count, drain, on_disk, unknown};
 use crate::error::answer;
-use crate::intents::{DiskIntent, Drain, NodeIntent};
+use crate::intents::{Drain, NodeIntent};
 use crate::inventory::{DISTINCT, NodeView, Snapshot};
 use crate::liveness::{NodeStanding, in_words};
 use crate::manager::Manager;
@@ -49,7 +50,7 @@ pub(crate) async fn order_node(
             }
             let drain = Drain { since_ms: now_ms, replicas: held, less_spread: ask.less_spread }.again(intent.drain);
             drain::drain(&mut case, &snapshot, &volumes, &disks, &repair::barred(&manager).0, drain.less_spread);
-            drain::say_accepted(&mut case, drain.less_spread && !ask.less_spread, "node uncordon");
+            drain::say_accepted(&mut case, &snapshot, &disks, &ask);
             ("draining", NodeIntent { drain: Some(drain), ..intent })
         }
         "cordon" => {
@@ -72,9 +73,10 @@ pub(crate) async fn order_node(
     let mut plan = case.judge(&format!("{what} node {node}"))?;
     if ask.apply {
         if order == "forget" {
-            forget_all(&manager, &node, &disks).await?;
+            forget_all(&manager, &node, &snapshot, &volumes).await?;
+        } else {
+            manager.set_node_intent(&node, wanted).await.map_err(|error| answer(&error))?;
         }
-        manager.set_node_intent(&node, wanted).await.map_err(|error| answer(&error))?;
         tracing::info!(%node, order, "an operator's order");
         plan.applied = true;
     }
@@ -86,10 +88,15 @@ fn disks_of(snapshot: &Snapshot, node: &NodeId) -> HashSet<DiskId> {
     its.map(|view| view.disk.info.disk).collect()
 }
 
-async fn forget_all(manager: &Arc<Manager>, node: &NodeId, disks: &HashSet<DiskId>) -> Result<(), ApiError> {
-    for disk in disks {
-        for_good(manager, *disk).await?;
-        manager.set_disk_intent(*disk, DiskIntent::default()).await.map_err(|error| answer(&error))?;
+async fn forget_all(
+    manager: &Arc<Manager>,
+    node: &NodeId,
+    snapshot: &Snapshot,
+    volumes: &[Volume],
+) -> Result<(), ApiError> {
+    manager.set_node_intent(node, NodeIntent::default()).await.map_err(|error| answer(&error))?;
+    for view in snapshot.disks.iter().filter(|view| view.disk.info.node == *node) {
+        for_good(manager, view, volumes).await?;
     }
     let (table, term, name) = (Arc::clone(&manager.catalog.table), manager.term, node.clone());
     let forgotten = manager.to_the_end(async move { table.forget_node(term, &name).await }).await;
