@@ -95,7 +95,12 @@ fn screen(status: &RepairStatus) -> String {
             let reason = pause.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
             let by = if pause.by.is_empty() { "somebody who gave no name" } else { &pause.by };
             let ago = show::duration(pause.since_s_ago as f64);
-            format!("paused by {by} since {}, {ago} ago{reason}", show::moment(pause.since_ms))
+            let since = match pause.since_ms {
+                // Of an older volume manager.
+                0 => String::new(),
+                moment => format!(" since {},", show::moment(moment)),
+            };
+            format!("paused by {by}{since} {ago} ago{reason}")
         }
         None if status.to_repair.is_empty() && status.waiting.is_empty() => match status.catalog_lost {
             Some(_) => "nothing to repair of what the catalog knows".to_owned(),

@@ -359,8 +359,8 @@ pub struct CellStatus {
     /// Nothing is leased or ordered, because the catalog is lost: nothing more fits.
     #[serde(default)]
     pub nothing_leased: bool,
-    /// Whom this volume manager still has to hear from, or to compare with the catalog, since it began to lead: numbers may be too
-    /// good until then. Absent once all is known.
+    /// How many nodes this volume manager still has to hear from, or whose disks it is still to compare with the catalog, since it
+    /// began to lead or they came back: numbers may be too good until then. Absent once it has tried with all.
     #[serde(default)]
     pub settling: Option<String>,
     /// Why it is not `ok`, one sentence each.

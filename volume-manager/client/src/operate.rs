@@ -87,7 +87,7 @@ pub struct DrainRow {
 pub struct DrainWait {
     /// For what.
     pub why: String,
-    /// How many; 0 where all do.
+    /// How many at least, of those that were looked at; 0 where all do.
     pub volumes: u64,
 }
 

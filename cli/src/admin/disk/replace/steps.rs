@@ -106,7 +106,7 @@ pub fn without_node(known: &Known) -> String {
     };
     format!(
         "{node}, so it is not known what is in the disk's place. The disk is {}{why} and {holds}; {} of the cell lack a replica. Start \
-         the node. Where it is gone for good, what it held is made again elsewhere, and then `holdfast admin node forget {}`{}",
+         the node, or see why it does not answer. Where it is gone for good, what it held is made again elsewhere, and then `holdfast admin node forget {}`{}",
         old.state,
         show::count(known.lacking, "volume"),
         old.node,
