@@ -7,9 +7,11 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use holdfast_libs_transport::ApiError;
+use holdfast_libs_types::told;
 use holdfast_volume_manager_catalog::Volume;
-use holdfast_volume_manager_client::{DurabilityAnswer, DurabilityAsk, DurabilityInput};
-use holdfast_volume_manager_planner::{DurabilityInputs, durability};
+use holdfast_volume_manager_client::{DurabilityAnswer, DurabilityAsk, DurabilityInput, code};
+use holdfast_volume_manager_planner::{COPIES, DurabilityInputs, durability};
+use http::StatusCode;
 
 use crate::error::answer;
 use crate::inventory::{DiskView, Snapshot};
@@ -35,13 +37,21 @@ pub(crate) async fn on_paper(
     let snapshot = manager.snapshot().await.map_err(|error| answer(&error))?;
     let volumes = manager.catalog.table.volumes().await.map_err(|error| answer(&error))?;
     let measured = manager.repair_rate.bytes_s();
-    let mut told = Vec::new();
-    let inputs = gather(&snapshot, &volumes, &ask, manager.config.timing.lost().as_secs_f64(), measured, &mut told);
+    let mut sources = Vec::new();
+    let lost_s = manager.config.timing.lost().as_secs_f64();
+    let inputs = gather(&snapshot, &volumes, &ask, lost_s, measured, &mut sources);
+    if inputs.zones < COPIES as u64 {
+        let (zones, disks) = (told::count(inputs.zones, "zone"), told::count(inputs.disks, "disk"));
+        let message = format!(
+            "the model has each of {COPIES} replicas in a zone of its own, and the {disks} in service stand in {zones}"
+        );
+        return Err(ApiError::new(StatusCode::CONFLICT, code::TOO_FEW_DOMAINS, message));
+    }
     let found = durability(&inputs).map_err(|error| ApiError::bad_request(error.to_string()))?;
     Ok(Json(DurabilityAnswer {
         catalog_lost: not_whole(&manager),
         stored_bytes: Some(stored_bytes(&volumes)),
-        inputs: told,
+        inputs: sources,
         mean_years_to_loss: found.mean_years_to_loss,
         yearly_loss: found.yearly_loss,
         yearly_share: found.yearly_share,

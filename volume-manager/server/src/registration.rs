@@ -47,6 +47,8 @@ pub(crate) async fn register(
         let mut progress = manager.progress();
         note(&manager, &request, &judged, &owners);
         progress.audits.insert(request.node.clone(), Instant::now());
+        // What failed may have been the node that is gone.
+        progress.failed_copies.retain(|(_, disk), _| request.disks.iter().all(|report| report.disk != *disk));
     }
     for back in judged.iter().filter(|judged| judged.accepted && forgotten.contains(judged.disk)) {
         forgotten::is_back(&manager, back.disk).await.map_err(|error| answer(&error))?;

@@ -128,13 +128,22 @@ fn of_node(node: &ByNode) -> String {
     let state = json!(scrub.state);
     let state = state.as_str().unwrap_or("?");
     let read = show::bytes(scrub.round_read_bytes);
-    let found = format!("{} places found damaged, {} of them repaired", scrub.found, scrub.repaired);
+    // Data is made again from other replicas.
+    let found = format!(
+        "{} found damaged since the disk was opened, {} of them written again here",
+        show::count(scrub.found, "place"),
+        scrub.repaired
+    );
     out.push_str(&line("scrub", &format!("{state}; {last}; {read} read in this one; {found}")));
     let trash = &node.trash;
     let bytes: u64 = trash.extents.iter().map(|extent| extent.tail).sum();
     let retention = show::duration(trash.retention_s as f64);
     let extents = show::count(trash.extents.len() as u64, "extent");
-    let held = format!("{extents} ({}), each kept for {retention} of uptime", show::bytes(bytes));
+    let damaged = match trash.extents.iter().filter(|extent| extent.note.is_some()).count() {
+        0 => String::new(),
+        damaged => format!(", {damaged} known to be damaged or torn"),
+    };
+    let held = format!("{extents} ({}){damaged}, each kept for {retention} of uptime", show::bytes(bytes));
     out.push_str(&line("trash", &held));
     if trash.erase_alarms > 0 {
         let alarm = format!("{} erasures that nobody ordered were stopped: a fault of the node", trash.erase_alarms);

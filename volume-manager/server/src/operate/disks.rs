@@ -12,7 +12,7 @@ use holdfast_volume_manager_client::{Order, OrderPlan, code};
 use holdfast_volume_manager_planner::{COPIES, choose_disks};
 
 use super::forget::{for_good, forget};
-use super::{Case, count, drain, on_disk, unknown};
+use super::{Case, count, drain, is, on_disk, unknown};
 use crate::error::answer;
 use crate::intents::{DiskIntent, Drain, Offline};
 use crate::inventory::{DISTINCT, DiskView, Snapshot};
@@ -134,7 +134,8 @@ fn offline(
         case.warn(format!("{} would have one readable replica left", count(one, "volume")));
     }
     if open > 0 {
-        case.say(format!("{} there are sealed first; pull the disk once none names it", count(open, "open volume")));
+        let volumes = count(open, "open volume");
+        case.say(format!("{volumes} there {} sealed first; pull the disk once none names it", is(open)));
     }
     let mut without = snapshot.planner();
     without.disks.retain(|other| other.disk != disk);

@@ -7,7 +7,7 @@ use holdfast_volume_manager_catalog::{Volume, VolumeState};
 use holdfast_volume_manager_client::{MoveGroup, Order};
 use holdfast_volume_manager_planner::{Barred, COPIES, Inventory, InventoryDisk, Spread};
 
-use super::{Case, Tally, count, is_hollow};
+use super::{Case, Tally, count, is, is_hollow};
 use crate::intents::Drain;
 use crate::inventory::Snapshot;
 use crate::liveness::NodeStanding;
@@ -48,7 +48,7 @@ pub(super) fn drain(
     case.number("slots_there", have);
     case.number("replicas_of_other_drains", others.len() as u64);
     if open > 0 {
-        case.say(format!("{} there are sealed first", count(open, "open volume")));
+        case.say(format!("{} there {} sealed first", count(open, "open volume"), is(open)));
     }
     let accepts = |disk: DiskId| {
         less_spread && disks.contains(&disk)
@@ -69,7 +69,8 @@ pub(super) fn drain(
     case.say(match need {
         0 => "nothing has to move".to_owned(),
         _ => {
-            format!("{} ({}) are copied elsewhere, then given up here", count(need, "replica"), told::bytes(bytes))
+            let (replicas, bytes) = (count(need, "replica"), told::bytes(bytes));
+            format!("{replicas} ({bytes}) {} copied elsewhere, then given up here", is(need))
         }
     });
 }

@@ -71,7 +71,7 @@ async fn a_drained_disk_gets_empty_its_open_volume_is_sealed_and_it_can_be_forgo
     let held = volumes.iter().filter(|volume| volume.replicas.contains(&disk)).count() as u64;
     let admin = cell.admin();
     let plan = admin.order_disk(disk, "drain", &Order::default()).await.unwrap();
-    assert!(!plan.applied && plan.plan.iter().any(|said| said.contains("1 open volume there are sealed")), "{plan:?}");
+    assert!(!plan.applied && plan.plan.iter().any(|said| said.contains("1 open volume there is sealed")), "{plan:?}");
     assert_eq!((plan.numbers["replicas"], plan.numbers["slots_needed"]), (held + 1, held + 1));
     assert_eq!(plan.moves.iter().map(|group| group.replicas).sum::<u64>(), held + 1);
     let own_zone = cell.zone_of(disk);

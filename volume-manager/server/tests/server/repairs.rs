@@ -2,7 +2,7 @@
 
 use crate::support::node::Extent;
 use crate::support::{Call, Cell, eventually, timing};
-use holdfast_libs_types::DiskId;
+use holdfast_libs_types::{DiskId, InstanceId};
 use holdfast_node_client::{ExtentState, code};
 use holdfast_volume_manager_catalog::Volume;
 use holdfast_volume_manager_client::{DurabilityAnswer, DurabilityAsk};
@@ -239,6 +239,45 @@ async fn an_unfinished_copy_is_given_up_also_beside_a_replica_that_is_listed() {
 }
 
 #[tokio::test]
+async fn a_disk_that_failed_a_copy_is_asked_again_once_its_node_has_registered_anew() {
+    let cell = Cell::start(timing(), 1).await;
+    let volume = sealed(&cell).await;
+    let disk = volume.replicas[0];
+    let node = cell.node_of(disk);
+    node.refuse(Call::Copy, disk, code::DISK_FAILED);
+    node.vanish(disk, volume.volume);
+    node.report(disk, |report| report.damaged_extents = 1);
+    eventually("its copy failed", async || (node.copies_to(disk) > 0).then_some(())).await;
+    node.admit();
+    node.restart(InstanceId([77; 16]));
+    eventually("it is copied", async || (node.copies_made() > 0).then_some(())).await;
+    node.report(disk, |report| report.damaged_extents = 0);
+    eventually("all is well", async || (cell.admin().status().await.unwrap().health == "ok").then_some(())).await;
+}
+
+#[tokio::test]
+async fn what_a_disk_reports_no_more_is_no_damage() {
+    let cell = Cell::start(Timing { audit_ms: 60_000, ..timing() }, 1).await;
+    let volume = sealed(&cell).await;
+    let disk = volume.replicas[0];
+    let node = cell.node_of(disk);
+    let asked = || node.asked(Call::Extents);
+    let says = async || {
+        let reasons = cell.admin().status().await.unwrap().reasons;
+        reasons.iter().any(|reason| reason.contains("reports damaged extents"))
+    };
+    node.report(disk, |report| report.damaged_extents = 1);
+    eventually("it is told", async || says().await.then_some(())).await;
+    eventually("it was compared", async || (!says().await).then_some(())).await;
+    node.hang(Call::Extents);
+    let before = asked();
+    node.report(disk, |report| report.damaged_extents = 0);
+    eventually("it is being compared", async || (asked() > before).then_some(())).await;
+    assert!(!says().await, "there is no damage");
+    node.unhang();
+}
+
+#[tokio::test]
 async fn what_may_be_a_replica_gives_way_to_nothing() {
     let cell = Cell::start(timing(), 1).await;
     let volume = sealed(&cell).await;
@@ -347,6 +386,12 @@ async fn durability_is_told_from_what_repairs_reached_and_every_input_says_where
         (value > 0.0 && source.starts_with("measured")).then_some(())
     })
     .await;
+    cell.nodes[0].disks().iter().for_each(|disk| fail(&cell, *disk));
+    let refused =
+        eventually("a zone has no disk in service", async || admin.durability(&DurabilityAsk::default()).await.err())
+            .await;
+    assert_eq!(refused.code(), Some("too_few_domains"));
+    assert!(refused.to_string().contains("stand in 2 zones"), "{refused}");
 }
 
 #[tokio::test]
