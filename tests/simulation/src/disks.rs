@@ -39,6 +39,8 @@ struct Mounted {
     /// Which mount of the cell's it is.
     number: u64,
     engine: SimulatedDisk,
+    /// Who mounted it.
+    user: Arc<Process>,
 }
 
 /// How long reads and writes of a disk take, milliseconds.
@@ -286,6 +288,10 @@ impl DiskMaker {
         // Whoever asks may be gone.
         let mut answer = Some(answer);
         let mut tell = move |result| drop(answer.take().map(|answer| answer.send(result)));
+        // It was out of its bay when the process ended that used it: what that had in flight ended with it.
+        if media.mounted.borrow().as_ref().is_some_and(|mounted| mounted.user.is_dead()) {
+            media.crash(Crash::ProcessKill);
+        }
         // As the disk's thread: what was admitted is done before it lets go.
         let is_in_use = |mounted: &Mounted| !mounted.engine.is_let_go() || !mounted.engine.is_idle();
         if media.mounted.borrow().as_ref().is_some_and(is_in_use) {
@@ -307,7 +313,7 @@ impl DiskMaker {
             Ok(engine) => engine,
             Err(error) => return tell(Err(error)),
         };
-        *media.mounted.borrow_mut() = Some(Mounted { number, engine });
+        *media.mounted.borrow_mut() = Some(Mounted { number, engine, user: Arc::clone(&process) });
         let mut mounting = true;
         loop {
             process.gate().await;
