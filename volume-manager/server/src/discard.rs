@@ -75,11 +75,15 @@ pub(crate) async fn discard_moved(manager: &Manager, claim: &Claim, from: DiskId
 pub(crate) async fn name(manager: &Manager, view: &DiskView, volume: VolumeId) -> Result<GivesWay, String> {
     let node = manager.node(&view.address);
     let there = within(ASK_LIMIT, &view.address, node.extent(view.disk.info.disk, volume)).await;
-    let there = there.map_err(|error| error.to_string())?;
+    removal(manager, &there.map_err(|error| error.to_string())?)
+}
+
+/// Names an extent as an order does, and the order itself.
+fn removal(manager: &Manager, extent: &ExtentInfo) -> Result<GivesWay, String> {
     let order = manager.surroundings.ids.draw::<16>().map_err(|error| error.to_string())?;
-    match (there.slot.try_into(), there.slot_generation.try_into()) {
+    match (extent.slot.try_into(), extent.slot_generation.try_into()) {
         (Ok(slot), Ok(slot_generation)) => Ok(GivesWay { slot, slot_generation, order: hex::encode(order) }),
-        _ => Err(format!("slot {} of generation {} is none", there.slot, there.slot_generation)),
+        _ => Err(format!("slot {} of generation {} is none", extent.slot, extent.slot_generation)),
     }
 }
 
@@ -103,10 +107,7 @@ async fn discard_claimed(
         tracing::debug!(volume = %id, %disk, why, "an extent that is on no list stays");
         return Ok(());
     }
-    let (Ok(slot), Ok(slot_generation)) = (extent.slot.try_into(), extent.slot_generation.try_into()) else {
-        return Ok(());
-    };
-    let Ok(order) = manager.surroundings.ids.draw::<16>().map(hex::encode) else { return Ok(()) };
+    let Ok(GivesWay { slot, slot_generation, order }) = removal(manager, extent) else { return Ok(()) };
     let request = TrashRequest { disk, volume: id, slot, slot_generation, term: manager.term.0, order };
     match within(TRASH_LIMIT, &view.address, manager.node(&view.address).trash(&request)).await {
         Ok(_) => {

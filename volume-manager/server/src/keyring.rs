@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use crate::inventory::Snapshot;
 use crate::liveness::NodeStanding;
 use crate::manager::{Manager, within};
-use crate::operate::count;
+use crate::operate::{count, is};
 use crate::room;
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -135,13 +135,13 @@ fn of_full(fullest: &KeyArea, disks: BTreeSet<String>) -> String {
     } else {
         format!("the key areas of {} disks are", disks.len())
     };
-    let are = if fullest.keys == 1 { "is" } else { "are" };
     format!(
-        "{areas} full ({}): {} {are} to be there and about {} fit. No volume is leased on such a disk, and writes stop once too few \
+        "{areas} full ({}): {} {} to be there and about {} fit. No volume is leased on such a disk, and writes stop once too few \
          others are left; what is stored is read on. Every disk gets all keys and none ever leaves, so neither a drain nor a new disk \
          makes room: stop what starts frontends over and over, and see docs/catalog.md",
         room::named(disks),
         count(fullest.keys, "key"),
+        is(fullest.keys),
         fit(fullest)
     )
 }

@@ -27,7 +27,7 @@ pub(crate) use rebalance::{order_rebalance, rebalance};
 use crate::discard::is_hollow;
 
 /// The verb that goes with so many.
-fn is(number: u64) -> &'static str {
+pub(crate) fn is(number: u64) -> &'static str {
     if number == 1 { "is" } else { "are" }
 }
 
