@@ -69,8 +69,9 @@ async fn a_leader_that_stops_hands_over_at_once() {
     let (mut cell, standby) = pair(600_000).await;
     let leader = cell.manager.take().unwrap();
     leader.stop.cancel();
-    cell.follow(standby).await;
+    // Until then the standby still sends whoever asks to the old one, which may answer.
     eventually("the old leader has stopped", async || leader.task.is_finished().then_some(())).await;
+    cell.follow(standby).await;
     cell.lease().await;
 }
 
