@@ -17,7 +17,6 @@ use crate::Frontend;
 use crate::answers::{hash_mismatch, too_large};
 use crate::budget::{Held, HeldBytes};
 use crate::index::Row;
-use crate::reader::not_found;
 use crate::receive::{receive, refuse};
 use crate::routes::grant;
 
@@ -39,7 +38,7 @@ pub(crate) async fn block(
             (block, held)
         }
         None => {
-            let row = reader.rows(vec![hash]).await?.pop().flatten().ok_or_else(|| not_found(&hash))?;
+            let row = reader.row(hash).await?;
             allowed(row.plain_len as usize, grant.max_bytes)?;
             let held = frontend.get_budget.take(row.plain_len as usize).await?;
             (reader.read(&row).await?, held)

@@ -95,6 +95,11 @@ impl Index {
         Ok(keys.into_iter().map(|(id, bytes)| WrappedKey { id, bytes }).collect())
     }
 
+    /// Why the catalog may lack what the disks have, if so: it was lost, or restored from an older copy, and is not rebuilt yet.
+    pub(crate) async fn not_whole(&self) -> Result<Option<String>, CatalogError> {
+        self.0.table.lost().await
+    }
+
     /// Where the replicas of a volume are; none when there is no such volume.
     pub(crate) async fn locations(&self, volume: VolumeId) -> Result<Vec<Replica>, CatalogError> {
         let found = self.0.table.locations(volume).await?;

@@ -68,12 +68,33 @@ impl Miss {
     }
 }
 
-/// 404.
-pub(crate) fn not_found(hash: &BlockHash) -> ApiError {
-    ApiError::new(StatusCode::NOT_FOUND, code::NOT_FOUND, format!("the cell has no block {hash}"))
-}
-
 impl Reader {
+    /// The index row of a block.
+    ///
+    /// # Errors
+    /// `not_found` when the cell has no such block; `unavailable` when the catalog cannot be read, or does not have the row and
+    /// is not whole: the block may be on the disks all the same.
+    pub(crate) async fn row(&self, hash: BlockHash) -> Result<Row, ApiError> {
+        if let Some(row) = self.index_row(hash).await? {
+            return Ok(row);
+        }
+        if let Some(why) = self.index.not_whole().await.map_err(|error| unavailable(error.to_string()))? {
+            return Err(unavailable(format!(
+                "block {hash} is not in the catalog, which is not whole ({why}): whether the cell has it is known when \
+                 `holdfast admin catalog rebuild` has ended"
+            )));
+        }
+        // A rebuild may have ended meanwhile: its rows are there before the catalog counts as whole.
+        let found = self.index_row(hash).await?;
+        found.ok_or_else(|| {
+            ApiError::new(StatusCode::NOT_FOUND, code::NOT_FOUND, format!("the cell has no block {hash}"))
+        })
+    }
+
+    async fn index_row(&self, hash: BlockHash) -> Result<Option<Row>, ApiError> {
+        Ok(self.rows(vec![hash]).await?.pop().flatten())
+    }
+
     /// The index rows of blocks, in order.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ use crate::cluster::{self, Cluster, Options, block, eventually};
 use bytes::Bytes;
 use holdfast_frontend_client::code;
 use holdfast_libs_presign::{Grant, Method, Subject};
+use holdfast_libs_transport::CallError;
 use holdfast_libs_types::BlockHash;
 use holdfast_volume_manager_catalog::VolumeState;
 use holdfast_volume_manager_client::{RebuildState, RebuildStatus};
@@ -125,14 +126,21 @@ async fn every_block_is_read_again_after_the_catalog_was_lost_and_rebuilt() {
 }
 
 #[tokio::test]
-async fn a_put_does_not_wait_for_a_lost_catalog_and_is_told_what_to_do() {
+async fn a_put_does_not_wait_for_a_lost_catalog_and_no_block_counts_as_absent_for_it() {
     let mut cluster = Cluster::start().await;
-    cluster.put(&block(1, 5000)).await.unwrap();
+    let stored = block(1, 5000);
+    cluster.put(&stored).await.unwrap();
     cluster.lose_catalog();
     loss_is_told(&cluster).await;
     cluster.start_frontend();
-    let refused = cluster.put(&block(2, 5000)).await.unwrap_err();
-    assert_eq!(refused.code(), Some(code::UNAVAILABLE));
-    assert!(refused.to_string().contains("holdfast admin catalog rebuild"), "{refused}");
+    let told = |refused: CallError| {
+        assert_eq!(refused.code(), Some(code::UNAVAILABLE), "{refused}");
+        assert!(refused.to_string().contains("holdfast admin catalog rebuild"), "{refused}");
+    };
+    told(cluster.put(&block(2, 5000)).await.unwrap_err());
     assert_eq!(cluster.counter("failed_leases").await, 1, "the first refusal is the answer");
+    told(cluster.get(BlockHash::of(&stored)).await.unwrap_err());
+    rebuilt(&cluster).await;
+    read_all(&cluster, &[stored]).await;
+    assert_eq!(cluster.get(BlockHash([1; 32])).await.unwrap_err().code(), Some(code::NOT_FOUND));
 }
