@@ -7,6 +7,8 @@ mod catalog;
 mod cell;
 mod disk;
 mod durability;
+#[cfg(test)]
+mod examples;
 mod names;
 mod node;
 mod order;

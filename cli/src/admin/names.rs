@@ -142,53 +142,23 @@ pub fn short(inventory: &Inventory) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use holdfast_libs_types::{CellId, DiskId, NodeId};
-    use holdfast_volume_manager_client::{DiskDetail, Inventory};
-
     use super::{disk, node, short, zone};
+    use crate::admin::examples;
     use crate::outcome::Usage;
-
-    fn inventory(disks: &[(&str, &str, &str, bool)]) -> Inventory {
-        let detail = |(id, node, path, in_service): &(&str, &str, &str, bool)| DiskDetail {
-            disk: format!("{id:0<32}").parse::<DiskId>().unwrap(),
-            node: NodeId((*node).to_owned()),
-            zone: "zone-1".to_owned(),
-            rack: String::new(),
-            address: String::new(),
-            path: (*path).to_owned(),
-            state: if *in_service { "healthy" } else { "lost" }.to_owned(),
-            reason: None,
-            failing: None,
-            damaged_extents: 0,
-            unknown_extents: 0,
-            in_service: *in_service,
-            slots: 1,
-            free_slots: 1,
-            reserved_slots: 1,
-            slot_bytes: 1,
-            volume_bytes: 1,
-            incarnation: 1,
-            asked: Vec::new(),
-            offline_until_ms: None,
-            drain_left: None,
-        };
-        Inventory {
-            cell: CellId([1; 16]),
-            nodes: Vec::new(),
-            disks: disks.iter().map(detail).collect(),
-            catalog_lost: None,
-        }
-    }
 
     #[test]
     fn a_disk_is_named_by_the_beginning_of_its_id_or_by_its_place() {
-        let inventory = inventory(&[
-            ("ab1", "node-1", "/dev/sda", true),
-            ("ab2", "node-1", "/dev/sdb", true),
-            ("cd", "node-2", "/dev/sda", false),
-            ("ef", "node-2", "/dev/sda", true),
-            ("12", "node-2", "/dev/sdc", true),
-        ]);
+        let disks = [
+            ("ab1", "node-1", "/dev/sda", "healthy"),
+            ("ab2", "node-1", "/dev/sdb", "healthy"),
+            ("cd", "node-2", "/dev/sda", "lost"),
+            ("ef", "node-2", "/dev/sda", "healthy"),
+            ("12", "node-2", "/dev/sdc", "healthy"),
+        ];
+        let detail = |(id, node, path, state): (&str, &str, &str, &str)| {
+            examples::disk(format!("{id:0<32}").parse().unwrap(), node, path, state)
+        };
+        let inventory = examples::inventory(Vec::new(), disks.map(detail).into());
         let found = |text: &str| disk(&inventory, text).map(|disk| disk.disk.to_string()[..3].to_owned());
         for (text, expected) in [
             ("ab1", "ab1"),

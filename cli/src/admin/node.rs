@@ -122,6 +122,20 @@ fn fill(inventory: &Inventory, node: &NodeRow) -> Fill {
     Fill::of(inventory.disks.iter().filter(|disk| disk.node == node.node))
 }
 
+/// What an operator asked for a node, and how far that is.
+pub fn asked(inventory: &Inventory, node: &NodeRow) -> String {
+    // A node is asked once for all of its disks.
+    let left: Option<u64> =
+        inventory.disks.iter().filter(|disk| disk.node == node.node).map(|disk| disk.drain_left).sum();
+    let told = |word: &String| match (word.as_str(), left) {
+        ("draining", Some(0)) => "drained".to_owned(),
+        ("draining", Some(left)) => format!("draining, {left} left"),
+        _ => word.clone(),
+    };
+    let asked: Vec<String> = node.asked.iter().map(told).collect();
+    asked.join(", ")
+}
+
 /// Nodes, a line each.
 pub fn table(inventory: &Inventory, nodes: &[&NodeRow]) -> Table {
     let mut table = Table::new(["NODE", "ZONE", "RACK", "STATE", "HEARD", "DISKS", "USED", "ASKED", "ADDRESS"]);
@@ -130,17 +144,8 @@ pub fn table(inventory: &Inventory, nodes: &[&NodeRow]) -> Table {
             .last_heartbeat_ms
             .map_or("not yet".to_owned(), |ms| format!("{} ago", show::duration(ms as f64 / 1e3)));
         let fill = fill(inventory, node);
-        // A node is asked once for all of its disks.
-        let left: Option<u64> =
-            inventory.disks.iter().filter(|disk| disk.node == node.node).map(|disk| disk.drain_left).sum();
-        let told = |word: &String| match (word.as_str(), left) {
-            ("draining", Some(0)) => "drained".to_owned(),
-            ("draining", Some(left)) => format!("draining, {left} left"),
-            _ => word.clone(),
-        };
-        let asked: Vec<String> = node.asked.iter().map(told).collect();
         let rack = if node.rack.is_empty() { "-" } else { &node.rack };
-        let (health, used, asked) = (fill.health(), fill.shown(), asked.join(", "));
+        let (health, used, asked) = (fill.health(), fill.shown(), asked(inventory, node));
         table.row([&node.node.0, &node.zone, rack, &node.state, &heard, &health, &used, &asked, &node.address]);
     }
     table

@@ -124,7 +124,7 @@ fn screen(status: &CellStatus) -> String {
 /// What an operator asked for that holds on, also once it is done: disks and nodes that take no new data, and a rebalance.
 fn asked(status: &CellStatus) -> Vec<String> {
     let drains = status.drains.iter().map(|row| match row.left {
-        0 => format!("disk {} of node {} is drained: it takes no new data", row.disk, row.node),
+        0 => format!("disk {} of node {} is drained: no volume of the catalog has a replica on it", row.disk, row.node),
         left => {
             let (left, are) = (show::count(left, "volume"), if left == 1 { "is" } else { "are" });
             format!("disk {} of node {} is being drained: {left} {are} still to leave it", row.disk, row.node)

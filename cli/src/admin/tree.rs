@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use holdfast_volume_manager_client::{DiskDetail, Inventory, NodeRow};
 use serde::Serialize;
 
-use super::names;
+use super::{disk, names, node};
 use crate::show;
 
 /// How full some disks are. Disks out of service neither hold nor take anything.
@@ -38,6 +38,9 @@ impl Fill {
 
     /// `1.5 GiB of 8.0 GiB (18 %)`.
     pub fn shown(&self) -> String {
+        if self.size_bytes == 0 {
+            return "out of service".to_owned();
+        }
         let share = show::percent(self.used_bytes, self.size_bytes);
         format!("{} of {} ({share})", show::bytes(self.used_bytes), show::bytes(self.size_bytes))
     }
@@ -115,24 +118,16 @@ impl<'a> Tree<'a> {
                     row(1, &format!("rack {}", rack.rack), "", rack.fill.shown(), "");
                 }
                 for node in &rack.nodes {
-                    row(
-                        depth,
-                        &format!("node {}", node.node.node),
-                        &node.node.state,
-                        node.fill.shown(),
-                        &node.node.address,
-                    );
-                    for disk in &node.disks {
+                    let Node { node, fill, disks } = node;
+                    let asked = node::asked(inventory, node);
+                    let note =
+                        if asked.is_empty() { node.address.clone() } else { format!("{asked}; {}", node.address) };
+                    row(depth, &format!("node {}", node.node), &node.state, fill.shown(), &note);
+                    for disk in disks {
                         let name = format!("disk {}  {}", &disk.disk.to_string()[..digits], disk.path);
-                        row(
-                            depth + 1,
-                            &name,
-                            &disk.state,
-                            Fill::of([*disk]).shown(),
-                            disk.reason.as_deref().unwrap_or(""),
-                        );
+                        row(depth + 1, &name, &disk.state, Fill::of([*disk]).shown(), &disk::notes(disk));
                     }
-                    for other in &node.node.unusable {
+                    for other in &node.unusable {
                         row(
                             depth + 1,
                             &format!("not in use  {}", other.path),
@@ -145,5 +140,44 @@ impl<'a> Tree<'a> {
             }
         }
         show::table(&rows)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_libs_types::DiskId;
+
+    use super::{DiskDetail, NodeRow, Tree};
+    use crate::admin::examples;
+
+    #[test]
+    fn the_tree_says_what_was_asked_for_nodes_and_disks_and_what_is_out_of_service() {
+        let node = |name: &str, asked: &[&str]| {
+            let asked = asked.iter().map(|word| (*word).to_owned()).collect();
+            NodeRow { asked, ..examples::node(name) }
+        };
+        let disk = |id: u8, node: &str, left: Option<u64>, unknown_extents: u64| {
+            let asked = left.iter().map(|_| "draining".to_owned()).collect();
+            let of = examples::disk(DiskId([id; 16]), node, &format!("/dev/{id}"), "healthy");
+            DiskDetail { asked, drain_left: left, unknown_extents, ..of }
+        };
+        let nodes = vec![node("node-1", &["draining"]), node("node-2", &[])];
+        let lost = examples::disk(DiskId([6; 16]), "node-2", "/dev/6", "lost");
+        let drained = [disk(1, "node-1", Some(0), 0), disk(2, "node-1", Some(3), 0)];
+        let others = [disk(3, "node-2", None, 0), disk(4, "node-2", Some(0), 0), disk(5, "node-2", Some(0), 2), lost];
+        let inventory = examples::inventory(nodes, drained.into_iter().chain(others).collect());
+        let shown = Tree::of(&inventory, |_| true).shown(&inventory);
+        let ends = |of: &str| {
+            let line = shown.lines().find(|line| line.contains(of)).unwrap_or_else(|| panic!("no {of} in {shown}"));
+            line.split("  ").filter(|part| !part.is_empty()).last().unwrap().trim().to_owned()
+        };
+        assert_eq!(ends("node-1"), "draining, 3 left; https://node-1");
+        assert_eq!(ends("node-2"), "https://node-2");
+        assert_eq!(ends("/dev/1"), "drained: it can be taken out, then `disk forget` ends it");
+        assert_eq!(ends("/dev/2"), "draining: 3 volumes are still to leave it");
+        assert_eq!(ends("/dev/3"), "5 B of 10 B (50 %)");
+        assert_eq!(ends("/dev/4"), "drained: it can be taken out, then `disk forget` ends it");
+        assert_eq!(ends("/dev/5"), "drained of what the catalog knows: keep it, 2 unknown extents on it");
+        assert_eq!(ends("/dev/6"), "out of service");
     }
 }

@@ -70,7 +70,8 @@ pub struct DiskDetail {
     /// When it counts again as it is, if it is offline for a time: Unix milliseconds.
     #[serde(default)]
     pub offline_until_ms: Option<u64>,
-    /// Of a disk that is being drained: volumes that still have a replica there; at 0 it is drained.
+    /// Of a disk that is being drained: volumes that still have a replica there; at 0 it is drained. None while the
+    /// catalog is lost.
     #[serde(default)]
     pub drain_left: Option<u64>,
 }

@@ -14,12 +14,14 @@ pub const COPIES: usize = 3;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlacementError {
     /// Too few zones (or nodes) have a disk in service: nothing fits however much room there is.
-    #[error("{needed} more {} with a disk in service needed, {available} there: {detail}", plural(*needed, domain))]
+    #[error("{needed} {}{} with a disk in service needed, {available} there: {detail}", if *more { "more " } else { "" }, plural(*needed, domain))]
     TooFewDomains {
         /// Domains needed, beyond those that hold a replica.
         needed: usize,
         /// Domains that have a disk in service, beyond those that hold a replica.
         available: usize,
+        /// Whether any holds a replica.
+        more: bool,
         /// `zone` or `node`.
         domain: &'static str,
         /// What each zone lacks.
@@ -162,7 +164,7 @@ pub fn choose_move_disk(
     let domain = if farthest == Some(0) { "zone" } else { "node" };
     let detail = lacking(inventory, (Purpose::NewVolume, Distinct::Nodes), &there, avoid);
     Err(match usable.is_empty() {
-        true => PlacementError::TooFewDomains { needed: 1, available: 0, domain, detail },
+        true => PlacementError::TooFewDomains { needed: 1, available: 0, more: !there.is_empty(), domain, detail },
         false => PlacementError::Full { needed: 1, available: 0, domain, detail },
     })
 }
@@ -201,7 +203,7 @@ fn choose(
     if let Some((out_of_service, domain, needed, available)) = shortage {
         let detail = lacking(inventory, (purpose, distinct), there, avoid);
         return Err(if out_of_service {
-            PlacementError::TooFewDomains { needed, available, domain, detail }
+            PlacementError::TooFewDomains { needed, available, more: !there.is_empty(), domain, detail }
         } else {
             PlacementError::Full { needed, available, domain, detail }
         });
@@ -277,7 +279,7 @@ fn lacking(
         details.push(if zone.usable > 0 {
             format!("{name} has no disk with a free slot ({disks}, {} free slots{above})", zone.free)
         } else if zone.avoided > 0 {
-            format!("{name} has no disk to use ({disks}, {} avoided: a copy failed there, or what it holds of the volume is damaged)", zone.avoided)
+            format!("{name} has no disk to use ({disks}, {} avoided: a copy failed there just now, or what it holds of the volume is damaged)", zone.avoided)
         } else {
             let other = if zone.taken > 0 { "other disk" } else { "disk" };
             format!("{name} has no {other} in service ({disks})")

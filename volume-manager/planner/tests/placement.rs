@@ -112,11 +112,11 @@ fn a_zone_without_a_disk_in_service_is_not_called_full() {
     let error = choose_disks(&inventory, volume(1), &[], 3, Distinct::Zones).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "3 more zones with a disk in service needed, 2 there: zone-2 has no disk in service (1 disk)"
+        "3 zones with a disk in service needed, 2 there: zone-2 has no disk in service (1 disk)"
     );
     let error = choose_disks(&inventory, volume(1), &[DiskId([3; 16])], 2, Distinct::Zones).unwrap_err();
     assert!(
-        error.to_string().contains("zone-3 has no disk to use (1 disk, 1 avoided: a copy failed there,"),
+        error.to_string().contains("zone-3 has no disk to use (1 disk, 1 avoided: a copy failed there just now,"),
         "{error}"
     );
     let mut two = inventory.clone();

@@ -73,14 +73,15 @@ fn gather(
     measured: Option<f64>,
     told: &mut Vec<DurabilityInput>,
 ) -> DurabilityInputs {
-    let disks: Vec<&DiskView> = snapshot.disks.iter().filter(|view| view.standing.keeps_replicas()).collect();
+    let counts = |view: &&DiskView| view.standing.keeps_replicas() && !view.leaving;
+    let disks: Vec<&DiskView> = snapshot.disks.iter().filter(counts).collect();
     let zones: HashSet<&str> = disks.iter().map(|view| view.zone.as_str()).collect();
     let volume_bytes = disks.iter().map(|view| view.disk.info.volume_bytes).min().unwrap_or(0);
     let mut tell = |name: &str, value: f64, unit: &str, source: &str| {
         told.push(DurabilityInput { name: name.into(), value, unit: unit.into(), source: source.into() });
         value
     };
-    tell("disks", disks.len() as f64, "", "counted: in service");
+    tell("disks", disks.len() as f64, "", "counted: in service, those being drained left out");
     tell("zones", zones.len() as f64, "", "counted: with disks in service");
     let (on_a_disk, source) = if ask.full {
         let full = disks.iter().map(|view| view.disk.info.slots * view.disk.info.volume_bytes).sum::<u64>();

@@ -38,7 +38,9 @@ pub(crate) async fn inventory(State(manager): State<Arc<Manager>>) -> Result<Jso
     let unknown = manager.progress().strangers.clone();
     let detail = |(view, disk)| disk_detail(view, disk, &unknown);
     let mut disks: Vec<DiskDetail> = snapshot.disks.iter().zip(&planner.disks).map(detail).collect();
-    for (row, _) in disks.iter_mut().zip(&snapshot.disks).filter(|(_, view)| view.leaving) {
+    // A catalog that is not whole does not know what a disk holds.
+    let drained = |view: &DiskView| view.leaving && manager.lost.is_none();
+    for (row, _) in disks.iter_mut().zip(&snapshot.disks).filter(|(_, view)| drained(view)) {
         row.drain_left = Some(drain_left(&manager, row.disk).await.map_err(|error| answer(&error))?);
     }
     Ok(Json(Inventory {

@@ -19,7 +19,7 @@ use super::{names, on, order};
 use crate::arguments::FormatDisk;
 use crate::disk;
 use crate::outcome::usage;
-use crate::show::{Table, moment};
+use crate::show::{Table, count, moment};
 
 #[derive(Subcommand)]
 pub enum DiskCommand {
@@ -214,7 +214,13 @@ async fn tree(cell: Cell, filter: &DiskPlaces) -> anyhow::Result<()> {
 pub fn asked(disk: &DiskDetail) -> Vec<String> {
     let until = || disk.offline_until_ms.map(|until| format!(" until {}", moment(until))).unwrap_or_default();
     let told = |word: &String| match (word.as_str(), disk.drain_left) {
-        ("draining", Some(0)) => "drained: takes no new data".to_owned(),
+        ("draining", Some(0)) if disk.unknown_extents > 0 => {
+            format!(
+                "drained of what the catalog knows: keep it, {} on it",
+                count(disk.unknown_extents, "unknown extent")
+            )
+        }
+        ("draining", Some(0)) => "drained: it can be taken out, then `disk forget` ends it".to_owned(),
         ("draining", Some(1)) => "draining: 1 volume is still to leave it".to_owned(),
         ("draining", Some(left)) => format!("draining: {left} volumes are still to leave it"),
         ("offline", _) => format!("offline by order{}", until()),
@@ -224,14 +230,19 @@ pub fn asked(disk: &DiskDetail) -> Vec<String> {
     disk.asked.iter().map(told).collect()
 }
 
+/// What is to be known of a disk besides its state.
+pub fn notes(disk: &DiskDetail) -> String {
+    let damaged = (disk.damaged_extents > 0).then(|| format!("damaged extents: {}", disk.damaged_extents));
+    let notes: Vec<String> = asked(disk).into_iter().chain(disk.reason.clone()).chain(damaged).collect();
+    notes.join("; ")
+}
+
 /// Disks, a line each; ids as short as they can be told apart.
 pub fn table(inventory: &Inventory, disks: &[&DiskDetail]) -> Table {
     let digits = names::short(inventory);
     let mut table = Table::new(["DISK", "NODE", "ZONE", "STATE", "USED", "PATH", "NOTE"]);
     for disk in disks {
         let id = disk.disk.to_string();
-        let damaged = (disk.damaged_extents > 0).then(|| format!("damaged extents: {}", disk.damaged_extents));
-        let notes: Vec<String> = asked(disk).into_iter().chain(disk.reason.clone()).chain(damaged).collect();
         table.row([
             &id[..digits],
             &disk.node.0,
@@ -239,7 +250,7 @@ pub fn table(inventory: &Inventory, disks: &[&DiskDetail]) -> Table {
             &disk.state,
             &Fill::of([*disk]).shown(),
             &disk.path,
-            &notes.join("; "),
+            &notes(disk),
         ]);
     }
     table

@@ -108,6 +108,7 @@ impl Found {
         let why = match blocked {
             Some(why) => (*why).clone(),
             None if paused => "repair is paused".to_owned(),
+            None if progress.copying.is_empty() => "the next look for what can be copied".to_owned(),
             None => "its turn: the disks that can give or take it have as many copies as they may".to_owned(),
         };
         self.wait(why, bytes);

@@ -1,14 +1,12 @@
 //! Replicas move when they must, and what they leave behind goes into the trash, never too early.
 
 use crate::support::node::Extent;
-use crate::support::{self, Call, Cell, FakeNode, eventually, timing};
+use crate::support::{self, APPLY, Call, Cell, FakeNode, eventually, timing};
 use holdfast_libs_types::DiskId;
 use holdfast_node_client::ExtentState;
 use holdfast_volume_manager_catalog::Volume;
 use holdfast_volume_manager_client::{CellStatus, DrainRow, Order, RepairOrder};
 use holdfast_volume_manager_server::Timing;
-
-const APPLY: Order = Order { apply: true, for_s: None, less_spread: false };
 
 fn audited() -> Timing {
     Timing { audit_ms: 200, ..timing() }

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use crate::support::{self, Call, Cell, FRONTEND, Started, eventually, timing};
+use crate::support::{self, APPLY, Call, Cell, FRONTEND, Started, eventually, timing};
 use holdfast_libs_transport::{CallError, Role};
 use holdfast_libs_types::{DiskId, InstanceId, KeyId, VolumeId};
 use holdfast_node_client::code;
 use holdfast_volume_manager_catalog::{Volume, VolumeState};
-use holdfast_volume_manager_client::{Heartbeat, LeaseRequest, Order, Register, UnusableDisk};
+use holdfast_volume_manager_client::{Heartbeat, LeaseRequest, Register, UnusableDisk};
 use serde_json::{Value, json};
 
 async fn sealed(cell: &Cell) -> Volume {
@@ -197,9 +197,8 @@ async fn a_disk_that_was_pulled_is_told_once_and_so_is_one_that_is_offline_meanw
     let about = |text: &str| status.reasons.iter().filter(|reason| reason.contains(text)).count();
     assert_eq!((about(&path), about("/dev/never")), (1, 1), "{:?}", status.reasons);
     assert!(status.nodes.iter().any(|row| row.unusable.len() == 2));
-    let offline = Order { apply: true, ..Order::default() };
     for disk in [pulled, other] {
-        cell.admin().order_disk(disk, "offline", &offline).await.unwrap();
+        cell.admin().order_disk(disk, "offline", &APPLY).await.unwrap();
     }
     let status = cell.admin().status().await.unwrap();
     for disk in [pulled, other] {

@@ -1,14 +1,12 @@
 //! An operator's orders: each tried where it is not safe, and refused with the numbers; and what they do where it is.
 
 use crate::support::node::Extent;
-use crate::support::{Call, Cell, FRONTEND, FakeNode, eventually, timing};
+use crate::support::{APPLY, Call, Cell, FRONTEND, FakeNode, eventually, timing};
 use holdfast_libs_transport::{CallError, Role};
 use holdfast_libs_types::{DiskId, NodeId};
 use holdfast_node_client::{ExtentState, code};
 use holdfast_volume_manager_client::{CellStatus, LeaseRequest, Order, OrderPlan, RepairOrder};
 use holdfast_volume_manager_server::Timing;
-
-const APPLY: Order = Order { apply: true, for_s: None, less_spread: false };
 
 async fn status(cell: &Cell) -> CellStatus {
     cell.admin().status().await.unwrap()

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::support::{Call, Cell, FRONTEND, FakeNode, PAGE, code_of, eventually, rows, timing};
+use crate::support::{APPLY, Call, Cell, FRONTEND, FakeNode, PAGE, code_of, eventually, rows, timing};
 use holdfast_libs_types::{BlockHash, DiskId, KeyId, VolumeId};
 use holdfast_node_client::{ExtentState, code};
 use holdfast_volume_manager_catalog::{IndexRow, Volume, VolumeState};
@@ -101,6 +101,25 @@ fn sealed_row(volume: &Volume) -> (VolumeState, Option<u64>, Vec<DiskId>) {
 }
 
 #[tokio::test]
+async fn no_disk_counts_as_drained_while_the_catalog_is_lost() {
+    let mut cell = Cell::start(timing(), 2).await;
+    let disk = cell.nodes[0].disks()[0];
+    assert!(cell.admin().order_disk(disk, "drain", &APPLY).await.unwrap().applied);
+    let left = async |cell: &Cell| {
+        let disks = cell.admin().inventory().await.unwrap().disks;
+        let row = disks.into_iter().find(|row| row.disk == disk).unwrap();
+        assert_eq!(row.asked, ["draining"]);
+        row.drain_left
+    };
+    assert_eq!(left(&cell).await, Some(0));
+    let table = cell.catalog().await.table;
+    table.mark_lost(table.leader().await.unwrap().unwrap().term, "it was put back").await.unwrap();
+    cell.crash_manager();
+    cell.start_manager().await;
+    assert_eq!(left(&cell).await, None);
+}
+
+#[tokio::test]
 async fn a_lost_catalog_is_made_again_with_every_acknowledged_block_and_key() {
     let mut cell = Cell::start(timing(), 2).await;
     let (sealed, open) = written(&cell).await;
@@ -114,11 +133,11 @@ async fn a_lost_catalog_is_made_again_with_every_acknowledged_block_and_key() {
     let lease = cell.frontend().lease(&LeaseRequest { frontend: FRONTEND, avoid: Vec::new() }).await;
     assert_eq!(code_of(lease), "catalog_lost");
     // To this catalog every disk looks empty.
-    let (disk, order) = (replicas(&open)[0], Order { apply: true, ..Order::default() });
+    let disk = replicas(&open)[0];
     for what in ["drain", "offline", "forget"] {
-        assert_eq!(code_of(cell.admin().order_disk(disk, what, &order).await), "catalog_lost", "{what}");
+        assert_eq!(code_of(cell.admin().order_disk(disk, what, &APPLY).await), "catalog_lost", "{what}");
     }
-    assert_eq!(code_of(cell.admin().order_node(&cell.nodes[0].name, "drain", &order).await), "catalog_lost");
+    assert_eq!(code_of(cell.admin().order_node(&cell.nodes[0].name, "drain", &APPLY).await), "catalog_lost");
     assert_eq!(code_of(cell.admin().rebalance().await), "catalog_lost");
     assert_eq!(code_of(cell.admin().order_rebalance("apply").await), "catalog_lost");
     assert_eq!(blocks(&cell).await, Blocks::new());

@@ -1,7 +1,7 @@
 //! Sealed volumes get back what they lost, and the table says only what was verified.
 
 use crate::support::node::Extent;
-use crate::support::{Call, Cell, eventually, timing};
+use crate::support::{APPLY, Call, Cell, eventually, timing};
 use holdfast_libs_types::{DiskId, InstanceId};
 use holdfast_node_client::{ExtentState, code};
 use holdfast_volume_manager_catalog::Volume;
@@ -366,7 +366,7 @@ async fn durability_is_told_from_what_repairs_reached_and_every_input_says_where
         let input = answer.inputs.iter().find(|input| input.name == name).unwrap().clone();
         (input.value, input.source)
     };
-    assert_eq!(source(&answer, "disks"), (6.0, "counted: in service".to_owned()));
+    assert_eq!(source(&answer, "disks"), (6.0, "counted: in service, those being drained left out".to_owned()));
     assert_eq!(source(&answer, "zones").0, 3.0);
     assert_eq!(source(&answer, "repair by each disk"), (1e6, "given".to_owned()));
     assert_eq!(source(&answer, "unreadable bits").1, "assumed");
@@ -379,6 +379,11 @@ async fn durability_is_told_from_what_repairs_reached_and_every_input_says_where
     assert!(admin.durability(&worse).await.unwrap().mean_years_to_loss < answer.mean_years_to_loss);
     let wrong = DurabilityAsk { yearly_failures: Some(2.0), ..given };
     assert_eq!(admin.durability(&wrong).await.unwrap_err().code(), Some("bad_request"));
+    let spare = cell.nodes[0].disks().into_iter().find(|disk| !volume.replicas.contains(disk)).unwrap();
+    assert!(admin.order_disk(spare, "drain", &APPLY).await.unwrap().applied);
+    let drained = admin.durability(&DurabilityAsk::default()).await.unwrap();
+    assert_eq!(source(&drained, "disks").0, 5.0, "a disk that is drained holds nothing in the end");
+    assert!(admin.order_disk(spare, "online", &APPLY).await.unwrap().applied);
     fail(&cell, volume.replicas[0]);
     eventually("a copy was measured", async || {
         let answer = admin.durability(&DurabilityAsk::default()).await.ok()?;

@@ -189,40 +189,19 @@ impl Step {
 
 #[cfg(test)]
 mod tests {
-    use holdfast_libs_types::{DiskId, NodeId};
+    use holdfast_libs_types::DiskId;
     use holdfast_node_client::{Occupant, Place};
     use holdfast_volume_manager_client::{DiskDetail, NodeRow};
 
     use super::super::facts::{Facts, Held, Known, Level};
     use super::{Step, next, without_node};
+    use crate::admin::examples;
 
     const OLD: DiskId = DiskId([1; 16]);
     const NEW: DiskId = DiskId([2; 16]);
 
     fn detail(disk: DiskId, state: &str) -> DiskDetail {
-        DiskDetail {
-            disk,
-            node: NodeId("node-1".to_owned()),
-            zone: "zone-1".to_owned(),
-            rack: String::new(),
-            address: String::new(),
-            path: "/dev/x".to_owned(),
-            state: state.to_owned(),
-            reason: None,
-            failing: None,
-            damaged_extents: 0,
-            unknown_extents: 0,
-            in_service: ["healthy", "suspect", "read_only"].contains(&state),
-            slots: 10,
-            free_slots: 5,
-            reserved_slots: 1,
-            slot_bytes: 1,
-            volume_bytes: 1,
-            incarnation: 1,
-            asked: Vec::new(),
-            offline_until_ms: None,
-            drain_left: None,
-        }
+        examples::disk(disk, "node-1", "/dev/x", state)
     }
 
     fn facts(state: &str, total: u64, occupant: Occupant, there: Option<DiskId>) -> Facts {
@@ -278,14 +257,9 @@ mod tests {
     #[test]
     fn of_a_disk_whose_node_is_down_is_told_what_is_known_and_since_when_the_node_is_silent() {
         let node = |state: &str, last_heartbeat_ms| NodeRow {
-            node: NodeId("node-1".to_owned()),
-            zone: "zone-1".to_owned(),
-            rack: String::new(),
-            address: String::new(),
             state: state.to_owned(),
-            asked: Vec::new(),
             last_heartbeat_ms,
-            unusable: Vec::new(),
+            ..examples::node("node-1")
         };
         let told = |node: NodeRow| {
             let held = Held { total: 3, last_hope: 1, one_left: 2 };

@@ -12,7 +12,7 @@ use holdfast_libs_types::{BlockHash, CellId, DiskId, InstanceId, VolumeId, Write
 use holdfast_node_client::RecordInfo;
 use holdfast_tests_certificates::certificates;
 use holdfast_volume_manager_catalog::{BlockIndex, Catalog, CatalogConfig, NewRow, Volume, VolumeInsert};
-use holdfast_volume_manager_client::{LeaseRequest, LeasedVolume, SealAsk, VolumeManagerClient};
+use holdfast_volume_manager_client::{LeaseRequest, LeasedVolume, Order, SealAsk, VolumeManagerClient};
 use holdfast_volume_manager_server::{Config, Copies, ServerError, Timing, run_on};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -26,6 +26,9 @@ pub const CELL: CellId = CellId([0xce; 16]);
 pub const SECRET: [u8; 32] = [7; 32];
 pub const FRONTEND: InstanceId = InstanceId([0xf0; 16]);
 pub const PAGE: u64 = 4096;
+
+/// An order that is not only planned.
+pub const APPLY: Order = Order { apply: true, for_s: None, less_spread: false };
 
 /// Polls until `condition` gives something, for at most ten seconds.
 pub async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
