@@ -4,6 +4,9 @@
 //! A connection that is lost at a commit leaves it open whether the transaction was carried out. Every operation of the
 //! catalog may be repeated, so it is repeated: what was done before is then found and answered as done. When no repeat gets
 //! through, the error says that the outcome is not known.
+//!
+//! A process may stop anywhere, also between two statements of a transaction, and its locks would stop everybody else: above all
+//! the one that is to take over from it. The server ends a session that asks nothing in a transaction for 6 s, and with it its locks.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,13 +34,16 @@ const BACKOFF_MS: u64 = 10;
 const STATEMENTS: usize = 64;
 
 /// What each session is set to. Strict: a value that does not fit is an error, never cut. READ COMMITTED is enough: what a
-/// transaction decides on, it reads with a lock. Binary collation: names that differ in any byte are different.
-const SESSION: [&str; 5] = [
+/// transaction decides on, it reads with a lock. Binary collation: names that differ in any byte are different. Silence in a
+/// transaction is longer than a statement in another database of the same operation waits for a lock, and no longer than a leader's
+/// lease; MySQL has a limit of silence for all of a session only, and the pool takes no connection that is gone.
+const SESSION: [&str; 6] = [
     "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION,ERROR_FOR_DIVISION_BY_ZERO'",
     "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
     "SET NAMES utf8mb4 COLLATE utf8mb4_bin",
     "SET SESSION time_zone = '+00:00'",
     "SET SESSION innodb_lock_wait_timeout = 5",
+    "SET SESSION /*M! idle_transaction_timeout */ /*!80000 wait_timeout */ = 6",
 ];
 
 /// A database; clones share its connections.
@@ -226,8 +232,8 @@ fn passing(error: &CatalogError) -> Option<Trouble> {
             // Lock wait timeout; deadlock; a row that another transaction inserted since it was looked for; a row that
             // changed since the transaction's snapshot.
             1205 | 1213 | 1062 | 1020 => Some(Trouble::Conflict),
-            // Shutting down; too many connections; killed.
-            1053 | 1040 | 1927 | 1317 => Some(Trouble::Lost),
+            // Shutting down; too many connections; killed; silent for too long.
+            1053 | 1040 | 1927 | 1317 | 4031 => Some(Trouble::Lost),
             _ => None,
         },
         _ => None,
@@ -279,4 +285,33 @@ pub(crate) fn maybe_number(row: &mut Row, at: usize, what: &'static str) -> Resu
 pub(crate) fn text(row: &mut Row, at: usize, what: &str) -> Result<String, CatalogError> {
     let bytes: Vec<u8> = column(row, at, what)?;
     String::from_utf8(bytes).map_err(|_| CatalogError::Damaged(format!("{what} is no text")))
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_tests_mariadb::Server;
+
+    use super::{Database, DatabaseUrl, Trouble, passing, retry};
+
+    #[tokio::test]
+    async fn the_locks_of_one_that_stopped_in_a_transaction_do_not_outlive_it_by_much() {
+        let server = tokio::task::spawn_blocking(Server::start).await.unwrap();
+        let database = Database::new(&DatabaseUrl::new("url", server.url("mysql"), None)).unwrap();
+        let mut session = database.session().await.unwrap();
+        for prepare in
+            ["CREATE DATABASE a", "CREATE TABLE a.one (n INT) ENGINE = InnoDB", "INSERT INTO a.one VALUES (1)"]
+        {
+            session.run(prepare).await.unwrap();
+        }
+        let mut stopped = session.begin().await.unwrap();
+        stopped.change("UPDATE a.one SET n = 2", vec![]).await.unwrap();
+        let other = async || {
+            let mut session = database.session().await?;
+            let mut transaction = session.begin().await?;
+            transaction.rows("SELECT n FROM a.one FOR UPDATE", vec![]).await.map(|rows| rows.len())
+        };
+        assert_eq!(retry(&database, other).await.unwrap(), 1);
+        let late = stopped.commit().await.unwrap_err();
+        assert!(matches!(passing(&late), Some(Trouble::Lost)), "{late}");
+    }
 }
