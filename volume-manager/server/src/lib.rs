@@ -153,6 +153,7 @@ pub fn run_with(
             let opened = Manager::open(config.clone(), catalog.clone(), term, http, surroundings, stint, rebuild);
             let manager = Arc::new(opened.await?);
             gate.open(routes::router(&manager, &tokens));
+            manager.rebuild.term_begun();
             tracing::info!(cell = %config.cell, term = term.0, listen, "volume manager leads and listens");
             ended = lead(&manager, ttl).await;
             if !manager.begins_anew() || shutdown.is_cancelled() {

@@ -109,7 +109,7 @@ pub(crate) async fn run(manager: Arc<Manager>) -> Result<(), ServerError> {
         match ended {
             Ok(()) => {
                 tracing::info!("the catalog is whole again");
-                manager.rebuild.done();
+                manager.rebuild.whole();
                 manager.begin_anew();
             }
             Err(Stopped::Anew) => manager.begin_anew(),

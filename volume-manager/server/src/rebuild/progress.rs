@@ -28,6 +28,8 @@ struct Inner {
     began: Option<Instant>,
     /// When the first volume was looked at.
     first: Option<Instant>,
+    /// The catalog is whole; the term in which it is used so is still to begin.
+    is_whole: bool,
 }
 
 impl Rebuild {
@@ -105,8 +107,16 @@ impl Rebuild {
         }
     }
 
-    pub fn done(&self) {
-        self.end(RebuildState::Done, String::new());
+    /// The catalog is whole. Under way until the next term has begun: this one still answers that it is lost.
+    pub fn whole(&self) {
+        self.inner().is_whole = true;
+    }
+
+    /// A term has begun.
+    pub fn term_begun(&self) {
+        if std::mem::take(&mut self.inner().is_whole) {
+            self.end(RebuildState::Done, String::new());
+        }
     }
 
     pub fn stopped(&self, why: String) {
@@ -129,5 +139,27 @@ impl Rebuild {
             status.seconds_left = inner.first.map(|first| (pace(first) * left as f64) as u64);
         }
         status
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_volume_manager_client::RebuildState;
+
+    use super::Rebuild;
+
+    #[test]
+    fn a_rebuild_is_under_way_until_the_term_that_uses_what_it_made_has_begun() {
+        let rebuild = Rebuild::default();
+        assert!(rebuild.ask(Vec::new()));
+        rebuild.started();
+        rebuild.whole();
+        assert_eq!(rebuild.status().state, RebuildState::Running);
+        assert!(!rebuild.ask(Vec::new()), "the term that ends would not hear of it");
+        rebuild.term_begun();
+        assert_eq!(rebuild.status().state, RebuildState::Done);
+        assert!(rebuild.ask(Vec::new()));
+        rebuild.term_begun();
+        assert_eq!(rebuild.status().state, RebuildState::Running, "that was the other one");
     }
 }
