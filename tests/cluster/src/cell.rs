@@ -1,6 +1,8 @@
 //! A running `holdfast dev`.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -247,20 +249,31 @@ impl Cell {
         })
     }
 
-    /// Waits until every sync client is idle, twice in a row and with the other one idle in between.
+    /// Waits until both sync clients have pulled what there is and are idle, each once more after the other: what one brings the
+    /// other may answer, with a conflict copy for example.
     ///
     /// # Errors
     /// When that does not come in time, with what they say.
     pub fn wait_synced(&self, limit: Duration) -> anyhow::Result<Value> {
-        let mut calm = 0;
+        for client in ["laptop", "desktop", "laptop", "desktop"] {
+            wait_for(client, limit, || Ok(self.settle(client, limit).map_err(|error| error.to_string())))?;
+        }
         wait_for("both clients idle", limit, || {
             let status = self.json(&["status"])?;
-            let idle = status["clients"]
-                .as_array()
-                .is_some_and(|clients| clients.iter().all(|client| client["state"] == "idle"));
-            calm = if idle { calm + 1 } else { 0 };
-            Ok(if calm >= 5 { Ok(status) } else { Err(status.to_string()) })
+            let mut clients = status["clients"].as_array().into_iter().flatten();
+            Ok(if clients.all(|client| client["state"] == "idle") { Ok(status) } else { Err(status.to_string()) })
         })
+    }
+
+    /// Waits until a sync client is idle after one more pull, or until `limit` is over.
+    fn settle(&self, client: &str, limit: Duration) -> std::io::Result<()> {
+        let folder = std::fs::File::open(self.path().join("sync").join(client))?;
+        // Through the folder's descriptor: a socket's address holds 107 bytes.
+        let mut stream = UnixStream::connect(format!("/proc/self/fd/{}/control.sock", folder.as_raw_fd()))?;
+        writeln!(stream, "settle {}", limit.as_secs())?;
+        let mut status = String::new();
+        stream.read_to_string(&mut status)?;
+        if status.is_empty() { Err(std::io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
     }
 }
 

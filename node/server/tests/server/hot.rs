@@ -142,7 +142,8 @@ async fn a_disk_that_vanishes_is_closed_and_reported_and_is_the_same_disk_when_i
 async fn a_blank_file_is_listed_as_unformatted_left_as_it_is_and_used_once_somebody_formats_it() {
     let setup = setup().await;
     let blank = setup.at("bay-2");
-    std::fs::File::create(&blank).unwrap().set_len(DISK_BYTES).unwrap();
+    std::fs::File::create(setup.at("made")).unwrap().set_len(DISK_BYTES).unwrap();
+    std::fs::rename(setup.at("made"), &blank).unwrap();
     let told = setup.told_unusable(&blank).await;
     assert!(told.cause == "unformatted" && told.reason.contains("format it first"), "{told:?}");
     assert_eq!(std::fs::read(&blank).unwrap(), vec![0; DISK_BYTES as usize], "nothing was written to it");

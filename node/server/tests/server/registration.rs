@@ -8,7 +8,7 @@ use holdfast_libs_types::{CellId, VolumeId, WriteEpoch};
 use holdfast_node_client::{CreateExtent, DiskState, HealthState, code};
 use holdfast_node_engine::FormatOptions;
 use holdfast_node_server::{Config, DiskPath, ServerError, run};
-use tokio::net::TcpListener;
+use tokio::net::TcpSocket;
 use tokio_util::sync::CancellationToken;
 
 #[tokio::test]
@@ -62,12 +62,13 @@ async fn a_disk_whose_incarnation_is_refused_becomes_read_only() {
 async fn a_node_serves_while_the_volume_manager_is_away_and_registers_once_it_comes() {
     let dir = folder();
     let tls = certificates(dir.path());
-    let place = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    // The address is held, and nobody answers there yet.
+    let place = TcpSocket::new_v4().unwrap();
+    place.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = place.local_addr().unwrap();
-    drop(place);
     let node = TestNode::start(config(dir.path(), &tls, "node-1", 1, &format!("https://{address}"))).await;
     assert_eq!(node.client(Role::Admin).status().await.unwrap().disks[0].state, DiskState::Healthy);
-    let volume_manager = VolumeManager::start_on(TcpListener::bind(address).await.unwrap(), &tls);
+    let volume_manager = VolumeManager::start_on(place.listen(16).unwrap(), &tls);
     let registers = || volume_manager.heard.lock().unwrap().registers.len();
     eventually("it registers", async || (registers() == 1).then_some(())).await;
     volume_manager.heard.lock().unwrap().ask_again = true;

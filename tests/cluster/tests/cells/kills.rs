@@ -11,7 +11,6 @@ use holdfast_tests_cluster::blocks::{Blocks, Oracle};
 use holdfast_tests_cluster::cell::{Cell, has_ended, scratch};
 use holdfast_tests_cluster::load::{Load, Pace, read_back, wait_writable};
 use holdfast_tests_cluster::{rounds, seed, wait_for};
-use nix::sys::signal::Signal;
 use rand::rngs::SmallRng;
 use rand::seq::SliceRandom as _;
 use rand::{Rng as _, SeedableRng as _};
@@ -74,7 +73,7 @@ fn one_node_may_die_during_writes_and_during_reads() -> anyhow::Result<()> {
         })
     };
     enough(200)?;
-    cell.signal("node-1", Signal::SIGKILL)?;
+    cell.kill("node-1")?;
     // With three zones a volume needs all three; writes wait for the node and then go on.
     std::thread::sleep(Duration::from_millis(500));
     let before = oracle.all().len();
@@ -84,7 +83,7 @@ fn one_node_may_die_during_writes_and_during_reads() -> anyhow::Result<()> {
     let all = oracle.all();
     runtime.block_on(read_back(&blocks, &all))?;
 
-    cell.signal("node-2", Signal::SIGKILL)?;
+    cell.kill("node-2")?;
     runtime.block_on(read_back(&blocks, &all)).context("reads with one node dead")?;
     cell.revive("node-2")?;
     println!("{} acknowledged, none lost, every read served with a node dead", all.len());

@@ -11,6 +11,14 @@ fn impatient(lost_ms: u64, zone_lost_ms: u64) -> Timing {
     Timing { suspect_ms: 250, down_ms: 350, lost_ms, zone_lost_ms, ..timing() }
 }
 
+/// Has the volume manager go on with these times. What is written is written before, when no pause of the machine counts as
+/// silence.
+async fn go_on(cell: &mut Cell, timing: Timing) {
+    cell.crash_manager();
+    cell.config.timing = timing;
+    cell.start_manager().await;
+}
+
 async fn sealed(cell: &Cell) -> Volume {
     let leased = cell.written(2).await;
     cell.ask_to_seal(leased.volume).await;
@@ -53,8 +61,9 @@ async fn silent_for(cell: &Cell, ms: u64) {
 
 #[tokio::test]
 async fn a_node_that_is_back_in_time_costs_no_copy_and_no_replica_is_taken_off_the_list() {
-    let cell = Cell::start_pairs(impatient(60_000, 60_000), 3, 1).await;
+    let mut cell = Cell::start_pairs(timing(), 3, 1).await;
     let volume = sealed(&cell).await;
+    go_on(&mut cell, impatient(60_000, 60_000)).await;
     let node = cell.node_of(volume.replicas[1]);
     node.silence(true);
     all_are(&cell, &[node], "down").await;
@@ -77,8 +86,9 @@ async fn a_node_that_is_back_in_time_costs_no_copy_and_no_replica_is_taken_off_t
 
 #[tokio::test]
 async fn a_volume_sealed_while_a_disk_was_away_is_not_copied_for_its_sake_and_gets_its_replica_back() {
-    let cell = Cell::start_pairs(impatient(60_000, 60_000), 3, 1).await;
+    let mut cell = Cell::start_pairs(timing(), 3, 1).await;
     let leased = cell.written(2).await;
+    go_on(&mut cell, impatient(60_000, 60_000)).await;
     let node = cell.node_of(leased.replicas[2].disk);
     node.silence(true);
     for call in [Call::Fence, Call::Seal] {
@@ -106,11 +116,12 @@ async fn a_volume_sealed_while_a_disk_was_away_is_not_copied_for_its_sake_and_ge
 
 #[tokio::test]
 async fn a_vanished_zone_is_waited_for_longer_than_a_node_and_then_repaired() {
-    let cell = Cell::start_pairs(impatient(600, 3000), 4, 2).await;
+    let mut cell = Cell::start_pairs(timing(), 4, 2).await;
     let mut volume = sealed(&cell).await;
     while !volume.replicas.iter().any(|disk| cell.node_of(*disk).zone == "zone-1") {
         volume = sealed(&cell).await;
     }
+    go_on(&mut cell, impatient(600, 3000)).await;
     let zone: Vec<&FakeNode> = cell.nodes.iter().filter(|node| node.zone == "zone-1").collect();
     zone.iter().for_each(|node| node.silence(true));
     silent_for(&cell, 1200).await;
@@ -128,10 +139,11 @@ async fn a_vanished_zone_is_waited_for_longer_than_a_node_and_then_repaired() {
 
 #[tokio::test]
 async fn when_two_zones_fall_silent_at_once_nothing_is_given_up_and_the_status_says_so() {
-    let cell = Cell::start_pairs(impatient(600, 700), 4, 2).await;
+    let mut cell = Cell::start_pairs(timing(), 4, 2).await;
     for _ in 0..6 {
         sealed(&cell).await;
     }
+    go_on(&mut cell, impatient(600, 700)).await;
     let gone: Vec<&FakeNode> = cell.nodes.iter().filter(|node| ["zone-1", "zone-2"].contains(&&*node.zone)).collect();
     gone.iter().for_each(|node| node.silence(true));
     silent_for(&cell, 2000).await;

@@ -17,13 +17,18 @@ fn named(config: &Config, name: &str) -> Config {
     Config { name: Some(name.to_owned()), ..config.clone() }
 }
 
-/// A cell led by `one`, and `two` that stands by.
-async fn pair(leader_ttl_ms: u64) -> (Cell, Started) {
+/// A cell led by `one`.
+async fn led(leader_ttl_ms: u64) -> Cell {
     let mut times = timing();
     times.leader_ttl_ms = leader_ttl_ms;
     let mut cell = Cell::without_manager(times, 1).await;
     cell.config = named(&cell.config, "one");
     cell.start_manager().await;
+    cell
+}
+
+/// `two`, once it stands by.
+async fn standby(cell: &Cell) -> Started {
     let standby = Started::new(named(&cell.config, "two"));
     // A client of the protocol would go on to the leader.
     let (http, url) = (cell.http(Role::Admin), format!("{}/v1/status", standby.address));
@@ -38,16 +43,17 @@ async fn pair(leader_ttl_ms: u64) -> (Cell, Started) {
         Ok(_) => panic!("it leads"),
     })
     .await;
-    (cell, standby)
+    standby
 }
 
 #[tokio::test]
 async fn a_standby_takes_over_from_a_leader_that_died() {
-    let (mut cell, standby) = pair(1500).await;
+    let mut cell = led(1500).await;
     let leased = cell.lease().await;
     let table = cell.catalog().await.table;
     let first = table.leader().await.unwrap().unwrap();
-    // While it lives it renews: more time is left than was a moment ago.
+    // While it lives it renews: more time is left than was a moment ago. Nobody stands by yet, who could take over from a process
+    // that pauses.
     let (mut left, mut renewals) = (first.remaining, 0);
     eventually("the lease was renewed three times", async || {
         let leader = table.leader().await.unwrap().unwrap();
@@ -57,6 +63,7 @@ async fn a_standby_takes_over_from_a_leader_that_died() {
         (renewals >= 3).then_some(())
     })
     .await;
+    let standby = standby(&cell).await;
     cell.crash_manager();
     cell.follow(standby).await;
     assert_eq!(cell.row(leased.volume).await.holder, Some(FRONTEND));
@@ -66,7 +73,8 @@ async fn a_standby_takes_over_from_a_leader_that_died() {
 #[tokio::test]
 async fn a_leader_that_stops_hands_over_at_once() {
     // No test waits for this lease to run out.
-    let (mut cell, standby) = pair(600_000).await;
+    let mut cell = led(600_000).await;
+    let standby = standby(&cell).await;
     let leader = cell.manager.take().unwrap();
     leader.stop.cancel();
     // Until then the standby still sends whoever asks to the old one, which may answer.
@@ -77,7 +85,8 @@ async fn a_leader_that_stops_hands_over_at_once() {
 
 #[tokio::test]
 async fn a_leader_that_died_and_is_started_again_waits_for_nobody() {
-    let (mut cell, standby) = pair(600_000).await;
+    let mut cell = led(600_000).await;
+    let standby = standby(&cell).await;
     cell.crash_manager();
     cell.start_manager().await;
     cell.lease().await;

@@ -25,8 +25,14 @@ async fn tidy(cell: &Cell, volumes: &[Volume], zones: usize) -> Option<()> {
     for volume in volumes {
         let row = cell.row(volume.volume).await;
         assert!(row.replicas.len() == 3 && row.digest == volume.digest, "{row:?}");
-        let held = |disk: &DiskId| cell.node_of(*disk).find(*disk, volume.volume).unwrap().state;
-        assert!(row.replicas.iter().all(|disk| held(disk) == ExtentState::Sealed), "a listed replica is not there");
+        let is_held = |disk: &DiskId| {
+            cell.node_of(*disk).find(*disk, volume.volume).is_some_and(|extent| extent.state == ExtentState::Sealed)
+        };
+        if !row.replicas.iter().all(is_held) {
+            // It moved between the two looks, or it is not there.
+            assert_ne!(cell.row(volume.volume).await.replicas, row.replicas, "a listed replica is not there");
+            return None;
+        }
         let all = cell.nodes.iter().flat_map(|node| node.held()).filter(|(_, of, _)| *of == volume.volume);
         let stray = all.filter(|(disk, _, state)| !row.replicas.contains(disk) && *state != ExtentState::Trashed);
         if stray.count() > 0 || cell.zones(volume.volume).await != zones {

@@ -315,16 +315,14 @@ async fn a_node_that_answers_no_audit_holds_up_neither_seals_nor_leases() {
         (cell.nodes[0].count(Call::Extents, VolumeId::default()) > before).then_some(())
     })
     .await;
-    let leased = cell.written(1).await;
+    let leased = cell.lease().await;
     // Nobody renews it: the loop has to see that.
     assert_eq!(cell.sealed(leased.volume).await.seal_reason.as_deref(), Some("its lease ran out"));
 }
 
 #[tokio::test]
 async fn a_caller_that_hangs_up_leaves_no_volume_half_made() {
-    let mut times = timing();
-    times.lease_ms = 1000;
-    let cell = Cell::start(times, 1).await;
+    let cell = Cell::start(timing(), 1).await;
     for node in &cell.nodes {
         node.hang(Call::Create);
     }
@@ -337,7 +335,9 @@ async fn a_caller_that_hangs_up_leaves_no_volume_half_made() {
     for node in &cell.nodes {
         node.unhang();
     }
-    // It is made, leased to nobody who renews it, and sealed empty.
+    // It is made all the same, and sealed empty.
+    eventually("it is open", async || (cell.row(row.volume).await.state == VolumeState::Open).then_some(())).await;
+    cell.ask_to_seal(row.volume).await;
     let row = cell.sealed(row.volume).await;
     assert_eq!((row.state, row.length), (VolumeState::Sealed, Some(0)));
     assert_eq!(cell.admin().status().await.unwrap().volumes.total, 0);

@@ -23,6 +23,7 @@ async fn a_pause_outlives_the_leader_says_what_stays_at_risk_and_ends_with_resum
     cell.admin().order_repair(&pause).await.unwrap();
     cell.crash_manager();
     cell.start_manager().await;
+    cell.settled().await;
     let lost = volume.replicas[0];
     cell.node_of(lost).report(lost, |report| report.state = "failed".to_owned());
     let repair = eventually("it is told", async || {

@@ -111,6 +111,11 @@ impl Cluster {
         let tls = certificates(dir.path());
         let keys = SigningKeys::parse(&signing_keys()).unwrap();
         let volume_manager = start_volume_manager(dir.path(), &tls, None, "one", &options);
+        if options.standby {
+            let admin = http(&tls, Some(Role::Admin));
+            let one = VolumeManagerClient::new(admin, volume_manager.address.as_str());
+            eventually("the first one leads", async || one.status().await.ok().map(drop)).await;
+        }
         let standby = options.standby.then(|| start_volume_manager(dir.path(), &tls, None, "two", &options));
         let managers = VolumeManagers(
             std::iter::once(&volume_manager).chain(&standby).map(|daemon| daemon.address.clone()).collect(),

@@ -212,6 +212,14 @@ impl Cell {
         .await;
     }
 
+    /// Waits until what the nodes hold was compared with the catalog.
+    pub async fn settled(&self) {
+        eventually("everything is compared", async || {
+            self.admin().status().await.unwrap().settling.is_none().then_some(())
+        })
+        .await;
+    }
+
     pub fn crash_manager(&mut self) {
         self.manager.take().unwrap().crash();
     }
