@@ -65,7 +65,7 @@ async fn a_waiting_device_is_woken_by_a_commit_and_otherwise_waits_its_time() {
     let quiet = ask(&b, Some(&start.cursor), 100, 200).await;
     assert!(quiet.entries.is_empty() && began.elapsed() >= Duration::from_millis(200));
     let mut cursor = quiet.cursor;
-    let mut took = Vec::new();
+    let mut slowest = Duration::ZERO;
     for round in 0..20 {
         let asked = cursor.clone();
         let name = format!("f{round}");
@@ -81,12 +81,10 @@ async fn a_waiting_device_is_woken_by_a_commit_and_otherwise_waits_its_time() {
         };
         let ((woken, heard), answered) = tokio::join!(waiting, committing);
         assert_eq!(names(&woken), [name.clone()].into());
-        took.push(heard.saturating_duration_since(answered));
+        slowest = slowest.max(heard.saturating_duration_since(answered));
         cursor = woken.cursor;
     }
-    // Not the slowest: a machine may pause in any round, and what is not woken is slow in all of them.
-    took.sort();
-    assert!(took[10] < Duration::from_millis(250), "woken {took:?} after the commits were answered");
+    assert!(slowest < Duration::from_millis(250), "woken {slowest:?} after the commit was answered");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -100,18 +100,16 @@ async fn an_edit_is_seen_on_the_other_side_soon() {
     let cell = Cell::new();
     let (one, other) = (Client::start(&cell, 1).await, Client::start(&cell, 2).await);
     settle_all(&[&one, &other]).await;
-    let mut took = Vec::new();
+    let mut worst = Duration::ZERO;
     for round in 0..10 {
         let text = format!("edit {round}");
         let begun = SystemTime::now();
         one.write("file", &text);
         super::client::until("the edit", || other.read("file").as_deref() == Some(&text)).await;
-        took.push(begun.elapsed().unwrap());
+        worst = worst.max(begun.elapsed().unwrap());
     }
-    // Not the slowest: a machine may pause in any round, and what is not woken is slow in all of them.
-    took.sort();
-    assert!(took[5] < Duration::from_secs(2), "{took:?}");
-    println!("10 edits: {took:?}");
+    assert!(worst < Duration::from_secs(2), "{worst:?}");
+    println!("slowest of 10 edits: {worst:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
